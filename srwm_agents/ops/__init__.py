@@ -1,0 +1,16 @@
+"""Pure functions on tensors: no parameters, no modules, no global state."""
+
+from srwm_agents.ops.checks import BackendUnavailableError
+from srwm_agents.ops.delta import delta_rule
+from srwm_agents.ops.srwm import SRWMState, SRWMWeights, srwm
+from srwm_agents.ops.vtrace import VTraceReturns, vtrace
+
+__all__ = [
+    "BackendUnavailableError",
+    "SRWMState",
+    "SRWMWeights",
+    "VTraceReturns",
+    "delta_rule",
+    "srwm",
+    "vtrace",
+]

@@ -1,0 +1,41 @@
+"""The readable truth: one step of the self-referential weight matrix after another, in plain PyTorch.
+
+Every faster path is tested against this one. It runs on any device, in float32 or float64 (the latter for
+``gradcheck``), and autograd differentiates it in the inputs, the weights, the state, and through the final state.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from srwm_agents.ops.srwm.types import SRWMState, SRWMWeights
+
+
+def srwm_naive(x: Tensor, weights: SRWMWeights, state: SRWMState, resets: Tensor | None) -> tuple[Tensor, SRWMState]:
+    """Run the SRWM over time. Shapes as in :func:`srwm_agents.ops.srwm.srwm`, which has checked them.
+
+    Source: Irie, Schlag, Csordás & Schmidhuber, "A Modern Self-Referential Weight Matrix That Learns to Modify
+    Itself", ICML 2022, eqs. (5)-(8). The published rule has one formula for the whole matrix; here its four blocks
+    stand side by side in one matrix ``w`` [B, H, D, N], N = O + 2D + 4, and ``beta`` is spread over the columns.
+    """
+    batch, steps = x.shape[:2]
+    widths = [block.shape[-1] for block in weights]
+    # Expanded once, so that the gradients of all resets meet in one [B, ...] buffer and are summed over B only once.
+    slow = torch.cat(weights, dim=-1).expand(batch, -1, -1, -1)
+    w = slow + torch.cat(state, dim=-1)
+    columns = torch.repeat_interleave(torch.arange(4, device=x.device), torch.tensor(widths, device=x.device))
+
+    outputs = []
+    for t in range(steps):
+        if resets is not None:
+            w = torch.where(resets[:, t, None, None, None], slow, w)
+        y, q, k, beta = (x[:, t, :, None, :] @ w).split(widths, dim=-1)  # each [B, H, 1, width]
+        q, k, beta = q.softmax(-1), k.softmax(-1), beta.sigmoid()
+        # The output is read before the update, as in the paper: step t's y does not depend on step t's q, k, beta.
+        outputs.append(y.squeeze(-2))
+        # q W - k W is one product: what W returns for the query is written to where the key points.
+        w = w + k.mT @ (beta[..., columns] * ((q - k) @ w))
+    final = (w - slow).split(widths, dim=-1)
+    y = torch.stack(outputs, dim=1) if outputs else x.new_zeros(batch, 0, x.shape[2], widths[0])
+    return y, SRWMState(*final)

@@ -1,0 +1,73 @@
+"""V-trace: off-policy corrected value targets and advantages, on whatever device the tensors are."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from srwm_agents.ops.checks import check_shape
+
+
+class VTraceReturns(NamedTuple):
+    """What V-trace makes of a batch of trajectories; no gradient flows through either."""
+
+    targets: Tensor
+    """[B, T]: v_s, what the value function is regressed to."""
+    advantages: Tensor
+    """[B, T]: rho_s (r_s + discount_s v_{s+1} - V(x_s)), the weights of the policy gradient."""
+
+
+@torch.no_grad()
+def vtrace(
+    log_rhos: Tensor,
+    rewards: Tensor,
+    discounts: Tensor,
+    values: Tensor,
+    bootstrap_value: Tensor,
+    *,
+    clip_rho: float = 1.0,
+    clip_c: float = 1.0,
+) -> VTraceReturns:
+    """V-trace targets and policy-gradient advantages.
+
+    Source: Espeholt et al., "IMPALA", ICML 2018 (arXiv:1802.01561), eq. (1), remark 1 (the recursion) and section 4.2
+    (the advantage). No deviation: the policy gradient's rho is clipped at the same ``clip_rho``.
+
+    Args:
+        log_rhos: [B, T], log pi(a_t|x_t) - log mu(a_t|x_t), learner's minus behaviour's.
+        rewards: [B, T].
+        discounts: [B, T]; gamma, or 0 where the episode ended at step t.
+        values: [B, T], V(x_t) of the learner.
+        bootstrap_value: [B], V(x_T): the value of the state after the last step.
+        clip_rho: rho-bar, at least ``clip_c``.
+        clip_c: c-bar.
+
+    Raises:
+        ValueError: shapes that disagree.
+    """
+    if log_rhos.dim() != 2:
+        raise ValueError(f"log_rhos has shape {list(log_rhos.shape)}, expected [B, T]")
+    batch, steps = log_rhos.shape
+    for name, tensor in (("rewards", rewards), ("discounts", discounts), ("values", values)):
+        check_shape(name, tensor, (batch, steps), "[B, T]")
+    check_shape("bootstrap_value", bootstrap_value, (batch,), "[B]")
+
+    rhos = log_rhos.exp()
+    clipped_rhos = rhos.clamp(max=clip_rho)
+    cs = rhos.clamp(max=clip_c)
+    values_tp1 = torch.cat([values[:, 1:], bootstrap_value[:, None]], dim=1)
+    deltas = clipped_rhos * (rewards + discounts * values_tp1 - values)
+
+    # v_s - V(x_s) = delta_s + discount_s c_s (v_{s+1} - V(x_{s+1})), backwards in time.
+    correction = torch.zeros_like(bootstrap_value)
+    corrections = []
+    for t in reversed(range(steps)):
+        correction = deltas[:, t] + discounts[:, t] * cs[:, t] * correction
+        corrections.append(correction)
+    targets = values + torch.stack(corrections[::-1], dim=1)
+
+    targets_tp1 = torch.cat([targets[:, 1:], bootstrap_value[:, None]], dim=1)
+    advantages = clipped_rhos * (rewards + discounts * targets_tp1 - values)
+    return VTraceReturns(targets, advantages)
