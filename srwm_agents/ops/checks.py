@@ -13,7 +13,7 @@ class BackendUnavailableError(RuntimeError):
 
 
 def check_shape(name: str, tensor: Tensor, shape: Sequence[int], dims: str) -> None:
-    """Raise ``ValueError`` unless ``tensor`` has ``shape``; ``dims`` spells the shape in letters, e.g. "[B, T, H, D]"."""
+    """Raise ``ValueError`` unless ``tensor`` has ``shape``; ``dims`` spells it in letters, e.g. "[B, T, H, D]"."""
     if tuple(tensor.shape) != tuple(shape):
         raise ValueError(f"{name} has shape {list(tensor.shape)}, expected {dims} = {list(shape)}")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from srwm_agents.ops.checks import BackendUnavailableError, check_alike, check_backend, check_resets, check_shape
 from srwm_agents.ops.srwm.naive import srwm_naive
-from srwm_agents.ops.srwm.types import SRWMState, SRWMWeights, zero_state
+from srwm_agents.ops.srwm.types import SRWMState, SRWMWeights
+from srwm_agents.ops.triton_support import unsupported_reason
 
 BACKENDS = ("auto", "naive", "triton")
 
@@ -44,15 +46,43 @@ def srwm(
         ValueError: a wrong shape, dtype or device, with what was expected; an unknown backend.
         BackendUnavailableError: the explicitly chosen backend cannot run these arguments here.
     """
-    state = _checked(x, weights, state, resets, backend)
-    if backend == "triton":
-        raise BackendUnavailableError("backend 'triton' has no SRWM kernel yet; use 'auto' or 'naive'")
-    return srwm_naive(x, weights, state, resets)
+    _check(x, weights, state, resets, backend)
+    if backend == "triton" or (backend == "auto" and x.is_cuda):
+        reason = _why_not_triton(x, weights)
+        if reason is not None and backend == "triton":
+            raise BackendUnavailableError(f"backend 'triton' cannot run here: {reason}")
+        if reason is None and x.shape[1] > 0:  # no step, no kernel
+            from srwm_agents.ops.srwm.autograd import srwm_triton
+
+            return srwm_triton(x, weights, state, resets)
+    return _naive(x, weights, state, resets)
 
 
-def _checked(
-    x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, backend: str
-) -> SRWMState:
+def _naive(
+    x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None
+) -> tuple[Tensor, SRWMState]:
+    """Narrow inputs are computed in the state's float32, as the kernels do."""
+    dtype = _state_dtype(x)
+    weights = SRWMWeights(*(block.to(dtype) for block in weights))
+    if state is None:
+        state = SRWMState(*(block.new_zeros(x.shape[0], *block.shape) for block in weights))
+    y, final = srwm_naive(x.to(dtype), weights, state, resets)
+    return y.to(x.dtype), final
+
+
+def _why_not_triton(x: Tensor, weights: SRWMWeights) -> str | None:
+    try:
+        from srwm_agents.ops.srwm.autograd import INTERPRETED
+    except ImportError as error:
+        return f"Triton cannot be imported ({error})"
+    return unsupported_reason(x, {"D": x.shape[-1], "O": weights.y.shape[-1]}, INTERPRETED)
+
+
+def _state_dtype(x: Tensor) -> torch.dtype:
+    return torch.float32 if x.dtype == torch.bfloat16 else x.dtype
+
+
+def _check(x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, backend: str) -> None:
     check_backend(backend, BACKENDS)
     if x.dim() != 4:
         raise ValueError(f"x has shape {list(x.shape)}, expected [B, T, H, D]")
@@ -60,15 +90,15 @@ def _checked(
     if weights.y.dim() != 3:
         raise ValueError(f"weights.y has shape {list(weights.y.shape)}, expected [H, D, O]")
     out = weights.y.shape[-1]
+    in_float32 = x.to(torch.float32) if x.dtype == torch.bfloat16 else x
     for name, block, width, dims in zip(
         SRWMWeights._fields, weights, (out, dim, dim, 4), ("O", "D", "D", "4"), strict=True
     ):
         check_shape(f"weights.{name}", block, (heads, dim, width), f"[H, D, {dims}]")
-        check_alike(f"weights.{name}", block, "x", x)
+        XXX
     check_resets(resets, batch, steps, x.device)
     if state is None:
-        return zero_state(weights, batch)
+        return
     for name, shift, block in zip(SRWMState._fields, state, weights, strict=True):
         check_shape(f"state.{name}", shift, (batch, *block.shape), f"[B, *weights.{name}.shape]")
-        check_alike(f"state.{name}", shift, "x", x)
-    return state
+        XXX

@@ -1,0 +1,224 @@
+"""Many Procgen games in one C++ vector environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from envs.episodes import EpisodeTracker
+from envs.games import IMAGE_SHAPE, NUM_ACTIONS, check_levels, check_mode, parse_games
+from envs.simulator import new_simulator
+
+Array = npt.NDArray[Any]
+Observation = dict[str, Any]
+
+_RESET_ACTION = -1  # the simulator's own request to begin a new level
+
+
+class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
+    """A gymnasium vector environment in which environment i plays ``games[i % len(games)]``.
+
+    Observations are a dict: ``obs`` uint8 [N, 3, 64, 64]; ``last_reward`` float32 [N, 1], the reward of the step
+    before, clipped to ±1, 0 at an episode's first step; with ``last_action`` also ``last_action`` float32 [N, 15],
+    one-hot, zeros at an episode's first step. Environments reset themselves in the same step: where ``terminated`` is
+    True, the observation is already the next episode's first. Procgen ends an episode that ran out of time like any
+    other, so ``truncated`` is always False.
+
+    ``infos`` of each step: ``episode`` = {"r": [N] raw return so far, "l": [N] length so far} and ``_episode`` [N],
+    True where these are final; ``level_seed``, ``prev_level_seed`` and ``prev_level_complete`` [N], as the simulator
+    gives them.
+
+    With ``device`` None everything is NumPy; with a torch device observations, rewards and flags are tensors there.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012 (gymnasium's own convention)
+
+    def __init__(
+        self,
+        games: Sequence[str],
+        num_envs: int,
+        *,
+        simulator_options: dict[str, Any],
+        device: torch.device | None,
+        last_action: bool,
+    ) -> None:
+        """Use :func:`make_procgen`, which checks the arguments before C++ can abort the process."""
+        self.games = list(games)
+        self.game_index = np.arange(num_envs) % len(games)
+        """[N], which game each environment plays, an index into ``games``."""
+        self.device = device
+        self._options = simulator_options
+        self._last_action = last_action
+        single: dict[str, spaces.Space[Any]] = {
+            "obs": spaces.Box(0, 255, IMAGE_SHAPE, np.uint8),
+            "last_reward": spaces.Box(-1, 1, (1,), np.float32),
+        }
+        if last_action:
+            single["last_action"] = spaces.Box(0, 1, (NUM_ACTIONS,), np.float32)
+        super().__init__(num_envs, spaces.Dict(single), spaces.Discrete(NUM_ACTIONS))
+        self._simulator = new_simulator(num=num_envs, env_name=",".join(self.games), **simulator_options)
+        self._fresh = True
+        self._tracker = EpisodeTracker(num_envs)
+        self._pinned: Tensor | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict]:
+        """Begin new episodes everywhere; a seed restarts the simulator with it, so the same seed gives the same run."""
+        if seed is not None and not (self._fresh and seed == self._options["rand_seed"]):
+            self._options["rand_seed"] = check_seed(seed)
+            self._simulator.close()
+            self._simulator = new_simulator(num=self.num_envs, env_name=",".join(self.games), **self._options)
+        elif not self._fresh:
+            self._simulator.act(np.full(self.num_envs, _RESET_ACTION))
+        self._fresh = False
+        self._tracker.restart()
+        _, observed, _ = self._simulator.observe()
+        nothing = np.zeros(self.num_envs, dtype=np.float32)
+        everywhere = np.ones(self.num_envs, dtype=bool)
+        return self._observation(observed["rgb"], nothing, np.zeros(self.num_envs, np.int64), everywhere), {}
+
+    def step(self, actions: Array | Tensor | Sequence[int]) -> tuple[Observation, Any, Any, Any, dict[str, Any]]:
+        """Take one step everywhere.
+
+        Raises:
+            ValueError: the wrong number of actions, or one outside 0..14.
+        """
+        taken = np.asarray(actions.cpu() if isinstance(actions, Tensor) else actions)
+        if taken.shape != (self.num_envs,):
+            raise ValueError(f"actions have shape {list(taken.shape)}, expected [{self.num_envs}]")
+        if taken.min() < 0 or taken.max() >= NUM_ACTIONS:
+            raise ValueError(f"an action is {taken.min() if taken.min() < 0 else taken.max()}, allowed: 0 to 14")
+        self._fresh = False
+        self._simulator.act(taken)
+        rewards, observed, first = self._simulator.observe()
+        info = self._simulator_info()
+        returns, lengths = self._tracker.step(rewards, first)
+        infos = {"episode": {"r": returns, "l": lengths}, "_episode": first, **info}
+        observation = self._observation(observed["rgb"], rewards, taken, first)
+        truncated = np.zeros_like(first)
+        if self.device is None:
+            return observation, rewards, first, truncated, infos
+        return observation, self._tensor(rewards), self._tensor(first), self._tensor(truncated), infos
+
+    def _simulator_info(self) -> dict[str, Array]:
+        # gym3 gives infos as one dict an environment; its underlying arrays are what a vector environment wants.
+        raw = self._simulator._info
+        return {name: raw[name].copy() for name in ("level_seed", "prev_level_seed", "prev_level_complete")}
+
+    def render(self) -> Array:
+        """Frames [N, 512, 512, 3] uint8; needs ``render_mode="rgb_array"``."""
+        if self._options["render_mode"] is None:
+            raise ValueError('render() needs make_procgen(..., render_mode="rgb_array")')
+        return np.stack([info["rgb"] for info in self._simulator.get_info()])
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Free the simulator's threads and buffers."""
+        self._simulator.close()
+
+    def _observation(self, rgb: Array, rewards: Array, actions: Array, first: Array) -> Observation:
+        last_reward = np.where(first, 0, np.clip(rewards, -1, 1)).astype(np.float32)[:, None]
+        extras = {"last_reward": last_reward}
+        if self._last_action:
+            one_hot = np.zeros((self.num_envs, NUM_ACTIONS), dtype=np.float32)
+            one_hot[np.arange(self.num_envs), actions] = ~first
+            extras["last_action"] = one_hot
+        if self.device is None:
+            return {"obs": np.ascontiguousarray(rgb.transpose(0, 3, 1, 2)), **extras}
+        return {"obs": self._image(rgb), **{name: self._tensor(extra) for name, extra in extras.items()}}
+
+    def _image(self, rgb: Array) -> Tensor:
+        image = torch.from_numpy(rgb)
+        if self.device is not None and self.device.type == "cuda":
+            # Through pinned memory, as bytes; the change of layout happens on the device.
+            if self._pinned is None:
+                self._pinned = torch.empty(image.shape, dtype=torch.uint8, pin_memory=True)
+            self._pinned.copy_(image)
+            image = self._pinned.to(self.device)
+        return image.permute(0, 3, 1, 2).contiguous()
+
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+def check_seed(seed: int) -> int:
+    """Raise ``ValueError`` unless the simulator takes the seed."""
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed is {seed}, allowed: 0 to {2**31 - 1}")
+    return int(seed)
+
+
+def make_procgen(
+    games: str | Sequence[str],
+    num_envs: int,
+    distribution_mode: str = "easy",
+    num_levels: int = 0,
+    start_level: int = 0,
+    seed: int | None = None,
+    *,
+    num_threads: int | None = None,
+    device: torch.device | str | None = None,
+    last_action: bool = False,
+    render_mode: str | None = None,
+    use_backgrounds: bool = True,
+    restrict_themes: bool = False,
+    use_monochrome_assets: bool = False,
+    center_agent: bool = True,
+) -> ProcgenVectorEnv:
+    """Make one C++ vector environment for all ``games``; environment i plays game i mod len(games).
+
+    Args:
+        games: names, as a sequence or "bigfish,maze".
+        num_envs: environments in all; a multiple of the number of games.
+        distribution_mode: "easy" | "hard" | "extreme" | "memory" | "exploration"; every game must have it.
+        num_levels: how many levels there are; 0 for no bound.
+        start_level: the first level's seed.
+        seed: of the choice of levels, 0 to 2**31 - 1; None for a random one.
+        num_threads: C++ threads beside the caller's; 0 runs in the caller's, None takes what the machine has, up to 4.
+        device: None for NumPy; a torch device for tensors there.
+        last_action: add the last action, one-hot, to the observation.
+        render_mode: "rgb_array" allows ``render()``, at a cost; None.
+        use_backgrounds, restrict_themes, use_monochrome_assets, center_agent: as in Procgen.
+
+    Raises:
+        ValueError: a wrong game, mode, level range, number or seed, with what is allowed.
+        SimulatorError: Procgen cannot start here.
+    """
+    names = parse_games(games)
+    check_mode(names, distribution_mode)
+    check_levels(num_levels, start_level)
+    if num_envs < 1 or num_envs % len(names):
+        raise ValueError(f"num_envs is {num_envs}, expected a positive multiple of {len(names)} (the number of games)")
+    if render_mode not in (None, "rgb_array"):
+        raise ValueError(f"render_mode is {render_mode!r}, allowed: None, 'rgb_array'")
+    if num_threads is None:
+        num_threads = min(4, os.cpu_count() or 1)
+    if num_threads < 0:
+        raise ValueError(f"num_threads is {num_threads}, expected at least 0")
+    if distribution_mode == "exploration" and len(names) > 1:
+        raise ValueError("distribution_mode 'exploration' has one fixed level a game: name one game")
+    options = {
+        "rand_seed": check_seed(int(np.random.default_rng().integers(2**31)) if seed is None else seed),
+        "num_threads": num_threads,
+        "render_mode": render_mode,
+        "distribution_mode": distribution_mode,
+        "use_backgrounds": use_backgrounds,
+        "restrict_themes": restrict_themes,
+        "use_monochrome_assets": use_monochrome_assets,
+        "center_agent": center_agent,
+    }
+    if distribution_mode != "exploration":  # which fixes its own level and refuses to be told
+        options |= {"num_levels": num_levels, "start_level": start_level}
+    return ProcgenVectorEnv(
+        names,
+        num_envs,
+        simulator_options=options,
+        device=None if device is None else torch.device(device),
+        last_action=last_action,
+    )

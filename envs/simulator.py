@@ -1,0 +1,44 @@
+"""Starts the C++ simulator: the one place that imports Procgen."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes.util
+import importlib
+import warnings
+from typing import Any
+
+INSTALL_LIBRARIES = "apt-get install -y libgl1 libglib2.0-0"
+
+
+class SimulatorError(RuntimeError):
+    """Procgen cannot start on this machine; the message says what to do."""
+
+
+def hush_gym() -> None:
+    """Keep the retired `gym` quiet, which Procgen and others import: users of ours cannot act on its farewell."""
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module("gym_notices.notices").notices.clear()
+
+
+def new_simulator(**options: Any) -> Any:
+    """A ``ProcgenGym3Env``; options as its constructor takes them, validated by the caller.
+
+    Raises:
+        SimulatorError: Procgen or the system libraries that it links to are missing.
+    """
+    hush_gym()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            procgen = importlib.import_module("procgen")
+    except ModuleNotFoundError as error:
+        raise SimulatorError(f"{error}; install it with: pip install procgen-mirror==0.10.7") from error
+    try:
+        return procgen.ProcgenGym3Env(**options)
+    except OSError as error:
+        missing = [name for name in ("GL", "glib-2.0") if ctypes.util.find_library(name) is None]
+        raise SimulatorError(
+            f"Procgen's library does not load ({error}); missing: {', '.join(missing) or 'unknown'}; "
+            f"install with: {INSTALL_LIBRARIES}"
+        ) from error

@@ -1,0 +1,239 @@
+"""The portable agent: encoder, recurrent core and heads in two files that any program with PyTorch can read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from srwm_agents.cores import make_core
+from srwm_agents.encoders import ACTIVATIONS, IMAGE_KEY, ImageEncoder, ObservationEncoder, ObservationNormalizer
+
+FORMAT = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class AgentError(ValueError):
+    """A saved agent is missing, damaged, or does not fit what it is asked to do; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Everything that :class:`Agent` is made from, and where it comes from; what ``config.json`` holds."""
+
+    core: str
+    """Name of the core, a key of ``srwm_agents.cores.CORES``."""
+    core_settings: dict[str, Any]
+    """Keyword arguments of ``make_core`` except input_size."""
+    num_actions: int
+    """Size of the discrete action space."""
+    image_shape: tuple[int, ...] = (3, 64, 64)
+    """(C, H, W) of the entry "obs"."""
+    extras: dict[str, int] = field(default_factory=lambda: {"last_reward": 1})
+    """Other observation entries and their widths, in the order in which the core gets them."""
+    encoder: str = "resnet_impala"
+    """Name of the image encoder, a key of ``srwm_agents.encoders.ENCODERS``."""
+    encoder_mlp_layers: tuple[int, ...] = (256,)
+    """Fully connected layers after the convolutions."""
+    nonlinearity: str = "relu"
+    """Of encoder and decoder."""
+    decoder_mlp_layers: tuple[int, ...] = ()
+    """Fully connected layers between core and heads."""
+    subtract_mean: float = 0.0
+    """Subtracted from the image before anything else."""
+    scale: float = 1.0
+    """The image is divided by this before anything else."""
+    running: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Observation entries that running statistics normalise, and their shapes."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    """What it was trained on: games, distribution_mode, num_levels, start_level."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """How it was trained, for the record: experiment, frames, …"""
+
+    @classmethod
+    def from_json(cls, raw: Any) -> AgentConfig:
+        """Raise :class:`AgentError` for a field that is unknown, missing or of the wrong kind."""
+        if not isinstance(raw, dict):
+            raise AgentError("the configuration is no JSON object")
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(raw) - known):
+            raise AgentError(f"unknown field {unknown[0]!r}, allowed: {', '.join(sorted(known))}")
+        if missing := sorted({"core", "core_settings", "num_actions"} - set(raw)):
+            raise AgentError(f"field {missing[0]!r} is missing")
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+        if "running" in values:
+            values["running"] = {key: tuple(shape) for key, shape in values["running"].items()}
+        return cls(**values)
+
+
+class Agent(nn.Module):
+    """An actor-critic with memory that needs nothing but PyTorch.
+
+    ``forward`` runs over time for whoever wants logits and values; ``act`` is what a running agent needs.
+    """
+
+    def __init__(self, config: AgentConfig) -> None:
+        """Make an agent with fresh weights; ValueError for a setting out of range."""
+        super().__init__()
+        self.config = config
+        self.normalizer = ObservationNormalizer(config.subtract_mean, config.scale, config.running)
+        self.encoder = ObservationEncoder(
+            ImageEncoder(config.encoder, config.image_shape, config.encoder_mlp_layers, config.nonlinearity),
+            config.extras,
+        )
+        self.core = make_core(config.core, input_size=self.encoder.output_size, **config.core_settings)
+        size = self.core.output_size
+        layers: list[nn.Module] = []
+        for width in config.decoder_mlp_layers:
+            layers += [nn.Linear(size, width), ACTIVATIONS[config.nonlinearity]()]
+            size = width
+        self.decoder = nn.Sequential(*layers)
+        self.policy_head = nn.Linear(size, config.num_actions)
+        self.value_head = nn.Linear(size, 1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.value_head.weight.device
+
+    def initial_state(self, batch_size: int) -> Tensor:
+        """Zeros [batch_size, state_size]: fresh episodes."""
+        return self.core.initial_state(batch_size)
+
+    def forward(
+        self, observation: Mapping[str, Tensor], state: Tensor, resets: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run over time: entries [B, T, …], state [B, state_size], resets bool [B, T].
+
+        Returns:
+            logits [B, T, num_actions], values [B, T], and the state after the last step.
+        """
+        batch, steps = observation[IMAGE_KEY].shape[:2]
+        flat = {name: entry.flatten(0, 1) for name, entry in observation.items()}
+        features = self.encoder(self.normalizer(flat)).unflatten(0, (batch, steps))
+        out, state = self.core(features, state, resets)
+        out = self.decoder(out)
+        return self.policy_head(out), self.value_head(out).squeeze(-1), state
+
+    @torch.no_grad()
+    def act(
+        self,
+        observation: Mapping[str, npt.NDArray[Any] | Tensor],
+        state: Tensor | None = None,
+        *,
+        resets: npt.NDArray[np.bool_] | Tensor | None = None,
+        deterministic: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> tuple[npt.NDArray[np.int64], Tensor]:
+        """Choose one action an environment.
+
+        Args:
+            observation: entries [B, …], or without B for a single environment: "obs" uint8 images, and the agent's
+                extras ("last_reward" [B, 1], …); arrays or tensors. Other entries are ignored.
+            state: what the last call returned; None begins fresh episodes.
+            resets: bool [B], True where a new episode begins with this observation.
+            deterministic: take the likeliest action; otherwise sample from the policy.
+            generator: for sampling, on the agent's device; the same seed gives the same actions.
+
+        Returns:
+            actions int64 [B] (or a scalar array) and the next state [B, state_size].
+
+        Raises:
+            ValueError: an entry is missing or has another shape than the agent was trained on.
+        """
+        image_shape = self.config.image_shape
+        for name in (IMAGE_KEY, *self.config.extras):
+            if name not in observation:
+                wanted = ", ".join((IMAGE_KEY, *self.config.extras))
+                raise ValueError(f"observation has no entry {name!r}, expected: {wanted}")
+        tensors = {
+            name: torch.as_tensor(observation[name], device=self.device) for name in (IMAGE_KEY, *self.config.extras)
+        }
+        single = tensors[IMAGE_KEY].dim() == len(image_shape)
+        if single:
+            tensors = {name: entry[None] for name, entry in tensors.items()}
+        batch = tensors[IMAGE_KEY].shape[0]
+        shapes = {IMAGE_KEY: image_shape, **{name: (width,) for name, width in self.config.extras.items()}}
+        for name, shape in shapes.items():
+            if tuple(tensors[name].shape) != (batch, *shape):
+                raise ValueError(f"entry {name!r} has shape {list(tensors[name].shape)}, expected {[batch, *shape]}")
+        state = self.initial_state(batch) if state is None else state
+        resets = None if resets is None else torch.as_tensor(resets, device=self.device).reshape(batch, 1)
+        logits, _, state = self({name: entry[:, None] for name, entry in tensors.items()}, state, resets)
+        logits = logits[:, 0]
+        if deterministic:
+            actions = logits.argmax(-1)
+        else:
+            actions = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
+        chosen = actions.cpu().numpy()
+        return chosen[0] if single else chosen, state
+
+
+def save_agent(agent: Agent, path: str | os.PathLike[str]) -> Path:
+    """Write ``config.json`` and ``model.safetensors`` into the folder ``path``; a good one is replaced only when the
+    new one is whole on disk.
+    """
+    target = Path(path)
+    fresh, old = target.with_name(target.name + ".new"), target.with_name(target.name + ".old")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    save_file({name: tensor.contiguous().cpu() for name, tensor in agent.state_dict().items()}, fresh / WEIGHTS_FILE)
+    document = {"format": FORMAT, "weights_sha256": _sha256(fresh / WEIGHTS_FILE), "agent": asdict(agent.config)}
+    (fresh / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n")
+    for file in (WEIGHTS_FILE, CONFIG_FILE):
+        with (fresh / file).open("rb+") as handle:
+            os.fsync(handle.fileno())
+    if target.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def load_agent(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Agent:
+    """Read an agent that :func:`save_agent` wrote, in evaluation mode on ``device``.
+
+    Only JSON and safetensors are read; nothing in the files is ever executed.
+
+    Raises:
+        AgentError: a missing, truncated, altered or unknown file; nothing is loaded then.
+    """
+    folder = Path(path)
+    for file in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / file).is_file():
+            raise AgentError(f"no agent at {folder}: {file} is missing")
+    try:
+        document = json.loads((folder / CONFIG_FILE).read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise AgentError(f"{folder / CONFIG_FILE} is no JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        found = document.get("format") if isinstance(document, dict) else None
+        raise AgentError(f"{folder / CONFIG_FILE} has format {found!r}, this version reads {FORMAT}")
+    if document.get("weights_sha256") != _sha256(folder / WEIGHTS_FILE):
+        raise AgentError(f"{folder / WEIGHTS_FILE} is truncated or altered: its SHA-256 is not the recorded one")
+    try:
+        agent = Agent(AgentConfig.from_json(document.get("agent")))
+        agent.load_state_dict(load_file(folder / WEIGHTS_FILE))
+    except (AgentError, TypeError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise AgentError(f"{folder} holds no agent that this version can make: {reason}") from error
+    return agent.eval().to(device)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,8 @@
+"""Recurrent cores: stacks of layers behind one interface, made by name."""
+
+from srwm_agents.cores.base import Core
+from srwm_agents.cores.codec import StateCodec
+from srwm_agents.cores.config import CoreConfig
+from srwm_agents.cores.registry import CORES, make_core
+
+__all__ = ["CORES", "Core", "CoreConfig", "StateCodec", "make_core"]

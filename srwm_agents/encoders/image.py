@@ -1,0 +1,73 @@
+"""Image encoders by name: uint8 pixels in, a feature vector out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from srwm_agents.encoders.convnet import plain_convs
+from srwm_agents.encoders.impala import impala_convs
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh}
+
+Convs = Callable[[int, type[nn.Module]], nn.Sequential]
+
+# Names as Sample Factory spells them in --encoder_conv_architecture, with the same layers behind each.
+ENCODERS: dict[str, Convs] = {
+    "resnet_impala": lambda c, act: impala_convs(c, (16, 32, 32), act),
+    "convnet_simple": lambda c, act: plain_convs(c, [(32, 8, 4), (64, 4, 2), (128, 3, 2)], act),
+    "convnet_impala": lambda c, act: plain_convs(c, [(16, 8, 4), (32, 4, 2)], act),
+    "convnet_atari": lambda c, act: plain_convs(c, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], act),
+}
+
+
+class ImageEncoder(nn.Module):
+    """Convolutions, then fully connected layers: [N, C, H, W] -> [N, output_size] float32.
+
+    uint8 images are divided by 255 here, on the device, so that only a quarter of the bytes travel; float images are
+    taken as they come.
+    """
+
+    def __init__(
+        self, name: str, image_shape: Sequence[int], mlp_layers: Sequence[int] = (256,), nonlinearity: str = "relu"
+    ) -> None:
+        """Make an encoder.
+
+        Args:
+            name: a key of ``ENCODERS``; "resnet_impala" has 15 convolutions, the convnets suit a CPU.
+            image_shape: (C, H, W).
+            mlp_layers: widths of the fully connected layers; empty gives the flattened convolutions' output.
+            nonlinearity: "relu" | "elu" | "tanh".
+
+        Raises:
+            ValueError: an unknown name or nonlinearity, a shape that is not (C, H, W), an image too small.
+        """
+        super().__init__()
+        if name not in ENCODERS:
+            raise ValueError(f"unknown encoder {name!r}, allowed: {', '.join(ENCODERS)}")
+        if nonlinearity not in ACTIVATIONS:
+            raise ValueError(f"unknown nonlinearity {nonlinearity!r}, allowed: {', '.join(ACTIVATIONS)}")
+        if len(image_shape) != 3:
+            raise ValueError(f"image_shape is {tuple(image_shape)}, expected (C, H, W)")
+        activation = ACTIVATIONS[nonlinearity]
+        self.convs = ENCODERS[name](image_shape[0], activation)
+        with torch.no_grad():
+            try:
+                size = self.convs(torch.zeros(1, *image_shape)).numel()
+            except RuntimeError as error:
+                raise ValueError(f"images of {tuple(image_shape)} are too small for encoder {name!r}") from error
+        layers: list[nn.Module] = []
+        for width in mlp_layers:
+            layers += [nn.Linear(size, width), activation()]
+            size = width
+        self.mlp = nn.Sequential(*layers)
+        self.output_size = size
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.dtype == torch.uint8:
+            image = image.float() / 255
+        if image.is_cuda:
+            image = image.contiguous(memory_format=torch.channels_last)
+        return self.mlp(self.convs(image).flatten(1)).float()

@@ -1,0 +1,1 @@
+"""Plug-ins for frameworks; each folder is the only place that imports its framework."""

@@ -1,0 +1,112 @@
+"""The command line of training: Sample Factory's flags, ours beside them, presets as defaults."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import torch
+from sample_factory.cfg import cfg as sf_cfg
+from sample_factory.cfg.arguments import parse_full_cfg
+from sample_factory.utils.utils import str2bool
+
+from envs.games import MODES
+from srwm_agents.cores import CORES
+from srwm_agents.integrations.sample_factory.presets import COMMON, PRESETS
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line and suggest the flag that was probably meant."""
+
+    def error(self, message: str) -> NoReturn:
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            flag = message[len(prefix) :].split()[0].split("=")[0]
+            close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+            message = f"unknown flag {flag}" + (f", did you mean {close[0]}?" if close else "") + " (see --help)"
+        sys.stderr.write(f"{self.prog}: error: {message}\n")
+        sys.exit(2)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole parser, with the common defaults; a preset's are set by :func:`parse_train_args`."""
+    parser = OneLineParser(
+        prog="train_rl.py",
+        description="Train a recurrent agent on Procgen. Flags of Sample Factory follow ours.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
+    _add_our_arguments(parser)
+    for add in (
+        sf_cfg.add_basic_cli_args,
+        sf_cfg.add_rl_args,
+        sf_cfg.add_model_args,
+        sf_cfg.add_default_env_args,
+        sf_cfg.add_wandb_args,
+        sf_cfg.add_pbt_args,
+    ):
+        add(parser)
+    actions = {action.dest: action for action in parser._actions}
+    actions["env"].required = False
+    actions["optimizer"].choices = ["adam", "lamb", "rmsprop"]
+    actions["lr_schedule"].choices = ["constant", "kl_adaptive_minibatch", "kl_adaptive_epoch", "linear_decay"]
+    parser.set_defaults(**COMMON)
+    return parser
+
+
+def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
+    ours = parser.add_argument_group("srwm-agents")
+
+    def add(flag: str, default: Any, text: str, **options: Any) -> None:
+        if isinstance(default, bool):
+            options["type"] = str2bool
+        elif "choices" not in options and default is not None:
+            options["type"] = type(default)
+        ours.add_argument(f"--{flag}", default=default, help=text, **options)
+
+    add("preset", None, "Settings by name; flags override them", choices=sorted(PRESETS))
+    add("core", "srwm", "Memory of the agent", choices=list(CORES))
+    add("games", "", "Procgen games, comma-separated, all in one vector environment")
+    add("distribution_mode", "easy", "Procgen's variant of the games", choices=list(MODES))
+    add("num_levels", 200, "Number of training levels; 0 for no bound")
+    add("start_level", 0, "First training level")
+    add("last_action", False, "Give the core the last action, one-hot, beside features and last reward")
+    add("env_threads", -1, "C++ threads of each vector environment; -1: the machine's cores over the vectors")
+    add("hidden_size", 128, "Width of the core")
+    add("num_layers", 2, "Memory layers of the core")
+    add("num_heads", 8, "Heads of each memory layer")
+    add("ff_size", 512, "Width inside the core's feed-forward blocks")
+    add("input_softmax", True, "Softmax over each SRWM head's inputs")
+    add("input_norm", False, "Layer norm before each memory layer")
+    add("beta_mean", 0.0, "Mean of the initial weights that make an SRWM's learning rates")
+    add("query_scale", 1.0, "Factor on the initial weights that make an SRWM's queries")
+    add("detach_state_every_step", False, "Cut the gradient through an SRWM's state at every step (published code)")
+    add("policy_loss", "vtrace", "Policy gradient of V-trace, or PPO's clipped one", choices=["vtrace", "ppo"])
+    add("normalize_advantages", False, "Scale each minibatch's advantages to mean 0 and deviation 1")
+    add("loss_reduction", "mean", "Over the steps of a minibatch (the paper: sum)", choices=["mean", "sum"])
+    add("rmsprop_alpha", 0.99, "RMSprop's smoothing constant")
+    add("rmsprop_eps", 0.01, "RMSprop's epsilon")
+    add("rmsprop_momentum", 0.0, "RMSprop's momentum")
+    add("mixed_precision", "none", "Precision of the encoder on a GPU", choices=["none", "bf16"])
+    add("log_console", False, "Print Sample Factory's own log too (it always goes to sf_log.txt)")
+
+
+def parse_train_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse a training command line; exits with status 2 and one line for a wrong flag, with 0 after ``--help``."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = make_parser()
+    finder = OneLineParser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    finder.add_argument("--preset", choices=sorted(PRESETS))
+    preset = finder.parse_known_args(arguments)[0].preset
+    if torch.cuda.is_available():
+        # Acting where the learner is keeps whole trajectories on the GPU; only frames travel.
+        parser.set_defaults(device="gpu", actor_worker_gpus=[0])
+    else:
+        parser.set_defaults(device="cpu")
+    if preset is not None:
+        parser.set_defaults(**PRESETS[preset])
+    return parse_full_cfg(parser, arguments)

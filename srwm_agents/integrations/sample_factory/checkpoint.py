@@ -1,0 +1,56 @@
+"""Checkpoint files: written whole or not at all, read safely or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_NAME = re.compile(r"^(?P<kind>checkpoint|best)_(?P<step>\d{9,})_(?P<frames>\d+).*\.pth$")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint exists but cannot be used; training must not start over in its place."""
+
+
+def list_checkpoints(folder: str | os.PathLike[str], kind: str) -> list[Path]:
+    """Finished checkpoints of a kind ("checkpoint" or "best"), oldest first; temporary files are not among them."""
+    found = []
+    for file in Path(folder).glob(f"{kind}_*"):
+        if (match := _NAME.match(file.name)) and match["kind"] == kind:
+            found.append((int(match["step"]), int(match["frames"]), file))
+    return [file for _, _, file in sorted(found)]
+
+
+def save_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
+    """Write and sync a temporary file, then rename it: a kill at any moment leaves the old checkpoints as they were."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    with temporary.open("wb") as handle:
+        torch.save(checkpoint, handle)
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(file)
+
+
+def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint; only tensors and plain values are accepted, so a foreign file can run no code.
+
+    Raises:
+        CheckpointError: the file does not load, or is no checkpoint.
+    """
+    try:
+        checkpoint = torch.load(file, map_location=device, weights_only=True)
+    except Exception as error:  # torch.load raises many types for damaged files
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"checkpoint {file} does not load ({reason}); restore it, or move it away to resume from an older one"
+        ) from error
+    missing = {"train_step", "env_steps", "model", "optimizer"} - set(
+        checkpoint if isinstance(checkpoint, dict) else ()
+    )
+    if missing:
+        raise CheckpointError(f"checkpoint {file} lacks {', '.join(sorted(missing))}; restore it or move it away")
+    return checkpoint

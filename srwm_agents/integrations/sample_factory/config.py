@@ -1,0 +1,160 @@
+"""From parsed flags to a configuration that Sample Factory can run: derived values, and checks that it lacks."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from sample_factory.cfg.arguments import maybe_load_from_checkpoint
+from sample_factory.utils.attr_dict import AttrDict
+
+from envs.games import check_levels, check_mode, parse_games
+from srwm_agents.cores import make_core
+
+CORE_SETTINGS = (
+    "hidden_size",
+    "num_layers",
+    "num_heads",
+    "ff_size",
+    "input_softmax",
+    "input_norm",
+    "beta_mean",
+    "query_scale",
+    "detach_state_every_step",
+)
+ARCHITECTURE = ("core", *CORE_SETTINGS, "games", "last_action", "encoder_conv_architecture", "encoder_conv_mlp_layers",
+                "nonlinearity", "decoder_mlp_layers", "normalize_input")  # fmt: skip
+"""Settings that cannot change when an experiment is resumed."""
+
+_DERIVED = {
+    "rnn_size": "--hidden_size, --num_layers and --num_heads",
+    "rnn_type": "--core",
+    "rnn_num_layers": "--num_layers",
+}
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message names it, its value and what is allowed."""
+
+
+def experiment_folder(cfg: Any) -> Path:
+    """Where an experiment's files lie; unlike Sample Factory's own function, this one makes no folder."""
+    return Path(cfg.train_dir) / cfg.experiment
+
+
+def core_settings(cfg: Any) -> dict[str, Any]:
+    """The keyword arguments of ``make_core`` that a configuration asks for, without input_size."""
+    return {name: cfg[name] for name in CORE_SETTINGS} | {"rollout_length": cfg.rollout}
+
+
+def finish_config(args: Any) -> AttrDict:
+    """Merge with a saved experiment's settings if there is one, derive what Sample Factory needs, and check it all.
+
+    Raises:
+        ConfigError: a setting that cannot work, or one that a resumed experiment cannot change.
+    """
+    given: dict[str, Any] = args.cli_args
+    for name, instead in _DERIVED.items():
+        if name in given:
+            raise ConfigError(f"--{name} follows from the core and cannot be set; use {instead}")
+    saved = _saved_settings(args) if args.restart_behavior == "resume" else None
+    cfg = AttrDict(vars(args)) if saved is None else maybe_load_from_checkpoint(args)
+    if saved is not None:
+        for name in ARCHITECTURE:
+            if cfg[name] != saved.get(name, cfg[name]):
+                raise ConfigError(
+                    f"--{name} is {cfg[name]!r}, but experiment {cfg.experiment!r} was begun with {saved[name]!r}; "
+                    "use another --experiment, or --restart_behavior=restart"
+                )
+    if saved is None or "num_envs_per_worker" in given or "worker_num_splits" in given:
+        _split_environments(cfg)
+    _derive(cfg, given)
+    _check(cfg)
+    return cfg
+
+
+def _saved_settings(args: Any) -> dict[str, Any] | None:
+    file = experiment_folder(args) / "config.json"
+    if not file.is_file():
+        if list(file.parent.glob("checkpoint_p*/checkpoint_*.pth")):
+            raise ConfigError(f"{file.parent} has checkpoints, but its config.json is missing: restore it to resume")
+        return None
+    try:
+        saved = json.loads(file.read_text())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{file} is no JSON ({error}): restore it to resume") from error
+    if not isinstance(saved, dict):
+        raise ConfigError(f"{file} is no JSON object: restore it to resume")
+    return saved
+
+
+def _split_environments(cfg: AttrDict) -> None:
+    """One C++ vector environment a split: ``num_envs_per_worker`` counts games being played, as users mean it."""
+    if cfg.worker_num_splits < 1 or cfg.num_envs_per_worker % cfg.worker_num_splits:
+        raise ConfigError(
+            f"--num_envs_per_worker is {cfg.num_envs_per_worker}, expected a multiple of "
+            f"--worker_num_splits = {cfg.worker_num_splits}"
+        )
+    cfg.vector_size = cfg.num_envs_per_worker // cfg.worker_num_splits
+    cfg.num_envs_per_worker = cfg.worker_num_splits
+
+
+def _derive(cfg: AttrDict, given: dict[str, Any]) -> None:
+    if not cfg.use_rnn and cfg.core != "feedforward":
+        if "core" in given:
+            raise ConfigError(f"--use_rnn=False means --core=feedforward, but --core is {cfg.core!r}")
+        cfg.core = "feedforward"
+    cfg.use_rnn = True  # the feed-forward core is one of ours, with an empty state
+    if cfg.with_vtrace and cfg.recurrence == -1:
+        cfg.recurrence = cfg.rollout
+    try:
+        with torch.device("meta"):
+            state_size = make_core(cfg.core, input_size=1, **core_settings(cfg)).state_size
+    except ValueError as error:
+        raise ConfigError(f"--core={cfg.core}: {error}") from error
+    # Sample Factory sizes its buffers by these; a GRU of one layer has exactly one vector of state.
+    cfg.rnn_type, cfg.rnn_num_layers, cfg.rnn_size = "gru", 1, max(1, state_size)
+    if cfg.env_threads < 0:
+        cfg.env_threads = max(1, (os.cpu_count() or 1) // (cfg.num_workers * cfg.worker_num_splits))
+
+
+def _check(cfg: AttrDict) -> None:
+    if cfg.env != "procgen":
+        raise ConfigError(f"--env is {cfg.env!r}, allowed: procgen (choose games with --games)")
+    try:
+        games = parse_games(cfg.games)
+        check_mode(games, cfg.distribution_mode)
+        check_levels(cfg.num_levels, cfg.start_level)
+        cfg.games = ",".join(games)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if cfg.device == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("--device is 'gpu', but PyTorch sees no CUDA device; use --device=cpu")
+    for name in ("num_workers", "rollout", "batch_size", "num_batches_per_epoch", "num_epochs", "num_policies",
+                 "train_for_env_steps", "worker_num_splits", "policy_workers_per_policy"):  # fmt: skip
+        if cfg[name] < 1:
+            raise ConfigError(f"--{name} is {cfg[name]}, expected at least 1")
+    if cfg.vector_size % len(games):
+        raise ConfigError(
+            f"--num_envs_per_worker / --worker_num_splits is {cfg.vector_size}, "
+            f"expected a multiple of {len(games)} (the number of games)"
+        )
+    if not cfg.actor_critic_share_weights:
+        raise ConfigError("--actor_critic_share_weights is False, allowed: True (one memory serves actor and critic)")
+    if cfg.with_vtrace and cfg.normalize_returns:
+        raise ConfigError("--normalize_returns=True does not go with --with_vtrace=True: set one of them to False")
+    if cfg.with_vtrace and cfg.recurrence != cfg.rollout:
+        raise ConfigError(f"--recurrence is {cfg.recurrence}, expected --rollout = {cfg.rollout} with V-trace")
+    if cfg.batch_size % cfg.rollout:
+        raise ConfigError(f"--batch_size is {cfg.batch_size}, expected a multiple of --rollout = {cfg.rollout}")
+    if cfg.batched_sampling:
+        batch = cfg.batch_size // cfg.rollout * cfg.num_batches_per_epoch
+        if math.gcd(batch, cfg.vector_size) != min(batch, cfg.vector_size):
+            raise ConfigError(
+                f"rollouts an update (batch_size / rollout * num_batches_per_epoch = {batch}) and environments a "
+                f"vector (num_envs_per_worker / worker_num_splits = {cfg.vector_size}): one must divide the other"
+            )

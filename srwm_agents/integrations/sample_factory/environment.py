@@ -1,0 +1,81 @@
+"""Procgen as Sample Factory's one environment with many agents."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from envs import ProcgenVectorEnv, make_procgen
+
+ENV_NAME = "procgen"
+GAME_KEYS = ("game_index", "game_return", "game_length")
+"""Per-episode statistics that travel with each finished episode, aligned with one another."""
+
+
+class SampleFactoryProcgen(gymnasium.Env):
+    """One C++ vector of games in the shape that Sample Factory expects of a multi-agent environment.
+
+    With batched sampling everything stays an array or a tensor over all agents; without it, lists over agents, as
+    Sample Factory's other sampler wants them.
+    """
+
+    is_multiagent = True
+
+    def __init__(self, vector: ProcgenVectorEnv, batched: bool) -> None:
+        self.vector = vector
+        self.batched = batched
+        self.num_agents = vector.num_envs
+        self.observation_space = vector.single_observation_space
+        self.action_space = vector.single_action_space
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
+        """Sample Factory's seed is the environment's number alone; the run's seed is already in the vector."""
+        observation, infos = self.vector.reset()
+        return (observation, infos) if self.batched else (self._per_agent(observation), [{}] * self.num_agents)
+
+    def step(self, action: Any) -> tuple[Any, Any, Any, Any, Any]:  # type: ignore[override]
+        observation, rewards, terminated, truncated, infos = self.vector.step(np.asarray(action))
+        episode = infos["episode"]
+        if self.batched:
+            values = (self.vector.game_index, episode["r"], episode["l"])
+            infos = {key: torch.from_numpy(np.asarray(value)) for key, value in zip(GAME_KEYS, values, strict=True)}
+            return observation, rewards, terminated, truncated, infos
+        per_agent: list[dict[str, Any]] = [{} for _ in range(self.num_agents)]
+        for i in np.flatnonzero(infos["_episode"]):
+            values = (self.vector.game_index[i], episode["r"][i], episode["l"][i])
+            per_agent[i]["episode_extra_stats"] = dict(zip(GAME_KEYS, map(float, values), strict=True))
+        return self._per_agent(observation), rewards, terminated, truncated, per_agent
+
+    def _per_agent(self, observation: dict[str, Any]) -> list[dict[str, Any]]:
+        return [{name: entry[i] for name, entry in observation.items()} for i in range(self.num_agents)]
+
+    def close(self) -> None:
+        self.vector.close()
+
+
+def make_environment(
+    full_env_name: str, cfg: Any = None, env_config: Any = None, render_mode: str | None = None
+) -> SampleFactoryProcgen:
+    """Sample Factory's environment factory; top-level, because spawned workers look it up by its name."""
+    # Sample Factory asks its own wrappers for attributes in a way that gymnasium warns of at each start.
+    warnings.filterwarnings("ignore", ".*to get variables from other wrappers", UserWarning)
+    number = 0 if env_config is None else env_config.env_id
+    on_gpu = env_config is not None and cfg.device == "gpu" and cfg.actor_worker_gpus and cfg.env_gpu_observations
+    vector = make_procgen(
+        cfg.games,
+        cfg.vector_size,
+        cfg.distribution_mode,
+        cfg.num_levels,
+        cfg.start_level,
+        # Each vector has a seed of its own; a new run of a resumed experiment may see other levels than before.
+        None if cfg.seed is None else cfg.seed + number,
+        num_threads=cfg.env_threads,
+        device=torch.device("cuda", cfg.actor_worker_gpus[0]) if on_gpu and cfg.batched_sampling else None,
+        last_action=cfg.last_action,
+        render_mode=render_mode,
+    )
+    return SampleFactoryProcgen(vector, cfg.batched_sampling)

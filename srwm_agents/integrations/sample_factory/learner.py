@@ -1,0 +1,250 @@
+"""The learner: exact V-trace through the whole rollout, on the device, in the frame of Sample Factory's learner."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from sample_factory.algo.learning.learner import Learner, LearningRateScheduler
+from sample_factory.algo.learning.learner_worker import LearnerWorker
+from sample_factory.algo.utils.tensor_dict import TensorDict, shallow_recursive_copy
+from sample_factory.algo.utils.torch_utils import synchronize
+from sample_factory.utils.attr_dict import AttrDict
+from sample_factory.utils.utils import experiment_dir, log
+from torch import Tensor
+
+from srwm_agents.agent import save_agent
+from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from srwm_agents.integrations.sample_factory.losses import Losses, vtrace_losses
+from srwm_agents.integrations.sample_factory.model import export_agent
+
+AGENT_FOLDERS = {"checkpoint": "agent", "best": "agent_best"}
+"""Where the portable agent of each kind of checkpoint lies, inside the experiment's folder."""
+
+
+class LinearFrameDecay(LearningRateScheduler):
+    """Learning rate proportional to the frames still to go: a function of the frame count alone, so it survives a
+    resume (Sample Factory's own linear decay counts from zero again).
+    """
+
+    def __init__(self, learner: SRWMLearner) -> None:
+        self._learner = learner
+
+    def update(self, current_lr: float, recent_kls: list[float]) -> float:
+        cfg = self._learner.cfg
+        return cfg.learning_rate * max(0.0, 1 - self._learner.env_steps / cfg.train_for_env_steps)
+
+    def invoke_after_each_minibatch(self) -> bool:
+        return True
+
+
+class SRWMLearner(Learner):
+    """Sample Factory's learner with V-trace, RMSprop, linear decay, safe checkpoints and portable agents.
+
+    With ``--with_vtrace=False`` training is Sample Factory's own (GAE and PPO).
+    """
+
+    def init(self) -> Any:
+        # Learner.init knows two optimisers and refuses any other name; it also loads the checkpoint, before which
+        # load_from_checkpoint below puts the requested one in place.
+        requested = self.cfg.optimizer
+        self.cfg.optimizer = requested if requested in ("adam", "lamb") else "adam"
+        self._requested_optimizer = requested
+        schedule = self.cfg.lr_schedule
+        self.cfg.lr_schedule = "constant" if schedule == "linear_decay" else schedule
+        try:
+            model_data = super().init()
+        finally:
+            self.cfg.optimizer, self.cfg.lr_schedule = requested, schedule
+        if schedule == "linear_decay":
+            self.lr_scheduler = LinearFrameDecay(self)
+            self.curr_lr = self.lr_scheduler.update(0.0, [])
+            self._apply_lr(self.curr_lr)
+        if self.env_steps > 0:
+            self._export("checkpoint")  # a kill between checkpoint and agent must not leave them apart
+        return model_data
+
+    # Checkpoints -----------------------------------------------------------------------------------------------------
+
+    def load_from_checkpoint(self, policy_id: int, load_progress: bool = True) -> None:
+        assert self.actor_critic is not None
+        if self._requested_optimizer == "rmsprop" and not isinstance(self.optimizer, torch.optim.RMSprop):
+            self.optimizer = torch.optim.RMSprop(
+                self.actor_critic.parameters(),
+                lr=self.cfg.learning_rate,
+                alpha=self.cfg.rmsprop_alpha,
+                eps=self.cfg.rmsprop_eps,
+                momentum=self.cfg.rmsprop_momentum,
+            )
+        super().load_from_checkpoint(policy_id, load_progress)
+
+    @staticmethod
+    def get_checkpoints(checkpoints_dir: str, pattern: str = "checkpoint_*") -> list[str]:
+        """Sample Factory's pattern also matches its own temporary file, which sorts last and so would be loaded."""
+        return [str(file) for file in list_checkpoints(checkpoints_dir, pattern.removesuffix("_*"))]
+
+    @staticmethod
+    def load_checkpoint(checkpoints: list[str], device: torch.device) -> dict[str, Any] | None:
+        """Sample Factory starts from scratch if the file does not load; here that raises and ends the run."""
+        return load_checkpoint(Path(checkpoints[-1]), device) if checkpoints else None
+
+    def _get_checkpoint_dict(self) -> dict[str, Any]:
+        checkpoint = super()._get_checkpoint_dict()
+        # The runner's metric is a NumPy scalar, which torch.load(weights_only=True) refuses.
+        checkpoint["best_performance"] = float(checkpoint["best_performance"])
+        checkpoint["curr_lr"] = float(checkpoint["curr_lr"])
+        return checkpoint
+
+    def _save_impl(self, name_prefix: str, name_suffix: str, keep_checkpoints: int, verbose: bool = True) -> bool:
+        if not self.is_initialized:
+            return False
+        folder = Path(self.checkpoint_dir(self.cfg, self.policy_id))
+        file = folder / f"{name_prefix}_{self.train_step:09d}_{self.env_steps}{name_suffix}.pth"
+        save_checkpoint(self._get_checkpoint_dict(), file)
+        if verbose:
+            log.info("Saved %s", file)
+        for outdated in list_checkpoints(folder, name_prefix)[: -max(1, keep_checkpoints)]:
+            outdated.unlink(missing_ok=True)
+        self._export(name_prefix)
+        return True
+
+    def _export(self, kind: str) -> None:
+        assert self.actor_critic is not None
+        training = {
+            "experiment": self.cfg.experiment,
+            "frames": self.env_steps,
+            "updates": self.train_step,
+            "seed": self.cfg.seed,
+        }
+        agent = export_agent(self.cfg, self.actor_critic, self.env_info.obs_space, training)
+        suffix = "" if self.policy_id == 0 else f"_p{self.policy_id}"
+        save_agent(agent, Path(experiment_dir(self.cfg)) / (AGENT_FOLDERS[kind] + suffix))
+
+    # V-trace ---------------------------------------------------------------------------------------------------------
+
+    def _prepare_batch(self, batch: TensorDict) -> tuple[TensorDict, int, int]:
+        if not self.cfg.with_vtrace:
+            return super()._prepare_batch(batch)
+        assert self.actor_critic is not None
+        with torch.no_grad():
+            buff = shallow_recursive_copy(batch)
+            fresh = self.train_step - buff["policy_version"] < self.cfg.max_policy_lag
+            valids = (buff["policy_id"] == self.policy_id) & fresh
+            self.actor_critic.train()
+            rewards = buff["rewards"]
+            if self.cfg.value_bootstrap:  # Sample Factory's: an episode that ran out of time is worth its last value
+                ended_by_time = buff["time_outs"] * buff["dones"]
+                rewards = rewards + self.cfg.gamma * buff["values"][:, :-1] * ended_by_time
+            trajectories = TensorDict(
+                observations=self._prepare_and_normalize_obs(buff["obs"]),  # [B, T+1, ...]
+                state=buff["rnn_states"][:, 0],
+                rewards=rewards,
+                dones=buff["dones"],
+                # What another policy did may be anything, also NaN; it has no weight in the losses.
+                actions=torch.where(valids[..., None], buff["actions"].view(*valids.shape, -1), 0),
+                log_prob_actions=torch.where(valids, buff["log_prob_actions"], -1),
+                action_logits=buff["action_logits"],
+                policy_version=buff["policy_version"],
+                policy_id=buff["policy_id"],
+                valids=valids,
+            )
+            size = valids.numel()
+            return trajectories, size, int(size - valids.sum())
+
+    def _minibatches(self, trajectories: TensorDict) -> Iterator[AttrDict]:
+        """Minibatches of whole trajectories, in order or (``--shuffle_minibatches``) at random."""
+        number = len(trajectories["rewards"])
+        size = self.cfg.batch_size // self.cfg.rollout
+        if number == size:
+            yield AttrDict(trajectories)
+            return
+        order = torch.randperm(number, device=self.device) if self.cfg.shuffle_minibatches else None
+        for start in range(0, number, size):
+            index = slice(start, start + size) if order is None else order[start : start + size]
+            yield AttrDict(trajectories[index])
+
+    def _train(
+        self, gpu_buffer: TensorDict, batch_size: int, experience_size: int, num_invalids: int
+    ) -> AttrDict | None:
+        if not self.cfg.with_vtrace:
+            return super()._train(gpu_buffer, batch_size, experience_size, num_invalids)
+        assert self.actor_critic is not None
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        assert self.curr_lr is not None
+        parameters = list(self.actor_critic.parameters())
+        with_summaries = self._should_save_summaries()
+        # Less valid data, smaller steps: as Sample Factory does.
+        valid_fraction = (experience_size - num_invalids) / experience_size
+        kls: list[float] = []
+        summaries: AttrDict | None = None
+        for epoch in range(self.cfg.num_epochs):
+            for minibatch in self._minibatches(gpu_buffer):
+                with self.timing.add_time("losses"):
+                    losses = vtrace_losses(self.actor_critic, minibatch, self.cfg)
+                with self.timing.add_time("update"):
+                    self.optimizer.zero_grad(set_to_none=True)
+                    losses.total.backward()
+                    grad_norm = torch.nn.utils.clip_grad_norm_(
+                        parameters, self.cfg.max_grad_norm if self.cfg.max_grad_norm > 0 else float("inf")
+                    )
+                    policy_version = self.train_step
+                    self._apply_lr(self.curr_lr * valid_fraction)
+                    with self.param_server.policy_lock:
+                        self.optimizer.step()
+                self._after_optimizer_step()
+                if self.cfg.lr_schedule.startswith("kl_adaptive"):
+                    kls.append(float(losses.kl))
+                if self.lr_scheduler.invoke_after_each_minibatch():
+                    self.curr_lr = self.lr_scheduler.update(self.curr_lr, kls)
+                if with_summaries and epoch == self.cfg.num_epochs - 1 and summaries is None:
+                    summaries = self._summaries(losses, minibatch, grad_norm, policy_version)
+                synchronize(self.cfg, self.device)
+                # Tells the inference workers that there are newer weights.
+                self.policy_versions_tensor[self.policy_id] = self.train_step
+            if self.lr_scheduler.invoke_after_each_epoch():
+                self.curr_lr = self.lr_scheduler.update(self.curr_lr, kls)
+        return summaries
+
+    def _summaries(self, losses: Losses, minibatch: AttrDict, grad_norm: Tensor, policy_version: int) -> AttrDict:
+        assert self.actor_critic is not None
+        own = minibatch.policy_id == self.policy_id
+        lag = (policy_version - minibatch.policy_version)[own].float()
+        valids = minibatch.valids
+        ratios = losses.ratios[valids]
+        values: dict[str, Any] = {
+            "lr": self.curr_lr,
+            **self.actor_critic.summaries(),
+            "valids_fraction": valids.float().mean(),
+            "grad_norm": grad_norm,
+            "loss": losses.total.detach(),
+            "policy_loss": losses.policy,
+            "value_loss": losses.value,
+            "exploration_loss": losses.exploration,
+            "kl_loss": losses.behaviour_kl,
+            "entropy": losses.entropy,
+            "kl_divergence": losses.kl,
+            "value": losses.values[valids].mean(),
+            "target": losses.targets[valids].mean(),
+            "adv_std": losses.advantages[valids].std(),
+            "adv_mean": losses.advantages[valids].mean(),
+            "ratio_mean": ratios.mean(),
+            "ratio_min": ratios.min(),
+            "ratio_max": ratios.max(),
+            "version_diff_avg": lag.mean(),
+            "version_diff_min": lag.min(),
+            "version_diff_max": lag.max(),
+        }
+        self.last_summary_time = time.time()
+        return AttrDict({name: float(value) for name, value in values.items()})
+
+
+class SRWMLearnerWorker(LearnerWorker):
+    """Sample Factory's learner process around our learner."""
+
+    def __init__(self, evt_loop: Any, cfg: Any, env_info: Any, buffer_mgr: Any, batcher: Any, policy_id: int) -> None:
+        super().__init__(evt_loop, cfg, env_info, buffer_mgr, batcher, policy_id)
+        self.learner = SRWMLearner(cfg, env_info, buffer_mgr.policy_versions, policy_id, self.param_server)

@@ -1,0 +1,126 @@
+"""The actor-critic loss on one minibatch of whole trajectories."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from sample_factory.algo.utils.action_distributions import get_action_distribution
+from torch import Tensor
+
+from srwm_agents.ops.vtrace import vtrace
+
+
+class Losses(NamedTuple):
+    """Scalars of the loss, and what the summaries look at."""
+
+    total: Tensor
+    policy: Tensor
+    value: Tensor
+    exploration: Tensor
+    behaviour_kl: Tensor
+    """KL from the behaviour policy, times its coefficient."""
+    entropy: Tensor
+    kl: Tensor
+    """Mean KL divergence from the behaviour policy."""
+    ratios: Tensor
+    """[B, T] pi / mu of the actions taken."""
+    values: Tensor
+    """[B, T]."""
+    targets: Tensor
+    """[B, T] V-trace targets."""
+    advantages: Tensor
+    """[B, T] as they weigh the policy gradient."""
+
+
+def vtrace_losses(actor_critic: Any, minibatch: Any, cfg: Any) -> Losses:
+    """Run the model over the rollout and one step more, and weigh its gradient by V-trace.
+
+    The value of the step after the last is the learner's own, from the state that its own pass has reached: the true
+    bootstrap value of Espeholt et al., 2018, without gradient. The gradient flows through the whole rollout, the
+    recurrent state included; what came before it is the behaviour policy's state, as stored.
+
+    Args:
+        actor_critic: a Sample Factory model whose core has ``sequence``.
+        minibatch: observations [B, T+1, …], state [B, S], and [B, T] rewards, dones, actions [B, T, 1],
+            log_prob_actions, action_logits [B, T, A], valids.
+        cfg: coefficients, ``policy_loss``, ``loss_reduction``, ``normalize_advantages``, clipping constants.
+    """
+    batch, steps = minibatch.rewards.shape
+    valids = minibatch.valids
+
+    flat = {name: entry.flatten(0, 1) for name, entry in minibatch.observations.items()}
+    features = actor_critic.forward_head(flat).unflatten(0, (batch, steps + 1))
+    # An episode that ended at step t makes t+1 the first of the next one; the state at step 0 is already right.
+    resets = torch.zeros(batch, steps + 1, dtype=torch.bool, device=features.device)
+    resets[:, 1:] = minibatch.dones
+    core_out, _ = actor_critic.core.sequence(features, minibatch.state, resets)
+    heads = actor_critic.forward_tail(core_out[:, :-1].flatten(0, 1), values_only=False, sample_actions=False)
+    values = heads["values"].view(batch, steps)
+    with torch.no_grad():
+        bootstrap = actor_critic.forward_tail(core_out[:, -1], values_only=True, sample_actions=False)["values"]
+
+    distribution = actor_critic.action_distribution()
+    log_probs = distribution.log_prob(minibatch.actions.flatten(0, 1)).view(batch, steps)
+    log_ratios = log_probs - minibatch.log_prob_actions
+    discounts = cfg.gamma * (~minibatch.dones).float()
+    targets, advantages = vtrace(
+        log_ratios.detach(),
+        minibatch.rewards,
+        discounts,
+        values.detach(),
+        bootstrap.view(batch),
+        clip_rho=cfg.vtrace_rho,
+        clip_c=cfg.vtrace_c,
+    )
+
+    count = valids.sum().clamp(min=1)
+
+    # Means over the valid steps; the published agents sum over the batch, which the whole loss is scaled to below.
+    def mean(x: Tensor) -> Tensor:
+        return torch.where(valids, x.view(batch, steps), 0).sum() / count
+
+    if cfg.policy_loss == "ppo":
+        # The ratio stands in the surrogate itself, so rho is taken out of the advantage.
+        targets_tp1 = torch.cat([targets[:, 1:], bootstrap.view(batch, 1)], dim=1)
+        advantages = minibatch.rewards + discounts * targets_tp1 - values.detach()
+    if cfg.normalize_advantages:
+        centre = mean(advantages)
+        deviation = mean((advantages - centre) ** 2).sqrt()
+        advantages = (advantages - centre) / deviation.clamp(min=1e-7)
+    if cfg.policy_loss == "ppo":
+        # Sample Factory's clipping: between 1/(1+e) and 1+e.
+        ratios = log_ratios.exp()
+        clipped = ratios.clamp(1 / (1 + cfg.ppo_clip_ratio), 1 + cfg.ppo_clip_ratio)
+        policy = mean(-torch.minimum(ratios * advantages, clipped * advantages))
+    else:
+        policy = mean(-advantages * log_probs)
+
+    value = cfg.value_loss_coeff * mean((targets - values) ** 2)
+    if cfg.loss_reduction == "sum":
+        value = value / 2  # the published agents' value loss is half the squared error
+    entropies = distribution.entropy()
+    if cfg.exploration_loss == "entropy":
+        exploration = -cfg.exploration_loss_coeff * mean(entropies)
+    else:
+        exploration = cfg.exploration_loss_coeff * mean(distribution.symmetric_kl_with_uniform_prior()).clamp(max=30)
+    behaviour = get_action_distribution(actor_critic.action_space, minibatch.action_logits.flatten(0, 1))
+    kl = mean(distribution.kl_divergence(behaviour))
+    behaviour_kl = cfg.kl_loss_coeff * kl
+
+    total = policy + value + exploration + behaviour_kl
+    if cfg.loss_reduction == "sum":
+        total = total * count
+    return Losses(
+        total,
+        policy.detach(),
+        value.detach(),
+        exploration.detach(),
+        behaviour_kl.detach(),
+        mean(entropies).detach(),
+        kl.detach(),
+        log_ratios.detach().exp(),
+        values.detach(),
+        targets,
+        advantages,
+    )

@@ -1,0 +1,167 @@
+"""Our encoder and cores behind Sample Factory's model interface, and back out as a portable agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from sample_factory.model.core import ModelCore
+from sample_factory.model.encoder import Encoder, default_make_encoder_func
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from srwm_agents.agent import Agent, AgentConfig
+from srwm_agents.cores import make_core
+from srwm_agents.encoders import IMAGE_KEY, ImageEncoder, ObservationEncoder
+from srwm_agents.integrations.sample_factory.config import core_settings
+
+
+class SampleFactoryEncoder(Encoder):
+    """An :class:`ObservationEncoder` that Sample Factory can hold; bytes stay bytes until they are on the device."""
+
+    def __init__(self, cfg: Any, obs_space: spaces.Dict) -> None:
+        super().__init__(cfg)
+        image = obs_space[IMAGE_KEY]
+        assert image.shape is not None
+        self.observation = ObservationEncoder(
+            ImageEncoder(
+                cfg.encoder_conv_architecture, image.shape, tuple(cfg.encoder_conv_mlp_layers), cfg.nonlinearity
+            ),
+            extra_widths(obs_space),
+        )
+        untouched = not cfg.normalize_input and cfg.obs_subtract_mean == 0 and cfg.obs_scale == 1
+        self._image_type = torch.uint8 if untouched and image.dtype == "uint8" else torch.float32
+        self._mixed = cfg.mixed_precision == "bf16" and cfg.device == "gpu"
+
+    def get_out_size(self) -> int:
+        return self.observation.output_size
+
+    def type_for_input_tensor(self, input_tensor_name: str) -> torch.dtype:
+        return self._image_type if input_tensor_name == IMAGE_KEY else torch.float32
+
+    def forward(self, obs_dict: dict[str, Tensor]) -> Tensor:
+        with torch.autocast("cuda", torch.bfloat16, enabled=self._mixed):
+            features = self.observation(obs_dict)
+        return features.float()
+
+
+class SampleFactoryCore(ModelCore):
+    """A core of the registry in Sample Factory's clothes.
+
+    Acting, Sample Factory passes [B, features]; its own learner passes a ``PackedSequence`` cut at episode ends, with
+    one state a segment in the order before sorting; our V-trace learner calls :meth:`sequence`.
+    """
+
+    def __init__(self, cfg: Any, input_size: int) -> None:
+        super().__init__(cfg)
+        self.core = make_core(cfg.core, input_size=input_size, **core_settings(cfg))
+        self.core_output_size = self.core.output_size
+
+    def apply(self, fn: Any) -> SampleFactoryCore:
+        """Keep the core's own initialisation: Sample Factory re-initialises linear layers and zeroes every bias."""
+        if getattr(fn, "__name__", "") == "initialize_weights":
+            return self
+        return super().apply(fn)
+
+    def forward(
+        self, head_output: Tensor | PackedSequence, rnn_states: Tensor
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
+        if isinstance(head_output, PackedSequence):
+            return self._packed(head_output, rnn_states)
+        out, state = self.sequence(head_output[:, None], rnn_states, None)
+        return out[:, 0], state
+
+    def sequence(self, x: Tensor, rnn_states: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
+        """x [B, T, features] -> [B, T, out]; Sample Factory's states are at least one float wide, a core's may be 0."""
+        out, state = self.core(x, rnn_states[:, : self.core.state_size], resets)
+        return out, state if self.core.state_size else rnn_states
+
+    def _packed(self, packed: PackedSequence, rnn_states: Tensor) -> tuple[PackedSequence, Tensor]:
+        # pad_packed_sequence restores the order in which the states come. Steps after a segment's end compute on
+        # padding; packing again drops their outputs, and nobody reads the final states of a training pass.
+        padded, lengths = pad_packed_sequence(packed, batch_first=True)
+        out, state = self.sequence(padded, rnn_states, None)
+        repacked = pack_padded_sequence(out, lengths, batch_first=True, enforce_sorted=False)
+        return PackedSequence(repacked.data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices), state
+
+
+def extra_widths(obs_space: spaces.Dict) -> dict[str, int]:
+    """The observation entries beside the image, and their widths."""
+    widths = {}
+    for name, space in obs_space.spaces.items():
+        if name != IMAGE_KEY:
+            if space.shape is None or len(space.shape) != 1:
+                raise ValueError(f"observation {name!r} has shape {space.shape}, expected one dimension")
+            widths[name] = space.shape[0]
+    return widths
+
+
+def make_encoder(cfg: Any, obs_space: spaces.Dict) -> Encoder:
+    """Encoder factory: ours for images (with vectors beside them), Sample Factory's own for vectors alone."""
+    image = obs_space.spaces.get(IMAGE_KEY)
+    if image is not None and image.shape is not None and len(image.shape) == 3:
+        return SampleFactoryEncoder(cfg, obs_space)
+    return default_make_encoder_func(cfg, obs_space)
+
+
+def make_model_core(cfg: Any, core_input_size: int) -> SampleFactoryCore:
+    """Core factory."""
+    return SampleFactoryCore(cfg, core_input_size)
+
+
+_PREFIXES = {
+    "encoder.observation.": "encoder.",
+    "core.core.": "core.",
+    "decoder.mlp.": "decoder.",
+    "action_parameterization.distribution_linear.": "policy_head.",
+    "critic_linear.": "value_head.",
+}
+_STATISTICS = "obs_normalizer.running_mean_std.running_mean_std."
+
+
+def export_agent(cfg: Any, actor_critic: nn.Module, obs_space: spaces.Dict, training: dict[str, Any]) -> Agent:
+    """The portable agent with the weights of a Sample Factory model, which must be made of the factories above."""
+    weights: dict[str, Tensor] = {}
+    running: dict[str, tuple[int, ...]] = {}
+    for name, tensor in actor_critic.state_dict().items():
+        tensor = tensor.detach().cpu()
+        if name.startswith(_STATISTICS):
+            entry, statistic = name[len(_STATISTICS) :].split(".")
+            if statistic in ("running_mean", "running_var"):
+                running[entry] = tuple(tensor.shape)
+                weights[f"normalizer.{entry}_{statistic.removeprefix('running_')}"] = tensor.float()
+        else:
+            for prefix, ours in _PREFIXES.items():
+                if name.startswith(prefix):
+                    weights[ours + name.removeprefix(prefix)] = tensor
+    action_space = getattr(actor_critic, "action_space", None)
+    if not isinstance(action_space, spaces.Discrete):
+        raise ValueError(f"a portable agent needs a discrete action space, this one is {action_space}")
+    image = obs_space[IMAGE_KEY]
+    assert image.shape is not None
+    agent = Agent(
+        AgentConfig(
+            core=cfg.core,
+            core_settings=core_settings(cfg),
+            num_actions=int(action_space.n),
+            image_shape=tuple(image.shape),
+            extras=extra_widths(obs_space),
+            encoder=cfg.encoder_conv_architecture,
+            encoder_mlp_layers=tuple(cfg.encoder_conv_mlp_layers),
+            nonlinearity=cfg.nonlinearity,
+            decoder_mlp_layers=tuple(cfg.decoder_mlp_layers),
+            subtract_mean=cfg.obs_subtract_mean,
+            scale=cfg.obs_scale,
+            running=running,
+            environment={
+                "games": cfg.games.split(","),
+                "distribution_mode": cfg.distribution_mode,
+                "num_levels": cfg.num_levels,
+                "start_level": cfg.start_level,
+            },
+            training=training,
+        )
+    )
+    agent.load_state_dict(weights)
+    return agent.eval()

@@ -1,0 +1,95 @@
+"""Settings by name. A preset sets defaults: any flag on the command line overrides it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envs import MEMORY_GAMES, PAPER_GAMES
+
+Settings = dict[str, Any]
+
+COMMON: Settings = {
+    "env": "procgen",
+    "games": ",".join(PAPER_GAMES),
+    "distribution_mode": "easy",
+    "num_levels": 200,
+    "start_level": 0,
+    "core": "srwm",
+    "encoder_conv_architecture": "resnet_impala",
+    "encoder_conv_mlp_layers": [256],
+    "nonlinearity": "relu",
+    "batched_sampling": True,
+    "with_vtrace": True,
+    # V-trace computes its targets anew for each minibatch, so returns cannot be normalised once a batch.
+    "normalize_returns": False,
+    # Images are divided by 255 in the encoder, where they arrive as bytes.
+    "normalize_input": False,
+    "reward_clip": 1.0,
+    "gamma": 0.99,
+    "exploration_loss_coeff": 0.01,
+    "value_loss_coeff": 0.5,
+    "save_every_sec": 60,
+    "save_best_metric": "normalised_score",
+    "heartbeat_reporting_interval": 60,
+    "set_workers_cpu_affinity": False,
+}
+"""What every preset starts from, and what no preset at all means."""
+
+PAPER: Settings = {
+    "train_for_env_steps": 300_000_000,
+    "num_workers": 2,
+    "num_envs_per_worker": 192,
+    "rollout": 50,
+    "batch_size": 1600,
+    "optimizer": "rmsprop",
+    "rmsprop_alpha": 0.99,
+    "rmsprop_eps": 0.01,
+    "learning_rate": 6e-4,
+    "lr_schedule": "linear_decay",
+    "max_grad_norm": 40.0,
+    "loss_reduction": "sum",
+    "policy_loss": "vtrace",
+}
+"""Irie et al., ICML 2022, appendix (RL): 32 rollouts of 50 steps an update, losses summed over the batch."""
+
+PRESETS: dict[str, Settings] = {
+    "demo": {
+        "experiment": "demo",
+        "games": "starpilot,bigfish",
+        "train_for_env_steps": 200_000,
+        "train_for_seconds": 170,
+        "encoder_conv_architecture": "convnet_simple",
+        "num_workers": 1,
+        "num_envs_per_worker": 64,
+        "rollout": 32,
+        "batch_size": 1024,
+        "learning_rate": 1e-3,
+        "max_grad_norm": 1.0,
+        "normalize_advantages": True,
+        "policy_loss": "ppo",
+        "num_epochs": 2,
+        "ppo_clip_ratio": 0.2,
+        "experiment_summaries_interval": 5,
+        "save_every_sec": 30,
+    },
+    "paper": PAPER,
+    "memory": {**PAPER, "games": ",".join(MEMORY_GAMES), "distribution_mode": "memory", "num_levels": 500},
+    "fast": {
+        "train_for_env_steps": 50_000_000,
+        "num_workers": 2,
+        "num_envs_per_worker": 384,
+        "rollout": 32,
+        "batch_size": 3072,
+        "num_batches_per_epoch": 4,
+        "shuffle_minibatches": True,
+        "num_epochs": 2,
+        "policy_loss": "ppo",
+        "ppo_clip_ratio": 0.2,
+        "normalize_advantages": True,
+        "optimizer": "adam",
+        "adam_eps": 1e-5,
+        "learning_rate": 5e-4,
+        "max_grad_norm": 0.5,
+        "mixed_precision": "bf16",
+    },
+}

@@ -1,0 +1,125 @@
+"""Sample Factory's runners with our learner, a watch over the workers, and an orderly stop on signals."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from sample_factory.algo.runners import runner as sf_runner
+from sample_factory.algo.runners.runner import Runner
+from sample_factory.algo.runners.runner_parallel import ParallelRunner
+from sample_factory.algo.runners.runner_serial import SerialRunner
+from sample_factory.algo.utils.env_info import EnvInfo, extract_env_info
+from sample_factory.algo.utils.make_env import make_env_func_batched
+from sample_factory.algo.utils.misc import ExperimentStatus
+from sample_factory.utils import utils as sf_utils
+from sample_factory.utils.utils import experiment_dir
+from signal_slot.signal_slot import Timer
+
+from srwm_agents.integrations.sample_factory.learner import SRWMLearnerWorker
+from srwm_agents.integrations.sample_factory.processes import WorkerDiedError, death_report, kill_all, wrap_process
+from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
+
+_WATCH_EVERY_SECONDS = 0.5
+_STOP_WITHIN_SECONDS = 60.0
+
+
+class _ExceptionKeeper(logging.Handler):
+    """Keeps the first exception that is logged."""
+
+    exception: BaseException | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.exception is None and record.exc_info:
+            self.exception = record.exc_info[1]
+
+
+def environment_info(cfg: Any) -> EnvInfo:
+    """Spaces and number of agents of one vector of environments, which is made here for a moment."""
+    environment = make_env_func_batched(cfg, env_config=None)
+    try:
+        return extract_env_info(environment, cfg)
+    finally:
+        environment.close()
+
+
+class WatchedRunner(Runner):
+    """What both of our runners add to Sample Factory's; mixed in before one of them."""
+
+    processes: list[Any]
+    display: TrainingDisplay | None = None
+    stop_signal: int | None = None
+    """The signal that asked training to stop, if one did."""
+    failure: BaseException | None = None
+    """Why training ended badly, if it did."""
+
+    def init(self) -> Any:
+        # Sample Factory asks a process of its own for the environment's spaces, and waits for ever if that dies.
+        ask = sf_runner.obtain_env_info_in_a_separate_process
+        sf_runner.obtain_env_info_in_a_separate_process = environment_info
+        try:
+            status = super().init()
+        finally:
+            sf_runner.obtain_env_info_in_a_separate_process = ask
+        if status == ExperimentStatus.SUCCESS:
+            folder = Path(experiment_dir(self.cfg))
+            for process in self._workers():
+                wrap_process(process, folder, self.cfg.log_console)
+            self._watch = Timer(self.event_loop, _WATCH_EVERY_SECONDS)
+            self._watch.timeout.connect(self._look)
+            self._stop_began: float | None = None
+        return status
+
+    def _make_learner(self, event_loop: Any, policy_id: int, batcher: Any) -> SRWMLearnerWorker:
+        return SRWMLearnerWorker(event_loop, self.cfg, self.env_info, self.buffer_mgr, batcher, policy_id)
+
+    def _workers(self) -> list[Any]:
+        """The worker processes, none in serial mode."""
+        return [*getattr(self, "processes", []), *getattr(self.sampler, "processes", [])]
+
+    def request_stop(self, number: int, _frame: FrameType | None) -> None:
+        """Signal handler: stop in order and save; a second signal interrupts at once."""
+        self.stop_signal = number
+        signal.signal(number, signal.default_int_handler)
+
+    def _look(self) -> None:
+        self.total_train_seconds = time.time() - self.start_time  # which Sample Factory forgets: --train_for_seconds
+        if self.display is not None and self.env_steps:
+            self.display.update(sum(self.env_steps.values()))
+        if self.stop_signal is not None and not self.stopped:
+            self._stop_training()
+        if not self.stopped:
+            for process in self._workers():
+                if report := death_report(process, Path(experiment_dir(self.cfg))):
+                    raise WorkerDiedError(report)
+        elif self._stop_began is None:
+            self._stop_began = time.monotonic()
+        elif time.monotonic() - self._stop_began > _STOP_WITHIN_SECONDS:
+            raise WorkerDiedError(f"workers did not stop within {_STOP_WITHIN_SECONDS:.0f} s and were killed")
+
+    def run(self) -> Any:
+        """Train until done, stopped or failed; workers are gone when this returns."""
+        handlers = {number: signal.signal(number, self.request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        # Runner.run turns every exception into a status and a log entry; the reason is taken from there for the user.
+        keeper = _ExceptionKeeper()
+        sf_utils.log.addHandler(keeper)
+        try:
+            return super().run()
+        finally:
+            self.failure = keeper.exception
+            sf_utils.log.removeHandler(keeper)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            kill_all(self._workers())
+
+
+class ParallelWatchedRunner(WatchedRunner, ParallelRunner):
+    """Asynchronous training: learner, inference and rollout workers in processes of their own."""
+
+
+class SerialWatchedRunner(WatchedRunner, SerialRunner):
+    """Everything in one process, for debugging."""

@@ -1,0 +1,127 @@
+"""Per-game training curves: from the workers' reports to TensorBoard, ``curves.csv`` and the display."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sample_factory.algo.runners.runner import AlgoObserver, Runner
+from sample_factory.algo.utils.misc import EPISODIC
+
+from envs import normalised_score
+from srwm_agents.integrations.sample_factory.environment import GAME_KEYS
+
+CURVES_FILE = "curves.csv"
+COLUMNS = ("frames", "seconds", "game", "episodes", "mean_return", "mean_length", "normalised_score")
+
+
+@dataclass
+class GameWindow:
+    """The latest finished episodes of one game."""
+
+    returns: deque[float]
+    lengths: deque[float]
+    episodes: int = field(default=0)
+    """Finished since the run began or was resumed."""
+
+
+class GameStatistics(AlgoObserver):
+    """Collects each game's finished episodes and writes means over the latest ``stats_avg`` of them.
+
+    Sample Factory averages whatever keys arrive over all games; these keys stay with us instead, and the mean over
+    games of the normalised score goes back as ``normalised_score``, for ``--save_best_metric``.
+    """
+
+    def __init__(self, games: Sequence[str], mode: str, window: int, folder: Path) -> None:
+        self.games = list(games)
+        self.mode = mode
+        self.folder = folder
+        self.windows = {game: GameWindow(deque(maxlen=window), deque(maxlen=window)) for game in games}
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+
+    def on_init(self, runner: Runner) -> None:
+        runner.policy_msg_handlers[EPISODIC] = [self._episodes_finished]
+
+    def resume_from(self, frames: int) -> None:
+        """Drop rows of frames that were lost with a killed run, and go on counting seconds where the rest ends."""
+        file = self.folder / CURVES_FILE
+        if not file.is_file():
+            return
+        with file.open(newline="") as handle:
+            rows = [row for row in csv.DictReader(handle) if _whole(row) and int(row["frames"]) <= frames]
+        temporary = file.with_suffix(".tmp")
+        with temporary.open("w", newline="") as handle:
+            writer = csv.DictWriter(handle, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(file)
+        self._seconds_before = max((float(row["seconds"]) for row in rows), default=0.0)
+
+    def _episodes_finished(self, runner: Runner, msg: dict[str, Any], policy_id: int) -> None:
+        stats = dict(msg[EPISODIC])
+        extra = dict(stats.pop("episode_extra_stats", {}))
+        columns = [stats.pop(key, extra.pop(key, ())) for key in GAME_KEYS]
+        for index, episode_return, length in zip(*map(np.atleast_1d, columns), strict=True):
+            window = self.windows[self.games[int(index)]]
+            window.returns.append(float(episode_return))
+            window.lengths.append(float(length))
+            window.episodes += 1
+        if extra:
+            stats["episode_extra_stats"] = extra
+        Runner._episodic_stats_handler(runner, {**msg, EPISODIC: stats}, policy_id)
+        if (score := self.mean_score()) is not None:
+            runner.policy_avg_stats["normalised_score"] = [
+                deque([score], maxlen=1) for _ in range(runner.cfg.num_policies)
+            ]
+
+    def mean_return(self, game: str) -> float | None:
+        """Mean raw return over the window, or None before the first episode ends."""
+        returns = self.windows[game].returns
+        return float(np.mean(returns)) if returns else None
+
+    def mean_score(self) -> float | None:
+        """Mean over games of the normalised mean return, or None until every game has finished an episode."""
+        means = {game: self.mean_return(game) for game in self.games}
+        scores = [normalised_score(game, self.mode, mean) for game, mean in means.items() if mean is not None]
+        return float(np.mean(scores)) if len(scores) == len(self.games) else None
+
+    # Sample Factory declares (…, env_steps, writer) but calls with (…, writer, env_steps).
+    def extra_summaries(self, runner: Runner, policy_id: int, writer: Any, env_steps: int) -> None:  # type: ignore[override]
+        """Write every game's curve at ``env_steps`` frames; called each ``--experiment_summaries_interval`` seconds."""
+        seconds = self._seconds_before + time.monotonic() - self._started
+        rows = []
+        for game in self.games:
+            window, mean = self.windows[game], self.mean_return(game)
+            if mean is None:
+                continue
+            score, length = normalised_score(game, self.mode, mean), float(np.mean(window.lengths))
+            writer.add_scalar(f"game_return/{game}", mean, env_steps)
+            writer.add_scalar(f"game_normalised_score/{game}", score, env_steps)
+            writer.add_scalar(f"game_length/{game}", length, env_steps)
+            numbers = (f"{mean:.4f}", f"{length:.1f}", f"{score:.4f}")
+            rows.append((env_steps, f"{seconds:.1f}", game, window.episodes, *numbers))
+        if (mean_score := self.mean_score()) is not None:
+            writer.add_scalar("game_normalised_score/mean", mean_score, env_steps)
+        if policy_id == 0:
+            self._append(rows)
+
+    def _append(self, rows: list[tuple[Any, ...]]) -> None:
+        file = self.folder / CURVES_FILE
+        fresh = not file.is_file()
+        with file.open("a", newline="") as handle:
+            writer = csv.writer(handle)
+            if fresh:
+                writer.writerow(COLUMNS)
+            writer.writerows(rows)
+
+
+def _whole(row: dict[str, Any]) -> bool:
+    """False for a row that a kill cut short."""
+    return all(row.get(column) for column in COLUMNS)

@@ -1,0 +1,131 @@
+"""Training from a command line, start to finish: what ``train_rl.py`` calls."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from sample_factory.algo.utils.context import global_model_factory
+from sample_factory.algo.utils.misc import ExperimentStatus
+from sample_factory.envs.env_utils import register_env
+from sample_factory.pbt.population_based_training import PopulationBasedTraining
+
+from envs import SimulatorError
+from srwm_agents.integrations.sample_factory.arguments import parse_train_args
+from srwm_agents.integrations.sample_factory.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
+from srwm_agents.integrations.sample_factory.config import ConfigError, experiment_folder, finish_config
+from srwm_agents.integrations.sample_factory.environment import ENV_NAME, make_environment
+from srwm_agents.integrations.sample_factory.learner import AGENT_FOLDERS
+from srwm_agents.integrations.sample_factory.model import make_encoder, make_model_core
+from srwm_agents.integrations.sample_factory.processes import WorkerDiedError, quiet_console_log
+from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
+from srwm_agents.integrations.sample_factory.runner import ParallelWatchedRunner, SerialWatchedRunner
+from srwm_agents.integrations.sample_factory.statistics import CURVES_FILE, GameStatistics
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training run ended, and what it left behind."""
+
+    exit_status: int
+    """0 done; 1 failed; 128 + n stopped by signal n, saved."""
+    folder: Path | None = None
+    """The experiment's folder, if training began."""
+
+    @property
+    def agent(self) -> Path | None:
+        """The portable agent's folder, if there is one."""
+        agent = None if self.folder is None else self.folder / AGENT_FOLDERS["checkpoint"]
+        return agent if agent is not None and agent.is_dir() else None
+
+    @property
+    def curves(self) -> Path | None:
+        """The raw numbers of the learning curves, if there are any."""
+        curves = None if self.folder is None else self.folder / CURVES_FILE
+        return curves if curves is not None and curves.is_file() else None
+
+
+def register() -> None:
+    """Put our environment, encoder and cores into Sample Factory's factories; your own scripts may call it too."""
+    register_env(ENV_NAME, make_environment)
+    global_model_factory().register_encoder_factory(make_encoder)
+    global_model_factory().register_model_core_factory(make_model_core)
+
+
+def train(argv: Sequence[str] | None = None, console: Console | None = None) -> TrainingResult:
+    """Parse, check, train. Errors that a user can mend are one line on stderr; ``--help`` and bad flags exit."""
+    args = parse_train_args(argv)
+    console = console or Console()
+    try:
+        cfg = finish_config(args)
+        frames = _frames_so_far(cfg)
+        if frames >= cfg.train_for_env_steps:
+            console.print(f"{cfg.experiment}: already trained for {frames:,} of {cfg.train_for_env_steps:,} frames")
+            return TrainingResult(0, experiment_folder(cfg))
+        return _run(cfg, frames, console)
+    except (ConfigError, CheckpointError, SimulatorError) as error:
+        return _failed(str(error), None)
+
+
+def _frames_so_far(cfg: Any) -> int:
+    """Frames in the checkpoint that training would resume from; it is read here so that a bad one stops the run."""
+    if cfg.restart_behavior != "resume":
+        return 0
+    kind = {"latest": "checkpoint", "best": "best"}[cfg.load_checkpoint_kind]
+    checkpoints = list_checkpoints(experiment_folder(cfg) / "checkpoint_p0", kind)
+    return int(load_checkpoint(checkpoints[-1])["env_steps"]) if checkpoints else 0
+
+
+def _run(cfg: Any, frames: int, console: Console) -> TrainingResult:
+    if not cfg.log_console:
+        quiet_console_log()
+    register()
+    folder = experiment_folder(cfg)
+    games = cfg.games.split(",")
+    runner = (SerialWatchedRunner if cfg.serial_mode else ParallelWatchedRunner)(cfg)
+    if cfg.with_pbt:
+        runner.register_observer(PopulationBasedTraining(cfg, runner))
+    statistics = GameStatistics(games, cfg.distribution_mode, cfg.stats_avg, folder)
+    statistics.resume_from(frames)
+    runner.register_observer(statistics)
+    console.print(
+        f"[bold]{cfg.experiment}[/bold]: {cfg.core} on {', '.join(games)} ({cfg.distribution_mode}, "
+        f"{_levels(cfg)}), {'GPU' if cfg.device == 'gpu' else 'CPU'}"
+        + (f", resuming at {frames:,} frames" if frames else ""),
+        highlight=False,
+    )
+    if runner.init() != ExperimentStatus.SUCCESS:
+        return _failed(f"Sample Factory refused the settings; see {folder / 'sf_log.txt'}", folder)
+    with TrainingDisplay(console, statistics, cfg.train_for_env_steps, cfg.train_for_seconds) as runner.display:
+        status = runner.run()
+    if runner.failure is not None:
+        known = isinstance(runner.failure, WorkerDiedError)
+        if not known:
+            traceback.print_exception(runner.failure)
+        return _failed(str(runner.failure) if known else f"{type(runner.failure).__name__}: {runner.failure}", folder)
+    if runner.stop_signal is not None or status == ExperimentStatus.INTERRUPTED:
+        console.print(f"stopped and saved; the same command goes on from there: {folder}", highlight=False)
+        return TrainingResult(128 + (runner.stop_signal or 2), folder)
+    if status != ExperimentStatus.SUCCESS:
+        return _failed(f"training failed; see {folder / 'sf_log.txt'}", folder)
+    return TrainingResult(0, folder)
+
+
+def _levels(cfg: Any) -> str:
+    if cfg.num_levels == 0:
+        return f"levels from {cfg.start_level}"
+    return f"levels {cfg.start_level}-{cfg.start_level + cfg.num_levels - 1}"
+
+
+def _failed(message: str, folder: Path | None) -> TrainingResult:
+    *trace, last = message.splitlines() or [""]
+    if trace:
+        sys.stderr.write("\n".join(trace) + os.linesep)
+    sys.stderr.write(f"train_rl.py: error: {last}{os.linesep}")
+    return TrainingResult(1, folder)

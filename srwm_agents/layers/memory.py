@@ -1,0 +1,72 @@
+"""What every memory layer is: a residual module around one op, with its own part of the state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+LayerState = tuple[Tensor, ...]
+
+
+class MemoryLayer(nn.Module):
+    """A module [B, T, hidden] -> [B, T, hidden] with memory; subclasses set ``state_shapes`` and implement ``forward``.
+
+    ``state_shapes`` are the shapes of the layer's state tensors without the batch dimension. All-zero tensors of these
+    shapes are a fresh episode.
+    """
+
+    state_shapes: tuple[tuple[int, ...], ...] = ()
+
+    def forward(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
+        """h [B, T, hidden], state as ``state_shapes`` with a leading B, resets bool [B, T] or None (see the ops)."""
+        raise NotImplementedError
+
+
+class HeadsLayer(MemoryLayer):
+    """The frame that all multi-head memory layers share: norm, op over heads, output projection, dropout, residual.
+
+    Subclasses implement :meth:`mix`, which turns the (normed) hidden vector into [B, T, H, D] and the next state.
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int, *, input_norm: bool, dropout: float) -> None:
+        """``hidden_size`` must be a multiple of ``num_heads``; each head is D = hidden_size / num_heads wide."""
+        super().__init__()
+        if hidden_size % num_heads:
+            raise ValueError(f"hidden_size is {hidden_size}, expected a multiple of num_heads = {num_heads}")
+        self.num_heads = num_heads
+        self.head_size = hidden_size // num_heads
+        self.norm = nn.LayerNorm(hidden_size) if input_norm else nn.Identity()
+        self.project = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
+        mixed, state = self.mix(self.norm(h), state, resets)
+        return h + self.dropout(self.project(mixed.flatten(-2))), state
+
+    def mix(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
+        """h [B, T, hidden] -> [B, T, H, D] and the next state."""
+        raise NotImplementedError
+
+    def heads(self, h: Tensor) -> Tensor:
+        """[B, T, hidden] -> [B, T, H, D]."""
+        return h.unflatten(-1, (self.num_heads, self.head_size))
+
+
+Step = Callable[[Tensor, LayerState, Tensor | None], tuple[Tensor, LayerState]]
+
+
+def detached_steps(step: Step, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
+    """Call ``step`` on one time step after another and detach the state between them.
+
+    This is what the published RL agents did. Because an SRWM's output is read before its update, the weights that make
+    queries, keys and learning rates then receive exactly zero gradient; it is here for comparison only.
+    """
+    outputs = []
+    for t in range(h.shape[1]):
+        now = slice(t, t + 1)
+        y, state = step(h[:, now], state, None if resets is None else resets[:, now])
+        state = tuple(part.detach() for part in state)
+        outputs.append(y)
+    return torch.cat(outputs, dim=1), state

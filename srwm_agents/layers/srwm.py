@@ -1,0 +1,76 @@
+"""The self-referential weight matrix as a residual layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from srwm_agents.layers.memory import HeadsLayer, LayerState, detached_steps
+from srwm_agents.ops.srwm import SRWMState, SRWMWeights, srwm
+
+
+class SRWMLayer(HeadsLayer):
+    """H self-referential weight matrices side by side.
+
+    Source: Irie et al., ICML 2022, section 3 and appendix A. The heads' inputs are slices of the hidden vector; with
+    ``input_softmax`` (as in the paper's RL agents) each slice goes through a softmax first, without it (few-shot)
+    it is used raw. Deviation: the state is back-propagated through the whole sequence unless
+    ``detach_state_every_step`` restores the published agents' behaviour.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        num_heads: int,
+        *,
+        head_output_size: int | None = None,
+        input_softmax: bool = True,
+        input_norm: bool = False,
+        beta_mean: float = 0.0,
+        query_scale: float = 1.0,
+        dropout: float = 0.0,
+        detach_state_every_step: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        """Make a layer.
+
+        Args:
+            hidden_size: width of the residual stream, H·D.
+            num_heads: H.
+            head_output_size: O, width of each head's output; None for D.
+            input_softmax: softmax over each head's D inputs.
+            input_norm: layer norm before the heads.
+            beta_mean: mean of W_beta's initial entries.
+            query_scale: the initial W_q is multiplied by this.
+            dropout: on the projected output.
+            detach_state_every_step: cut the gradient through the state at every step.
+            backend: of :func:`srwm_agents.ops.srwm.srwm`.
+        """
+        super().__init__(hidden_size, num_heads, input_norm=input_norm, dropout=dropout)
+        heads, dim = num_heads, self.head_size
+        out = dim if head_output_size is None else head_output_size
+        self.input_softmax = input_softmax
+        self.detach_state_every_step = detach_state_every_step
+        self.backend = backend
+        std = dim**-0.5
+        self.w_y = nn.Parameter(torch.randn(heads, dim, out) * std)
+        self.w_q = nn.Parameter(torch.randn(heads, dim, dim) * std * query_scale)
+        self.w_k = nn.Parameter(torch.randn(heads, dim, dim) * std)
+        self.w_beta = nn.Parameter(torch.randn(heads, dim, 4) * std + beta_mean)
+        self.state_shapes = tuple(tuple(block.shape) for block in self.weights)
+
+    @property
+    def weights(self) -> SRWMWeights:
+        """The slow weights as the op takes them."""
+        return SRWMWeights(self.w_y, self.w_q, self.w_k, self.w_beta)
+
+    def mix(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
+        if self.detach_state_every_step:
+            return detached_steps(self._sequence, h, state, resets)
+        return self._sequence(h, state, resets)
+
+    def _sequence(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
+        x = self.heads(h)
+        if self.input_softmax:
+            x = x.softmax(-1)
+        return srwm(x, self.weights, SRWMState(*state), resets=resets, backend=self.backend)

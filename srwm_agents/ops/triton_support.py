@@ -1,0 +1,38 @@
+"""What the Triton backends have in common. Imports no Triton: asking whether a kernel can run costs nothing."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+MAX_WIDTH = 128
+"""The widest head (D or O) that the kernels take: matrices and their gradients live in registers."""
+
+DTYPES = (torch.float32, torch.bfloat16)
+"""Dtypes of a kernel's inputs; states and everything inside are float32."""
+
+
+def unsupported_reason(tensor: Tensor, widths: dict[str, int], interpreted: bool) -> str | None:
+    """Why no kernel can run on ``tensor`` with these widths, in one line; None if one can."""
+    if tensor.dtype not in DTYPES:
+        return f"it takes {' or '.join(map(str, DTYPES))}, not {tensor.dtype}"
+    for name, width in widths.items():
+        if not 1 <= width <= MAX_WIDTH:
+            return f"it takes {name} from 1 to {MAX_WIDTH}, not {width}"
+    if tensor.device.type != "cuda" and not interpreted:
+        return f"it needs CUDA tensors (or Triton's interpreter, TRITON_INTERPRET=1), not {tensor.device.type}"
+    return None
+
+
+def on_device(tensor: Tensor) -> AbstractContextManager[object]:
+    """Make the tensor's device current: Triton launches on the current one. Free when it is already."""
+    if tensor.device.type != "cuda" or tensor.device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(tensor.device)
+
+
+def padded(width: int) -> int:
+    """The power of two at or above ``width``, at least 4."""
+    return max(4, 1 << (width - 1).bit_length())
