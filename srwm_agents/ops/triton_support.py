@@ -1,4 +1,7 @@
-"""What the Triton backends have in common. Imports no Triton: asking whether a kernel can run costs nothing."""
+"""What the ops with kernels have in common: which precision goes with which, and whether a kernel can run.
+
+Imports no Triton: asking costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,25 @@ MAX_WIDTH = 128
 
 DTYPES = (torch.float32, torch.bfloat16)
 """Dtypes of a kernel's inputs; states and everything inside are float32."""
+
+
+def state_dtype(inputs: Tensor) -> torch.dtype:
+    """The dtype that states have and that everything is computed in: float32 for bfloat16 inputs, else the inputs'."""
+    return torch.float32 if inputs.dtype == torch.bfloat16 else inputs.dtype
+
+
+def check_precision(
+    name: str, tensor: Tensor, reference_name: str, reference: Tensor, *, narrow: bool = False
+) -> None:
+    """As ``check_alike``, but beside bfloat16 inputs stands float32 or, if ``narrow``, either of the two."""
+    if narrow and reference.dtype == torch.bfloat16 and tensor.dtype == torch.bfloat16:
+        expected = torch.bfloat16
+    else:
+        expected = state_dtype(reference)
+    if tensor.dtype != expected:
+        raise ValueError(f"{name} is {tensor.dtype}, expected {expected} beside {reference_name} of {reference.dtype}")
+    if tensor.device != reference.device:
+        raise ValueError(f"{name} is on {tensor.device}, but {reference_name} is on {reference.device}")
 
 
 def unsupported_reason(tensor: Tensor, widths: dict[str, int], interpreted: bool) -> str | None:

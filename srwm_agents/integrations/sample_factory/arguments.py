@@ -16,6 +16,7 @@ from sample_factory.utils.utils import str2bool
 from envs.games import MODES
 from srwm_agents.cores import CORES
 from srwm_agents.integrations.sample_factory.presets import COMMON, PRESETS
+from srwm_agents.ops.srwm import BACKENDS
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -92,6 +93,7 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("rmsprop_eps", 0.01, "RMSprop's epsilon")
     add("rmsprop_momentum", 0.0, "RMSprop's momentum")
     add("mixed_precision", "none", "Precision of the encoder on a GPU", choices=["none", "bf16"])
+    add("backend", "auto", "Of the cores' ops", choices=list(BACKENDS))
     add("log_console", False, "Print Sample Factory's own log too (it always goes to sf_log.txt)")
 
 

@@ -55,7 +55,7 @@ class SampleFactoryCore(ModelCore):
 
     def __init__(self, cfg: Any, input_size: int) -> None:
         super().__init__(cfg)
-        self.core = make_core(cfg.core, input_size=input_size, **core_settings(cfg))
+        self.core = make_core(cfg.core, input_size=input_size, backend=cfg.backend, **core_settings(cfg))
         self.core_output_size = self.core.output_size
 
     def apply(self, fn: Any) -> SampleFactoryCore:

@@ -62,6 +62,8 @@ def train(argv: Sequence[str] | None = None, console: Console | None = None) -> 
     """Parse, check, train. Errors that a user can mend are one line on stderr; ``--help`` and bad flags exit."""
     args = parse_train_args(argv)
     console = console or Console()
+    if not args.log_console:
+        quiet_console_log()
     try:
         cfg = finish_config(args)
         frames = _frames_so_far(cfg)
@@ -83,8 +85,6 @@ def _frames_so_far(cfg: Any) -> int:
 
 
 def _run(cfg: Any, frames: int, console: Console) -> TrainingResult:
-    if not cfg.log_console:
-        quiet_console_log()
     register()
     folder = experiment_folder(cfg)
     games = cfg.games.split(",")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from srwm_agents.ops.checks import BackendUnavailableError, check_alike, check_backend, check_resets, check_shape
+from srwm_agents.ops.checks import BackendUnavailableError, check_backend, check_resets, check_shape
 from srwm_agents.ops.srwm.naive import srwm_naive
 from srwm_agents.ops.srwm.types import SRWMState, SRWMWeights
-from srwm_agents.ops.triton_support import unsupported_reason
+from srwm_agents.ops.triton_support import check_precision, state_dtype, unsupported_reason
 
 BACKENDS = ("auto", "naive", "triton")
 
@@ -34,8 +33,9 @@ def srwm(
 
     Args:
         x: [B, T, H, D], the heads' inputs, as they are (a softmax over D, if wanted, is the layer's business).
-        weights: slow weights, [H, D, O], [H, D, D], [H, D, D], [H, D, 4].
-        state: shift from the slow weights, each block with a leading B; None starts fresh episodes.
+        weights: slow weights, [H, D, O], [H, D, D], [H, D, D], [H, D, 4]; of x's dtype, or float32 beside bfloat16.
+        state: shift from the slow weights, each block with a leading B; None starts fresh episodes. Of x's dtype,
+            but float32 beside bfloat16; everything is computed in the state's dtype.
         resets: bool [B, T]; True zeroes the state *before* step t. None: no resets.
         backend: "auto" | "naive" | "triton". "auto" picks the fastest that can run; an explicit one never falls back.
 
@@ -62,7 +62,7 @@ def _naive(
     x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None
 ) -> tuple[Tensor, SRWMState]:
     """Narrow inputs are computed in the state's float32, as the kernels do."""
-    dtype = _state_dtype(x)
+    dtype = state_dtype(x)
     weights = SRWMWeights(*(block.to(dtype) for block in weights))
     if state is None:
         state = SRWMState(*(block.new_zeros(x.shape[0], *block.shape) for block in weights))
@@ -78,10 +78,6 @@ def _why_not_triton(x: Tensor, weights: SRWMWeights) -> str | None:
     return unsupported_reason(x, {"D": x.shape[-1], "O": weights.y.shape[-1]}, INTERPRETED)
 
 
-def _state_dtype(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.dtype == torch.bfloat16 else x.dtype
-
-
 def _check(x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, backend: str) -> None:
     check_backend(backend, BACKENDS)
     if x.dim() != 4:
@@ -90,15 +86,14 @@ def _check(x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Ten
     if weights.y.dim() != 3:
         raise ValueError(f"weights.y has shape {list(weights.y.shape)}, expected [H, D, O]")
     out = weights.y.shape[-1]
-    in_float32 = x.to(torch.float32) if x.dtype == torch.bfloat16 else x
     for name, block, width, dims in zip(
         SRWMWeights._fields, weights, (out, dim, dim, 4), ("O", "D", "D", "4"), strict=True
     ):
         check_shape(f"weights.{name}", block, (heads, dim, width), f"[H, D, {dims}]")
-        XXX
+        check_precision(f"weights.{name}", block, "x", x, narrow=True)
     check_resets(resets, batch, steps, x.device)
     if state is None:
         return
     for name, shift, block in zip(SRWMState._fields, state, weights, strict=True):
         check_shape(f"state.{name}", shift, (batch, *block.shape), f"[B, *weights.{name}.shape]")
-        XXX
+        check_precision(f"state.{name}", shift, "x", x)

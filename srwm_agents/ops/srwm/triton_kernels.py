@@ -51,7 +51,7 @@ def _entry(vector_j, j, index: tl.constexpr):
     return tl.sum(tl.where(j == index, vector_j, 0.0), axis=0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "H"])
 def srwm_forward_kernel(
     x_ptr, wy_ptr, wq_ptr, wk_ptr, wb_ptr, sy_ptr, sq_ptr, sk_ptr, sb_ptr, resets_ptr,
     y_ptr, fy_ptr, fq_ptr, fk_ptr, fb_ptr, saved_ptr,
@@ -139,7 +139,7 @@ def srwm_forward_kernel(
         vk = tl.sum(d_i[:, None] * wk, axis=0)
         vb = tl.sum(d_i[:, None] * wb, axis=0)
         if saved_ptr is not None:
-            row_ptr = saved_ptr + t.to(tl.int64) * ROW
+            row_ptr = saved_ptr + t * ROW
             tl.store(row_ptr + jd, q_j, mask=jd < D)
             tl.store(row_ptr + D + jd, k_j, mask=jd < D)
             tl.store(row_ptr + 2 * D + jo, vy, mask=jo < O)
@@ -169,7 +169,7 @@ def _load_step(
     D: tl.constexpr, O: tl.constexpr,
 ):  # fmt: skip
     """What the backward pass needs of step ``t``."""
-    row_ptr = saved_ptr + t.to(tl.int64) * (4 * D + O + 8)
+    row_ptr = saved_ptr + t * (4 * D + O + 8)
     x_i = tl.load(x_ptr + t * H * D + i, mask=(i < D), other=0.0)
     q_i = tl.load(row_ptr + i, mask=(i < D), other=0.0)
     k_i = tl.load(row_ptr + D + i, mask=(i < D), other=0.0)
@@ -197,7 +197,7 @@ def _add_to(ptr, tile, mask, seen):
     tl.store(ptr, tl.load(ptr, mask=mask & seen, other=0.0) + tile, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T", "H"])
 def srwm_backward_kernel(
     x_ptr, wy_ptr, wq_ptr, wk_ptr, wb_ptr, sy_ptr, sq_ptr, sk_ptr, sb_ptr, resets_ptr,
     fy_ptr, fq_ptr, fk_ptr, fb_ptr, saved_ptr,

@@ -1,0 +1,202 @@
+"""The command line of evaluation: what ``eval_rl.py`` calls."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from envs import IMAGE_SHAPE, NUM_ACTIONS, SimulatorError, parse_games
+from envs.games import MODES
+from srwm_agents.agent import Agent, AgentError, load_agent
+from srwm_agents.evaluation.reports import aggregate_table, games_table, write_reports
+from srwm_agents.evaluation.rollouts import Policy, RandomPolicy, play_episodes
+from srwm_agents.evaluation.splits import NAMES, Split, make_splits
+from srwm_agents.evaluation.statistics import aggregate, per_game
+from srwm_agents.evaluation.videos import record_video
+
+KNOWN_INPUTS = {"last_reward", "last_action"}
+AGENT_FOLDERS = {"latest": "agent", "best": "agent_best"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line."""
+
+    def error(self, message: str) -> Any:
+        sys.stderr.write(f"{self.prog}: error: {message} (see --help)\n")
+        sys.exit(2)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line; flags shared with training have its names."""
+    parser = _Parser(
+        prog="eval_rl.py",
+        description="Evaluate a saved agent on Procgen levels that it has seen and on unseen ones.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--experiment", help="An experiment of train_rl.py; its portable agent is evaluated")
+    add("--agent", help="A portable agent's folder, or 'random' for the random policy (with --games)")
+    add("--train_dir", default="train_dir", help="Where experiments lie")
+    add("--load_checkpoint_kind", default="latest", choices=sorted(AGENT_FOLDERS), help="Which agent of an experiment")
+    add("--games", help="Some of the games that the agent was trained on; default: all of them")
+    add("--distribution_mode", choices=MODES, help="Procgen's variant; default: as trained")
+    add("--splits", default="train,test", help=f"Level ranges, comma-separated, of: {', '.join(NAMES)}")
+    add("--start_level", type=int, help="With --num_levels: this range of levels instead of --splits")
+    add("--num_levels", type=int, help="Number of levels from --start_level; 0 for no bound")
+    add("--episodes", type=int, default=200, help="Episodes of each game and split")
+    add("--policy", default="sampled", choices=("sampled", "greedy"), help="Sample actions, or take the likeliest")
+    add("--seed", type=int, default=0, help="Of levels, actions and bootstrap: the same seed, the same numbers")
+    add("--max_envs", type=int, default=32, help="Environments a game, at most")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where the agent runs")
+    add(
+        "--output", type=Path, help="Folder of the reports; default: evaluation/ in the experiment, or beside the agent"
+    )
+    add("--video", action="store_true", help="Also record a short video on unseen levels (or on the range given)")
+    add("--video_seconds", type=float, default=20.0, help="Length of the video")
+    return parser
+
+
+def evaluate(argv: Sequence[str] | None = None, console: Console | None = None) -> int:
+    """Evaluate as the command line says; returns the exit status. Errors are one line on stderr."""
+    args = make_parser().parse_args(argv)
+    try:
+        return _evaluate(args, console or Console())
+    except (AgentError, SimulatorError, ValueError, OSError) as error:
+        sys.stderr.write(f"eval_rl.py: error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("eval_rl.py: interrupted, nothing was written\n")
+        return 130
+
+
+def _evaluate(args: argparse.Namespace, console: Console) -> int:
+    policy, environment, name, folder = _policy(args)
+    games = _games(args.games, environment)
+    mode = args.distribution_mode or environment.get("distribution_mode", "easy")
+    splits = _splits(args, environment)
+    if args.episodes < 1:
+        raise ValueError(f"--episodes is {args.episodes}, expected at least 1")
+    if args.max_envs < 1:
+        raise ValueError(f"--max_envs is {args.max_envs}, expected at least 1")
+    # Some of cuDNN's algorithms add in another order each time; the same seed shall give the same numbers.
+    torch.backends.cudnn.deterministic = True
+    play: dict[str, Any] = {
+        "seed": args.seed,
+        "deterministic": args.policy == "greedy",
+        "last_action": isinstance(policy, Agent) and "last_action" in policy.config.extras,
+        "device": args.device if isinstance(policy, Agent) else "cpu",
+    }
+    frames: list[pd.DataFrame] = []
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("episodes"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    ) as progress:
+        for split in splits:
+            task = progress.add_task(split.name, total=args.episodes * len(games))
+            frames.append(
+                play_episodes(
+                    policy,
+                    games,
+                    mode,
+                    split,
+                    episodes=args.episodes,
+                    max_envs=args.max_envs,
+                    on_episode=lambda n, task=task: progress.advance(task, n),
+                    **play,
+                )
+            )
+    episodes = pd.concat(frames, ignore_index=True)
+    by_game, over_games = per_game(episodes, args.seed), aggregate(episodes, args.seed)
+    console.print(games_table(by_game, f"{name}, {args.policy} actions, {mode}"))
+    console.print(aggregate_table(over_games))
+    about = {
+        "agent": name,
+        "policy": args.policy,
+        "distribution_mode": mode,
+        "seed": args.seed,
+        "episodes_per_game_and_split": args.episodes,
+        "training": policy.config.training if isinstance(policy, Agent) else {},
+    }
+    files = write_reports(args.output or folder, f"eval_{args.policy}", episodes, by_game, over_games, about)
+    if args.video:
+        video = (args.output or folder) / f"gameplay_{args.policy}.mp4"
+        files.append(record_video(video, policy, games, mode, splits[-1], seconds=args.video_seconds, **play))
+    for file in files:
+        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _policy(args: argparse.Namespace) -> tuple[Policy, dict[str, Any], str, Path]:
+    """Who plays, what it was trained on, its name, and where its reports go."""
+    if (args.experiment is None) == (args.agent is None):
+        raise ValueError("name one of --experiment and --agent")
+    if args.agent == "random":
+        if args.games is None:
+            raise ValueError("--agent random needs --games")
+        training_levels = {"start_level": 0, "num_levels": 200}
+        return (
+            RandomPolicy(),
+            {"games": parse_games(args.games), **training_levels},
+            "random",
+            Path("evaluation/random"),
+        )
+    if args.experiment is not None:
+        experiment = Path(args.train_dir) / args.experiment
+        if not experiment.is_dir():
+            known = sorted(folder.parent.name for folder in Path(args.train_dir).glob("*/agent"))
+            raise AgentError(
+                f"no experiment {args.experiment!r} in {args.train_dir}; there: {', '.join(known) or 'none'}"
+            )
+        path, folder, name = experiment / AGENT_FOLDERS[args.load_checkpoint_kind], experiment, args.experiment
+    else:
+        path = Path(args.agent)
+        folder, name = path.parent, path.name
+    agent = load_agent(path, args.device)
+    config = agent.config
+    if config.num_actions != NUM_ACTIONS:
+        raise AgentError(
+            f"{path} has {config.num_actions} actions, Procgen has {NUM_ACTIONS}: trained on something else"
+        )
+    if tuple(config.image_shape) != IMAGE_SHAPE:
+        raise AgentError(f"{path} sees images of {list(config.image_shape)}, Procgen's are {list(IMAGE_SHAPE)}")
+    if unknown := set(config.extras) - KNOWN_INPUTS:
+        raise AgentError(
+            f"{path} wants the input {sorted(unknown)[0]!r}, Procgen gives: {', '.join(sorted(KNOWN_INPUTS))}"
+        )
+    return agent, config.environment, name, folder / "evaluation"
+
+
+def _games(wanted: str | None, environment: dict[str, Any]) -> list[str]:
+    trained = list(environment.get("games", ()))
+    if wanted is None:
+        if not trained:
+            raise ValueError("the agent does not record its games; name them with --games")
+        return parse_games(trained)
+    games = parse_games(wanted)
+    for game in games:
+        if trained and game not in trained:
+            raise ValueError(f"the agent was not trained on {game!r}, allowed: {', '.join(trained)}")
+    return games
+
+
+def _splits(args: argparse.Namespace, environment: dict[str, Any]) -> list[Split]:
+    if args.start_level is None and args.num_levels is None:
+        return make_splits([name.strip() for name in args.splits.split(",") if name.strip()], environment)
+    if args.start_level is None or args.num_levels is None:
+        raise ValueError("--start_level and --num_levels go together")
+    last = f"{args.start_level + args.num_levels - 1}" if args.num_levels else "…"
+    return [Split(f"levels {args.start_level}-{last}", args.start_level, args.num_levels)]

@@ -1,0 +1,163 @@
+"""Playing episodes: many at once, each environment the same number of them, the same seed the same episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+
+from envs import NUM_ACTIONS, make_procgen, normalised_score
+from srwm_agents.evaluation.splits import Split
+
+COLUMNS = ("split", "game", "episode", "return", "normalised_score", "length", "level", "completed")
+
+NOOP = 4
+
+
+class Policy(Protocol):
+    """What can play: :class:`srwm_agents.Agent`, :class:`RandomPolicy`, or anything that acts like them."""
+
+    def act(
+        self,
+        observation: Mapping[str, Any],
+        state: Tensor | None = None,
+        *,
+        resets: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> tuple[npt.NDArray[np.int64], Tensor]:
+        """As :meth:`srwm_agents.Agent.act`."""
+        ...
+
+
+class RandomPolicy:
+    """Every action with the same probability, whatever it sees: the mark that an agent must pass."""
+
+    def act(
+        self,
+        observation: Mapping[str, Any],
+        state: Tensor | None = None,
+        *,
+        resets: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> tuple[npt.NDArray[np.int64], Tensor]:
+        """Draw actions from ``generator``; ``deterministic`` changes nothing."""
+        batch = len(observation["obs"])
+        return torch.randint(NUM_ACTIONS, (batch,), generator=generator).numpy(), torch.zeros(batch, 0)
+
+
+def play_episodes(
+    policy: Policy,
+    games: Sequence[str],
+    distribution_mode: str,
+    split: Split,
+    *,
+    episodes: int,
+    seed: int = 0,
+    deterministic: bool = False,
+    max_envs: int = 32,
+    last_action: bool = False,
+    device: torch.device | str = "cpu",
+    on_episode: Callable[[int], None] | None = None,
+) -> pd.DataFrame:
+    """Play exactly ``episodes`` episodes of each game on the levels of a split.
+
+    Every environment plays a fixed number of episodes and then idles. Taking the first episodes to *finish* instead
+    would prefer short ones, and short ones have other scores.
+
+    Args:
+        policy: who plays.
+        games: names.
+        distribution_mode: Procgen's.
+        split: the levels.
+        episodes: of each game.
+        seed: of levels and of sampled actions; the same seed gives the same frame.
+        deterministic: take the likeliest action; else sample.
+        max_envs: environments a game, at most.
+        last_action: whether the policy wants its last action in the observation.
+        device: where the policy is; for the generator of sampled actions.
+        on_episode: called with the number of episodes that have just finished, for a progress bar.
+
+    Returns:
+        One row an episode, columns as ``COLUMNS``; ordered by game and environment, not by time.
+
+    Raises:
+        ValueError: as :func:`envs.make_procgen`; episodes below 1.
+    """
+    if episodes < 1:
+        raise ValueError(f"episodes is {episodes}, expected at least 1")
+    per_game = min(max_envs, episodes)
+    env = make_procgen(
+        games,
+        per_game * len(games),
+        distribution_mode,
+        split.num_levels,
+        split.start_level,
+        seed,
+        last_action=last_action,
+    )
+    generator = torch.Generator(device).manual_seed(seed)
+    # Environment i is the (i // games)-th of its game; the first ones play one episode more where it does not divide.
+    quota = np.array([episodes // per_game + (i // len(games) < episodes % per_game) for i in range(env.num_envs)])
+    played = np.zeros(env.num_envs, dtype=int)
+    rows: list[tuple[int, int, float, int, int, bool]] = []
+    state: Tensor | None = None
+    previous = active = np.arange(env.num_envs)
+    observation, _ = env.reset()
+    resets = np.ones(env.num_envs, dtype=bool)
+    try:
+        while len(active := np.flatnonzero(played < quota)):
+            if state is not None and len(active) < len(previous):
+                state = state[torch.as_tensor(np.isin(previous, active), device=state.device)]
+            previous = active
+            actions = np.full(env.num_envs, NOOP)
+            actions[active], state = policy.act(
+                {name: entry[active] for name, entry in observation.items()},
+                state,
+                resets=resets[active],
+                deterministic=deterministic,
+                generator=generator,
+            )
+            observation, _, resets, _, infos = env.step(actions)
+            finished = np.flatnonzero(resets & (played < quota))
+            for i in finished:
+                episode = infos["episode"]
+                rows.append(
+                    (
+                        i,
+                        played[i],
+                        float(episode["r"][i]),
+                        int(episode["l"][i]),
+                        int(infos["prev_level_seed"][i]),
+                        bool(infos["prev_level_complete"][i]),
+                    )
+                )
+            played[finished] += 1
+            if on_episode is not None and len(finished):
+                on_episode(len(finished))
+    finally:
+        env.close()
+    return _frame(rows, env.game_index, games, distribution_mode, split)
+
+
+def _frame(
+    rows: list[tuple[int, int, float, int, int, bool]],
+    game_index: npt.NDArray[np.int_],
+    games: Sequence[str],
+    mode: str,
+    split: Split,
+) -> pd.DataFrame:
+    table = []
+    counts = dict.fromkeys(games, 0)
+    for i, _, score, length, level, completed in sorted(rows, key=lambda row: (game_index[row[0]], row[0], row[1])):
+        game = games[game_index[i]]
+        normalised = normalised_score(game, mode, score)
+        table.append((split.name, game, counts[game], score, normalised, length, level, completed))
+        counts[game] += 1
+    return pd.DataFrame(table, columns=list(COLUMNS))

@@ -1,0 +1,43 @@
+"""Which levels an agent is evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+UNSEEN = (1000, 1200, 1400)
+"""First levels of the three unseen splits of 200 levels each; Irie et al., ICML 2022, appendix."""
+VALIDATION = (500, 200)
+"""First level and number of levels for choosing settings; neither trained on nor among the unseen splits."""
+NAMES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A named range of levels."""
+
+    name: str
+    start_level: int
+    num_levels: int
+
+
+def make_splits(names: Sequence[str], environment: Mapping[str, Any]) -> list[Split]:
+    """Splits by name; "test" stands for the three unseen ones, "train" for what ``environment`` says was trained on.
+
+    Raises:
+        ValueError: an unknown name; "train" for an agent that does not record its levels.
+    """
+    splits: list[Split] = []
+    for name in names:
+        if name == "test":
+            splits += [Split(f"test {start}-{start + 199}", start, 200) for start in UNSEEN]
+        elif name == "validation":
+            splits.append(Split("validation", *VALIDATION))
+        elif name == "train":
+            if "num_levels" not in environment or "start_level" not in environment:
+                raise ValueError("the agent does not record its training levels; name them: --start_level --num_levels")
+            splits.append(Split("train", int(environment["start_level"]), int(environment["num_levels"])))
+        else:
+            raise ValueError(f"unknown split {name!r}, allowed: {', '.join(NAMES)}")
+    return splits
