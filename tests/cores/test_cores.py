@@ -1,0 +1,152 @@
+"""Every core of the registry keeps the one contract."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from srwm_agents.cores import CORES, make_core
+
+SETTINGS = {"input_size": 7, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "ff_size": 32}
+B, T = 3, 9
+
+
+def make(name: str, **settings):
+    torch.manual_seed(0)
+    return make_core(name, **{**SETTINGS, "rollout_length": 4, **settings})
+
+
+def inputs(core, resets_probability: float = 0.3):
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(B, T, 7, generator=g)
+    state = 0.1 * torch.randn(B, core.state_size, generator=g)
+    if core.config and type(core).__name__ == "SRWMNoCarryCore":
+        state[:, -1] = torch.tensor([1.0, 2.0, 3.0])
+    return x, state, torch.rand(B, T, generator=g) < resets_probability
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_shapes_and_fresh_state(name: str) -> None:
+    core = make(name)
+    state = core.initial_state(B)
+    assert state.shape == (B, core.state_size)
+    assert state.dtype == torch.float32
+    assert not state.any()
+    out, final = core(torch.randn(B, T, 7), state)
+    assert out.shape == (B, T, core.output_size)
+    assert final.shape == state.shape
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_acting_step_by_step_equals_the_whole_sequence(name: str) -> None:
+    core = make(name)
+    x, state, resets = inputs(core)
+    out, final = core(x, state, resets)
+    outputs = []
+    for t in range(T):
+        y, state = core(x[:, t : t + 1], state, resets[:, t : t + 1])
+        outputs.append(y)
+    torch.testing.assert_close(torch.cat(outputs, 1), out, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(state, final, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_two_chunks_equal_one(name: str) -> None:
+    core = make(name)
+    x, state, resets = inputs(core)
+    out, final = core(x, state, resets)
+    first, middle = core(x[:, :4], state, resets[:, :4])
+    second, last = core(x[:, 4:], middle, resets[:, 4:])
+    torch.testing.assert_close(torch.cat([first, second], 1), out, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(last, final, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_a_reset_is_a_fresh_episode(name: str) -> None:
+    core = make(name)
+    x, state, _ = inputs(core)
+    resets = torch.zeros(B, T, dtype=torch.bool)
+    resets[:, 5] = True
+    out, final = core(x, state, resets)
+    fresh, fresh_final = core(x[:, 5:], core.initial_state(B))
+    torch.testing.assert_close(out[:, 5:], fresh, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(final, fresh_final, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["srwm", "sr_delta", "delta", "lstm"])
+def test_the_final_state_carries_gradient(name: str) -> None:
+    core = make(name)
+    x, state, _ = inputs(core)
+    state.requires_grad_()
+    _, final = core(x, state)
+    final.square().sum().backward()
+    assert state.grad is not None
+    assert state.grad.abs().sum() > 0
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in memory_parameters(core))
+
+
+def memory_parameters(core):
+    return [p for name, p in core.named_parameters() if "w_" in name or "slow" in name or "lstm" in name]
+
+
+@pytest.mark.parametrize("name", ["fake_sr", "feedforward"])
+def test_cores_without_memory_have_no_state(name: str) -> None:
+    core = make(name)
+    assert core.state_size == 0
+    x, state, _ = inputs(core)
+    out, _ = core(x, state)
+    torch.testing.assert_close(core(x[:, 3:4], state)[0], out[:, 3:4])
+
+
+def test_srwm_state_is_the_papers_size() -> None:
+    assert make_core("srwm", input_size=257).state_size == 2 * 8 * 16 * (3 * 16 + 4)
+
+
+def test_detaching_every_step_takes_the_gradient_from_self_modification() -> None:
+    """What the published agents did, and why it is off by default."""
+    grads = {}
+    for detach in (False, True):
+        core = make("srwm", detach_state_every_step=detach, num_layers=1)
+        x, state, _ = inputs(core)
+        out, _ = core(x, state)
+        out.square().sum().backward()
+        grads[detach] = {name: p.grad for name, p in core.named_parameters() if "w_" in name}
+    for block in ("w_q", "w_k", "w_beta"):
+        assert grads[False][f"layers.0.{block}"].abs().sum() > 0
+        detached = grads[True][f"layers.0.{block}"]
+        assert detached is None or detached.abs().sum() == 0
+    assert grads[True]["layers.0.w_y"].abs().sum() > 0
+
+
+def test_no_carry_drops_its_state_after_each_rollout() -> None:
+    core, carrying = make("srwm_no_carry"), make("srwm")
+    carrying.load_state_dict(core.state_dict())
+    x, _, _ = inputs(core)
+    out, _ = core(x, core.initial_state(B))
+    for start in range(0, T, 4):
+        part = x[:, start : start + 4]
+        expected, _ = carrying(part, carrying.initial_state(B))
+        torch.testing.assert_close(out[:, start : start + 4], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_wrong_settings_and_inputs_are_named() -> None:
+    with pytest.raises(ValueError, match="unknown core 'gru', allowed: srwm"):
+        make_core("gru", input_size=7)
+    with pytest.raises(ValueError, match="unknown core setting 'width', allowed: input_size"):
+        make_core("srwm", input_size=7, width=3)
+    with pytest.raises(ValueError, match="input_size is missing"):
+        make_core("srwm")
+    with pytest.raises(ValueError, match="hidden_size is 15, expected a multiple of num_heads = 2"):
+        make("srwm", hidden_size=15)
+    with pytest.raises(ValueError, match="num_layers is 0, expected at least 1"):
+        make("lstm", num_layers=0)
+    core = make("srwm")
+    with pytest.raises(ValueError, match=r"x has shape \[3, 7\], expected \[B, T, 7\]"):
+        core(torch.zeros(3, 7), core.initial_state(3))
+    with pytest.raises(ValueError, match=r"state has shape \[2, "):
+        core(torch.zeros(3, 1, 7), core.initial_state(2))
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_every_core_takes_the_same_settings(name: str) -> None:
+    make(name, input_norm=True, dropout=0.1, query_scale=0.5, beta_mean=-1.0, input_softmax=False)

@@ -1,0 +1,52 @@
+"""Encoders: shapes, bytes and floats, size of the IMPALA net, errors."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from srwm_agents.encoders import ENCODERS, ImageEncoder, ObservationEncoder, ObservationNormalizer
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_shapes(name: str) -> None:
+    encoder = ImageEncoder(name, (3, 64, 64), (256,))
+    assert encoder(torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)).shape == (2, encoder.output_size) == (2, 256)
+
+
+def test_impala_has_15_convolutions_of_16_32_32_channels() -> None:
+    convs = [m for m in ImageEncoder("resnet_impala", (3, 64, 64)).modules() if isinstance(m, nn.Conv2d)]
+    assert [conv.out_channels for conv in convs] == [16] * 5 + [32] * 10
+
+
+def test_bytes_are_scaled_to_the_unit_interval() -> None:
+    encoder = ImageEncoder("convnet_impala", (3, 64, 64))
+    image = torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8)
+    torch.testing.assert_close(encoder(image), encoder(image.float() / 255))
+
+
+def test_observations_are_joined_in_order() -> None:
+    encoder = ObservationEncoder(
+        ImageEncoder("convnet_impala", (3, 64, 64), (8,)), {"last_reward": 1, "last_action": 15}
+    )
+    assert encoder.output_size == 24
+    extras = {"last_reward": torch.tensor([[0.5]]), "last_action": torch.eye(15)[3:4]}
+    out = encoder({"obs": torch.zeros(1, 3, 64, 64, dtype=torch.uint8), **extras})
+    torch.testing.assert_close(out[0, 8:], torch.cat([extras["last_reward"][0], extras["last_action"][0]]))
+
+
+def test_the_normalizer_does_nothing_unless_told() -> None:
+    image = torch.randint(256, (1, 3, 4, 4), dtype=torch.uint8)
+    assert ObservationNormalizer()({"obs": image})["obs"] is image
+    scaled = ObservationNormalizer(128.0, 64.0)({"obs": image})["obs"]
+    torch.testing.assert_close(scaled, (image.float() - 128) / 64)
+
+
+def test_errors() -> None:
+    with pytest.raises(ValueError, match="unknown encoder 'resnet50', allowed: resnet_impala"):
+        ImageEncoder("resnet50", (3, 64, 64))
+    with pytest.raises(ValueError, match="too small"):
+        ImageEncoder("convnet_atari", (3, 8, 8))
+    with pytest.raises(ValueError, match="unknown nonlinearity 'gelu'"):
+        ImageEncoder("convnet_atari", (3, 64, 64), nonlinearity="gelu")

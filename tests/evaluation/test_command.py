@@ -1,0 +1,125 @@
+"""eval_rl.py as a user calls it, right and wrong."""
+
+from __future__ import annotations
+
+import json
+
+import imageio.v3 as iio
+import pandas as pd
+import pytest
+import torch
+
+import eval_rl
+from srwm_agents import Agent, AgentConfig, save_agent
+
+SETTINGS = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "ff_size": 32}
+ENVIRONMENT = {"games": ["starpilot", "leaper"], "distribution_mode": "easy", "num_levels": 20, "start_level": 0}
+
+
+def make_experiment(folder, **changes):
+    torch.manual_seed(0)
+    config = {
+        "core": "srwm",
+        "core_settings": SETTINGS,
+        "num_actions": 15,
+        "encoder": "convnet_impala",
+        "environment": ENVIRONMENT,
+        **changes,
+    }
+    return save_agent(Agent(AgentConfig(**config)), folder / "agent")
+
+
+@pytest.fixture
+def train_dir(tmp_path):
+    make_experiment(tmp_path / "mine")
+    return tmp_path
+
+
+def evaluate(train_dir, *more: str) -> int:
+    return eval_rl.main(
+        ["--train_dir", str(train_dir), "--experiment", "mine", "--device", "cpu", "--episodes", "3", *more]
+    )
+
+
+def test_reports_and_video(train_dir, capsys) -> None:
+    assert evaluate(train_dir, "--splits", "train,test", "--video", "--video_seconds", "1") == 0
+    folder = train_dir / "mine" / "evaluation"
+    table = pd.read_csv(folder / "eval_sampled.csv")
+    assert len(table) == 2 * 4  # two games, training levels and three unseen splits
+    assert (table["episodes"] == 3).all()
+    episodes = pd.read_csv(folder / "eval_sampled_episodes.csv")
+    assert len(episodes) == 24
+    unseen = episodes[episodes["split"] == "test 1200-1399"]
+    assert unseen["level"].between(1200, 1399).all()
+    document = json.loads((folder / "eval_sampled.json").read_text())
+    assert document["policy"] == "sampled"
+    assert len(document["aggregate"]) == 4
+    frames = iio.imread(folder / "gameplay_sampled.mp4", plugin="pyav")
+    assert frames.shape[0] == 15
+    assert frames.std() > 10  # not black
+    assert "test 1400-1599" in capsys.readouterr().out
+
+
+def test_the_same_seed_gives_the_same_numbers(train_dir) -> None:
+    tables = []
+    for seed in ("5", "5", "6"):
+        assert evaluate(train_dir, "--splits", "test", "--seed", seed, "--policy", "greedy") == 0
+        tables.append((train_dir / "mine" / "evaluation" / "eval_greedy_episodes.csv").read_text())
+    assert tables[0] == tables[1] != tables[2]
+
+
+def test_a_range_of_levels_and_some_games(train_dir) -> None:
+    assert evaluate(train_dir, "--start_level", "500", "--num_levels", "10", "--games", "leaper") == 0
+    episodes = pd.read_csv(train_dir / "mine" / "evaluation" / "eval_sampled_episodes.csv")
+    assert set(episodes["game"]) == {"leaper"}
+    assert episodes["level"].between(500, 509).all()
+
+
+def test_the_random_policy(tmp_path) -> None:
+    arguments = ["--agent", "random", "--games", "starpilot", "--episodes", "2", "--splits", "train"]
+    assert eval_rl.main([*arguments, "--output", str(tmp_path)]) == 0
+    assert (tmp_path / "eval_sampled.csv").is_file()
+
+
+def truncate(folder) -> None:
+    weights = folder / "mine" / "agent" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+
+@pytest.mark.parametrize(
+    ("prepare", "more", "message"),
+    [
+        (None, ["--experiment", "yours"], "no experiment 'yours' in"),
+        (None, ["--games", "bigfish"], "the agent was not trained on 'bigfish', allowed: starpilot, leaper"),
+        (None, ["--games", "leapr"], "unknown game 'leapr'; did you mean 'leaper'?"),
+        (None, ["--splits", "tset"], "unknown split 'tset'"),
+        (None, ["--start_level", "3"], "--start_level and --num_levels go together"),
+        (None, ["--episodes", "0"], "--episodes is 0, expected at least 1"),
+        (None, ["--distribution_mode", "memory"], "has no distribution_mode 'memory'"),
+        (None, ["--load_checkpoint_kind", "best"], "no agent at"),
+        (truncate, [], "truncated or altered"),
+        (lambda d: make_experiment(d / "mine", num_actions=7), [], "has 7 actions, Procgen has 15"),
+        (lambda d: make_experiment(d / "mine", image_shape=(1, 84, 84)), [], "sees images of [1, 84, 84]"),
+        (lambda d: make_experiment(d / "mine", extras={"speed": 2}), [], "wants the input 'speed'"),
+    ],
+)
+def test_errors_are_one_line(train_dir, capsys, prepare, more, message: str) -> None:
+    if prepare is not None:
+        prepare(train_dir)
+    assert evaluate(train_dir, *more) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("eval_rl.py: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (train_dir / "mine" / "evaluation").exists()
+
+
+def test_unknown_flags_and_help(capsys) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        eval_rl.main(["--episods", "3"])
+    assert exit_info.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(SystemExit) as exit_info:
+        eval_rl.main(["--help"])
+    assert exit_info.value.code == 0
+    assert "(default: 200)" in capsys.readouterr().out

@@ -1,0 +1,154 @@
+"""The naive SRWM op: against the formula written out element by element, gradcheck, resets, state, errors."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from srwm_agents.ops import BackendUnavailableError, SRWMState, SRWMWeights, srwm
+
+B, T, H, D, O = 2, 5, 2, 3, 4  # noqa: E741
+
+
+def make_inputs(out: int = O, seed: int = 0, dtype: torch.dtype = torch.float64):
+    g = torch.Generator().manual_seed(seed)
+    weights = SRWMWeights(*(torch.randn(H, D, width, generator=g, dtype=dtype) for width in (out, D, D, 4)))
+    state = SRWMState(*(0.3 * torch.randn(B, *block.shape, generator=g, dtype=dtype) for block in weights))
+    x = torch.randn(B, T, H, D, generator=g, dtype=dtype)
+    return x, weights, state
+
+
+def by_hand(x, weights, state, resets):
+    """The paper's formulas with Python floats: no tensor operation is shared with the op."""
+    y = torch.zeros(*x.shape[:3], weights.y.shape[-1], dtype=torch.float64)
+    finals = [torch.zeros_like(part) for part in state]
+    for b in range(x.shape[0]):
+        for h in range(x.shape[2]):
+            slow = [block[h].tolist() for block in weights]
+            w = [
+                [[s + d for s, d in zip(srow, drow, strict=True)] for srow, drow in zip(sm, dm, strict=True)]
+                for sm, dm in zip(slow, [part[b, h].tolist() for part in state], strict=True)
+            ]
+
+            def product(row, matrix):
+                return [sum(row[i] * matrix[i][j] for i in range(len(row))) for j in range(len(matrix[0]))]
+
+            def softmax(values):
+                top = max(values)
+                exps = [math.exp(v - top) for v in values]
+                return [e / sum(exps) for e in exps]
+
+            for t in range(x.shape[1]):
+                if resets is not None and resets[b, t]:
+                    w = [[list(row) for row in matrix] for matrix in slow]
+                row = x[b, t, h].tolist()
+                out = product(row, w[0])
+                q, k = softmax(product(row, w[1])), softmax(product(row, w[2]))
+                beta = [1 / (1 + math.exp(-v)) for v in product(row, w[3])]
+                y[b, t, h] = torch.tensor(out, dtype=torch.float64)
+                for c in range(4):
+                    new, old = product(q, w[c]), product(k, w[c])
+                    w[c] = [
+                        [w[c][i][j] + k[i] * beta[c] * (new[j] - old[j]) for j in range(len(new))]
+                        for i in range(len(k))
+                    ]
+            for c in range(4):
+                finals[c][b, h] = torch.tensor(w[c], dtype=torch.float64) - weights[c][h]
+    return y, SRWMState(*finals)
+
+
+@pytest.mark.parametrize("with_resets", [False, True])
+def test_equals_the_formula_written_out(with_resets: bool) -> None:
+    x, weights, state = make_inputs()
+    resets = torch.tensor([[True, False, False, True, True], [False] * 5]) if with_resets else None
+    y, final = srwm(x, weights, state, resets=resets)
+    expected_y, expected_final = by_hand(x, weights, state, resets)
+    torch.testing.assert_close(y, expected_y, rtol=1e-12, atol=1e-12)
+    for part, expected in zip(final, expected_final, strict=True):
+        torch.testing.assert_close(part, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("with_resets", [False, True])
+def test_gradcheck_in_inputs_weights_and_state(with_resets: bool) -> None:
+    x, weights, state = make_inputs()
+    resets = torch.rand(B, T, generator=torch.Generator().manual_seed(1)) < 0.3 if with_resets else None
+    leaves = [tensor.requires_grad_() for tensor in (x, *weights, *state)]
+
+    def run(x, *parts):
+        y, final = srwm(x, SRWMWeights(*parts[:4]), SRWMState(*parts[4:]), resets=resets)
+        return (y, *final)
+
+    assert torch.autograd.gradcheck(run, leaves)
+
+
+def test_step_by_step_equals_the_whole_sequence() -> None:
+    x, weights, state = make_inputs()
+    resets = torch.tensor([[False, True, False, False, True], [True, False, False, True, False]])
+    y, final = srwm(x, weights, state, resets=resets)
+    outputs, running = [], state
+    for t in range(T):
+        y_t, running = srwm(x[:, t : t + 1], weights, running, resets=resets[:, t : t + 1])
+        outputs.append(y_t)
+    torch.testing.assert_close(torch.cat(outputs, 1), y)
+    for part, expected in zip(running, final, strict=True):
+        torch.testing.assert_close(part, expected)
+
+
+def test_a_reset_forgets_everything_before_it() -> None:
+    x, weights, state = make_inputs()
+    resets = torch.zeros(B, T, dtype=torch.bool)
+    resets[:, 3] = True
+    y, _ = srwm(x, weights, state, resets=resets)
+    fresh, _ = srwm(x[:, 3:], weights)
+    torch.testing.assert_close(y[:, 3:], fresh)
+    x_before = x.clone().requires_grad_()
+    srwm(x_before, weights, state, resets=resets)[0][:, 3:].sum().backward()
+    assert x_before.grad is not None
+    assert x_before.grad[:, :3].abs().max() == 0
+
+
+def test_the_output_is_read_before_the_update() -> None:
+    x, weights, _ = make_inputs()
+    y, _ = srwm(x[:, :1], weights)
+    torch.testing.assert_close(y[:, 0], torch.einsum("bhd,hdo->bho", x[:, 0], weights.y))
+
+
+def test_no_steps_return_the_state() -> None:
+    x, weights, state = make_inputs()
+    y, final = srwm(x[:, :0], weights, state)
+    assert y.shape == (B, 0, H, O)
+    for part, expected in zip(final, state, strict=True):
+        torch.testing.assert_close(part, expected)
+
+
+def test_second_order_gradients_exist() -> None:
+    x, weights, state = make_inputs(out=D)
+    x.requires_grad_()
+    (grad,) = torch.autograd.grad(srwm(x, weights, state)[0].square().sum(), x, create_graph=True)
+    grad.square().sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+
+
+def test_wrong_arguments_are_named() -> None:
+    x, weights, state = make_inputs()
+    with pytest.raises(ValueError, match=r"x has shape .* expected \[B, T, H, D\]"):
+        srwm(x[0], weights)
+    with pytest.raises(ValueError, match=r"weights.q has shape"):
+        srwm(x, weights._replace(q=weights.q[:, :2]))
+    with pytest.raises(ValueError, match=r"state.beta has shape"):
+        srwm(x, weights, state._replace(beta=state.beta[:1]))
+    with pytest.raises(ValueError, match=r"resets has shape"):
+        srwm(x, weights, resets=torch.zeros(B, T + 1, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"resets is torch.float32"):
+        srwm(x, weights, resets=torch.zeros(B, T))
+    with pytest.raises(ValueError, match=r"backend is 'cuda', allowed: auto, naive, triton"):
+        srwm(x, weights, backend="cuda")
+
+
+def test_an_explicit_backend_never_falls_back() -> None:
+    x, weights, _ = make_inputs()  # float64 is the naive op's alone
+    with pytest.raises(BackendUnavailableError):
+        srwm(x, weights, backend="triton")

@@ -1,0 +1,323 @@
+"""The SRWM's Triton kernels against the naive op in float64: natively on a GPU, else in Triton's interpreter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from srwm_agents.ops import BackendUnavailableError, SRWMState, SRWMWeights, srwm
+
+CUDA = torch.cuda.is_available()
+if not CUDA:
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
+pytest.importorskip("triton", reason="Triton is not installed")
+
+from srwm_agents.ops.srwm import autograd as kernels  # noqa: E402
+
+pytestmark = [pytest.mark.gpu] if CUDA else []
+DEVICE = "cuda" if CUDA else "cpu"
+
+# Allowed ||got - true|| / ||true|| of each output and gradient.
+# float32: a few roundings (6e-8 each) in every step; 1e-6 is usual, and any wrong term is far above 1e-4.
+# bfloat16: y and dx are rounded to 8 bits (at most 4e-3); the inputs are rounded for both sides alike.
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 6e-3}
+
+SHAPES = [  # B, T, H, D, O
+    (1, 7, 2, 12, 5),
+    (2, 6, 1, 8, 8),
+    (2, 5, 2, 16, 16),
+    (1, 4, 1, 5, 19),
+    (1, 1, 1, 8, 8),
+]
+GPU_SHAPES = [(3, 50, 8, 16, 16), (2, 33, 3, 32, 32), (2, 20, 2, 64, 64), (2, 9, 2, 48, 100), (2, 9, 1, 128, 128),
+              (700, 11, 8, 16, 16)]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def interpreter_is_on() -> None:
+    if not CUDA and not kernels.INTERPRETED:
+        pytest.fail("Triton was imported before TRITON_INTERPRET=1 was set: set it in the environment")
+
+
+@pytest.fixture(autouse=True)
+def poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh memory is NaN: whatever a kernel fails to write shows."""
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty")):
+        original = getattr(owner, name)
+
+        def poisoned(*args, _original=original, **kwargs):
+            tensor = _original(*args, **kwargs)
+            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+        monkeypatch.setattr(owner, name, poisoned)
+
+
+def make_inputs(shape: tuple[int, ...], seed: int = 0) -> tuple[Tensor, SRWMWeights, SRWMState]:
+    """x, weights, state in float64 on the CPU; gates and softmaxes far from uniform."""
+    batch, steps, heads, dim, out = shape
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*size: int, scale: float = 1.0) -> Tensor:
+        return torch.randn(*size, generator=generator, dtype=torch.float64) * scale
+
+    weights = SRWMWeights(*(normal(heads, dim, n, scale=2 * dim**-0.5) for n in (out, dim, dim, 4)))
+    state = SRWMState(*(normal(batch, *block.shape, scale=0.3) for block in weights))
+    return normal(batch, steps, heads, dim), weights, state
+
+
+def make_resets(kind: str, batch: int, steps: int) -> Tensor | None:
+    resets = torch.zeros(batch, steps, dtype=torch.bool)
+    if kind == "none":
+        return None
+    if kind == "first":
+        resets[:, 0] = True
+    elif kind == "consecutive":
+        resets[0, steps // 2 : steps // 2 + 2] = True
+    elif kind == "last":
+        resets[-1, -1] = True
+    elif kind == "many":
+        resets = torch.rand(batch, steps, generator=torch.Generator().manual_seed(1)) < 0.4
+    return resets.to(DEVICE)
+
+
+def run(
+    x: Tensor,
+    weights: SRWMWeights,
+    state: SRWMState | None,
+    resets: Tensor | None,
+    *,
+    backend: str,
+    dtype: torch.dtype,
+    weights_dtype: torch.dtype | None = None,
+    outputs: slice = slice(None),
+    op=srwm,
+) -> dict[str, Tensor]:
+    """Outputs and gradients in float64, under random upstream gradients of ``outputs`` (of y and the final state)."""
+    state_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def leaf(z: Tensor, to: torch.dtype) -> Tensor:
+        return z.detach().to(DEVICE, to).requires_grad_()
+
+    x = leaf(x, dtype)
+    weights = SRWMWeights(*(leaf(block, weights_dtype or dtype) for block in weights))
+    if state is not None:
+        state = SRWMState(*(leaf(block, state_dtype) for block in state))
+    y, final = op(x, weights, state, resets=resets, backend=backend)
+    assert y.dtype == dtype
+    assert all(block.dtype == state_dtype for block in final)
+    generator = torch.Generator().manual_seed(2)
+    results = {"y": y, **{f"final.{name}": block for name, block in final._asdict().items()}}
+    upstream = [torch.randn(z.shape, generator=generator).to(torch.bfloat16).to(z) for z in results.values()]
+    leaves = {"x": x, **{f"weights.{name}": block for name, block in weights._asdict().items()}}
+    if state is not None:
+        leaves |= {f"state.{name}": block for name, block in state._asdict().items()}
+    grads = torch.autograd.grad(
+        list(results.values())[outputs], list(leaves.values()), upstream[outputs], materialize_grads=True
+    )
+    results |= {f"d {name}": grad for name, grad in zip(leaves, grads, strict=True)}
+    return {name: z.detach().double() for name, z in results.items()}
+
+
+def assert_close(got: dict[str, Tensor], true: dict[str, Tensor], tolerance: float) -> None:
+    assert got.keys() == true.keys()
+    for name, value in true.items():
+        error = (got[name] - value).norm() / value.norm().clamp_min(1e-30)
+        assert error <= tolerance, f"{name}: relative error {error:.1e}"  # NaN fails as well
+
+
+@pytest.mark.parametrize("with_state", [True, False], ids=["state", "fresh"])
+@pytest.mark.parametrize("kind", ["none", "first", "consecutive", "last", "many"])
+@pytest.mark.parametrize("shape", SHAPES + GPU_SHAPES * CUDA, ids=str)
+def test_outputs_and_all_gradients_match_the_naive_op(shape, kind, with_state) -> None:
+    x, weights, state = make_inputs(shape)
+    arguments = (x, weights, state if with_state else None, make_resets(kind, *shape[:2]))
+    true = run(*arguments, backend="naive", dtype=torch.float64)
+    got = run(*arguments, backend="triton", dtype=torch.float32)
+    assert_close(got, true, TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("weights_dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_bfloat16_inputs(weights_dtype) -> None:
+    shape = (2, 6, 1, 12, 5)
+    x, weights, state = make_inputs(shape)
+    # What bfloat16 cannot hold is dropped for both sides.
+    x, weights = x.bfloat16(), SRWMWeights(*(block.bfloat16() for block in weights))
+    state = SRWMState(*(block.float() for block in state))
+    resets = make_resets("many", *shape[:2])
+    true = run(x, weights, state, resets, backend="naive", dtype=torch.float64)
+    for backend in ("triton", "naive"):
+        got = run(x, weights, state, resets, backend=backend, dtype=torch.bfloat16, weights_dtype=weights_dtype)
+        assert_close(got, true, TOLERANCE[torch.bfloat16])
+
+
+@pytest.mark.parametrize("outputs", [slice(0, 1), slice(1, None), slice(2, 3)], ids=["y", "final", "final.q"])
+def test_upstream_gradients_of_some_outputs_only(outputs) -> None:
+    x, weights, state = make_inputs((2, 4, 1, 8, 6))
+    resets = make_resets("consecutive", 2, 4)
+    true = run(x, weights, state, resets, backend="naive", dtype=torch.float64, outputs=outputs)
+    got = run(x, weights, state, resets, backend="triton", dtype=torch.float32, outputs=outputs)
+    assert_close(got, true, TOLERANCE[torch.float32])
+
+
+def test_long_sequence_undone_step_by_step_stays_accurate() -> None:
+    """Undoing thousands of updates must not drift: errors add up, they do not grow."""
+    shape = (2, 2000, 2, 16, 16) if CUDA else (1, 120, 1, 8, 8)
+    x, weights, _ = make_inputs(shape)
+    x = x.softmax(-1)  # as the RL layer does; keeps the dynamics from amplifying the forward pass's own roundings
+    true = run(x, weights, None, None, backend="naive", dtype=torch.float64)
+    got = run(x, weights, None, None, backend="triton", dtype=torch.float32)
+    assert_close(got, true, 2e-4 if CUDA else TOLERANCE[torch.float32])
+
+
+def test_two_chained_chunks_equal_one_sequence() -> None:
+    def chunked(x, weights, state, *, resets, backend):
+        y1, state = srwm(x[:, :3], weights, state, resets=resets[:, :3], backend=backend)
+        y2, state = srwm(x[:, 3:], weights, state, resets=resets[:, 3:], backend=backend)
+        return torch.cat([y1, y2], dim=1), state
+
+    x, weights, state = make_inputs((2, 7, 1, 8, 6))
+    resets = make_resets("consecutive", 2, 7)
+    true = run(x, weights, state, resets, backend="naive", dtype=torch.float64)
+    got = run(x, weights, state, resets, backend="triton", dtype=torch.float32, op=chunked)
+    assert_close(got, true, TOLERANCE[torch.float32])
+
+
+def test_non_contiguous_arguments() -> None:
+    def strided(x, weights, state, *, resets, backend):
+        x = x.mT.contiguous().mT
+        weights = SRWMWeights(*(block.mT.contiguous().mT for block in weights))
+        state = SRWMState(*(block.mT.contiguous().mT for block in state))
+        y, final = srwm(x, weights, state, resets=resets.T.contiguous().T, backend=backend)
+        return y.expand_as(y), final
+
+    x, weights, state = make_inputs((3, 4, 2, 8, 6))
+    resets = make_resets("many", 3, 4)
+    true = run(x, weights, state, resets, backend="naive", dtype=torch.float64)
+    got = run(x, weights, state, resets, backend="triton", dtype=torch.float32, op=strided)
+    assert_close(got, true, TOLERANCE[torch.float32])
+
+
+def _on_device(blocks):
+    return type(blocks)(*(block.float().to(DEVICE) for block in blocks))
+
+
+def test_acting_updates_the_state_in_place() -> None:
+    x, weights, state = make_inputs((2, 3, 2, 12, 5))
+    true_y, true_final = srwm(x, weights, state, backend="naive")
+    weights, state = _on_device(weights), _on_device(state)
+    pointers = [block.data_ptr() for block in state]
+    steps = [kernels.srwm_step_(x[:, t].float().to(DEVICE), weights, state) for t in range(3)]
+    assert pointers == [block.data_ptr() for block in state]
+    torch.testing.assert_close(torch.stack(steps, dim=1).double().cpu(), true_y, rtol=1e-4, atol=1e-5)
+    for block, true in zip(state, true_final, strict=True):
+        torch.testing.assert_close(block.double().cpu(), true, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="contiguous"):
+        kernels.srwm_step_(x[:, 0].float(), weights, SRWMState(*(block.mT for block in state)))
+
+
+def test_without_gradient_nothing_is_kept_and_the_given_state_is_not_touched() -> None:
+    x, weights, state = make_inputs((2, 3, 1, 8, 8))
+    x, weights, state = x.float().to(DEVICE), _on_device(weights), _on_device(state)
+    before = [block.clone() for block in state]
+    y, final = srwm(x, weights, state, backend="triton")
+    assert not y.requires_grad
+    weights = SRWMWeights(*(block.requires_grad_() for block in weights))
+    y_grad, final_grad = srwm(x, weights, state, backend="triton")
+    with torch.no_grad():
+        y_no_grad, _ = srwm(x, weights, state, backend="triton")
+    assert y_grad.requires_grad
+    assert all(block.requires_grad for block in final_grad)
+    for a, b in zip((y, y, *final, *state), (y_grad, y_no_grad, *final_grad, *before), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_no_steps() -> None:
+    x, weights, state = make_inputs((2, 0, 1, 8, 6))
+    weights, state = _on_device(weights), _on_device(state)
+    y, final = srwm(x.float().to(DEVICE), weights, state, backend="triton")
+    assert y.shape == (2, 0, 1, 6)
+    torch.testing.assert_close(tuple(final), tuple(state))
+
+
+def test_backward_keeps_memory_linear_in_width() -> None:
+    x, weights, _ = make_inputs((2, 3, 1, 16, 16))
+    _, _, saved = kernels.forward(x.float().to(DEVICE), tuple(_on_device(weights)), None, None, save=True)
+    assert saved is not None
+    assert saved.numel() == 2 * 3 * (4 * 16 + 16 + 8)
+
+
+def test_gradients_are_deterministic() -> None:
+    shape = (64, 20, 8, 16, 16) if CUDA else (3, 4, 1, 8, 8)
+    x, weights, state = make_inputs(shape)
+    resets = make_resets("many", *shape[:2])
+    first, second = (run(x, weights, state, resets, backend="triton", dtype=torch.float32) for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("with_state", [True, False], ids=["state", "fresh"])
+def test_compiles_without_graph_breaks(with_state) -> None:
+    torch.compiler.reset()
+    compiled = torch.compile(srwm, fullgraph=True, backend="inductor" if CUDA else "aot_eager")
+    x, weights, state = make_inputs((2, 3, 1, 8, 6))
+    arguments = (x, weights, state if with_state else None, make_resets("many", 2, 3) if with_state else None)
+    true = run(*arguments, backend="naive", dtype=torch.float64)
+    got = run(*arguments, backend="triton", dtype=torch.float32, op=compiled)
+    assert_close(got, true, TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("with_state", [True, False], ids=["state", "fresh"])
+def test_opcheck(with_state) -> None:
+    x, weights, state = make_inputs((1, 2, 1, 4, 6))
+    leaves = [block.float().to(DEVICE).requires_grad_() for block in (x, *weights, *state)]
+    arguments = (*leaves[:5], *(leaves[5:] if with_state else (None,) * 4), make_resets("first", 1, 2), True)
+    torch.library.opcheck(torch.ops.srwm_agents.srwm_forward.default, arguments)
+
+
+def test_a_backend_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weights, _ = make_inputs((1, 2, 1, 8, 8))
+    with pytest.raises(BackendUnavailableError, match="float64"):
+        srwm(x.to(DEVICE), SRWMWeights(*(block.to(DEVICE) for block in weights)), backend="triton")
+    x, weights, _ = make_inputs((1, 2, 1, 130, 8))
+    with pytest.raises(BackendUnavailableError, match="D from 1 to 128, not 130"):
+        srwm(x.float().to(DEVICE), _on_device(weights), backend="triton")
+    srwm(x.float().to(DEVICE), _on_device(weights), backend="auto")
+    monkeypatch.setattr(kernels, "INTERPRETED", False)
+    x, weights, _ = make_inputs((1, 2, 1, 8, 8))
+    with pytest.raises(BackendUnavailableError, match="CUDA tensors"):
+        srwm(x.float(), SRWMWeights(*(block.float() for block in weights)), backend="triton")
+
+
+WITHOUT_TRITON = """
+import sys
+sys.modules["triton"] = None  # importing it raises ImportError
+import torch
+import srwm_agents.ops as ops
+assert not any(name.endswith("triton_kernels") for name in sys.modules)
+weights = ops.SRWMWeights(*(torch.randn(1, 8, n) for n in (8, 8, 8, 4)))
+ops.srwm(torch.randn(1, 2, 1, 8), weights)
+try:
+    ops.srwm(torch.randn(1, 2, 1, 8), weights, backend="triton")
+except ops.BackendUnavailableError as error:
+    print(error)
+"""
+
+
+def test_without_triton_the_package_works_and_the_explicit_backend_says_so() -> None:
+    result = subprocess.run([sys.executable, "-c", WITHOUT_TRITON], capture_output=True, text=True, check=True)
+    assert "Triton cannot be imported" in result.stdout
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_runs_on_the_device_of_its_arguments() -> None:
+    x, weights, _ = make_inputs((2, 3, 1, 8, 8))
+    here, there = (
+        srwm(x.float().to(device), SRWMWeights(*(block.float().to(device) for block in weights)), backend="triton")[0]
+        for device in ("cuda:0", "cuda:1")
+    )
+    assert there.device == torch.device("cuda:1")
+    assert torch.equal(here.cpu(), there.cpu())
