@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import difflib
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ from typing import Any, NoReturn
 
 import torch
 from sample_factory.cfg import cfg as sf_cfg
-from sample_factory.cfg.arguments import parse_full_cfg
 from sample_factory.utils.utils import str2bool
 
 from envs.games import MODES
@@ -111,4 +111,22 @@ def parse_train_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.set_defaults(device="cpu")
     if preset is not None:
         parser.set_defaults(**PRESETS[preset])
-    return parse_full_cfg(parser, arguments)
+    args = parser.parse_args(arguments)
+    if args.help:
+        parser.print_help()
+        sys.exit(0)
+    # What Sample Factory's own parse_full_cfg adds; that one also asks git for the revision, which complains on the
+    # console wherever training runs outside a repository.
+    args.command_line = " ".join(arguments)
+    args.git_hash, args.git_repo_name = "unknown", "not a git repository"
+    args.cli_args = _given(parser, arguments)
+    return args
+
+
+def _given(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:
+    """The flags that the user wrote, without defaults: on resume these override the saved settings."""
+    silent = copy.deepcopy(parser)
+    for action in silent._actions:
+        action.default = argparse.SUPPRESS
+    silent._defaults.clear()
+    return vars(silent.parse_args(arguments))

@@ -70,6 +70,7 @@ def finish_config(args: Any) -> AttrDict:
                     f"--{name} is {cfg[name]!r}, but experiment {cfg.experiment!r} was begun with {saved[name]!r}; "
                     "use another --experiment, or --restart_behavior=restart"
                 )
+    _check_counts(cfg)
     if saved is None or "num_envs_per_worker" in given or "worker_num_splits" in given:
         _split_environments(cfg)
     _derive(cfg, given)
@@ -92,9 +93,16 @@ def _saved_settings(args: Any) -> dict[str, Any] | None:
     return saved
 
 
+def _check_counts(cfg: AttrDict) -> None:
+    for name in ("num_workers", "rollout", "batch_size", "num_batches_per_epoch", "num_epochs", "num_policies",
+                 "train_for_env_steps", "worker_num_splits", "policy_workers_per_policy"):  # fmt: skip
+        if cfg[name] < 1:
+            raise ConfigError(f"--{name} is {cfg[name]}, expected at least 1")
+
+
 def _split_environments(cfg: AttrDict) -> None:
     """One C++ vector environment a split: ``num_envs_per_worker`` counts games being played, as users mean it."""
-    if cfg.worker_num_splits < 1 or cfg.num_envs_per_worker % cfg.worker_num_splits:
+    if cfg.num_envs_per_worker % cfg.worker_num_splits:
         raise ConfigError(
             f"--num_envs_per_worker is {cfg.num_envs_per_worker}, expected a multiple of "
             f"--worker_num_splits = {cfg.worker_num_splits}"
@@ -109,7 +117,7 @@ def _derive(cfg: AttrDict, given: dict[str, Any]) -> None:
             raise ConfigError(f"--use_rnn=False means --core=feedforward, but --core is {cfg.core!r}")
         cfg.core = "feedforward"
     cfg.use_rnn = True  # the feed-forward core is one of ours, with an empty state
-    if cfg.with_vtrace and cfg.recurrence == -1:
+    if cfg.recurrence == -1:
         cfg.recurrence = cfg.rollout
     try:
         with torch.device("meta"):
@@ -134,10 +142,6 @@ def _check(cfg: AttrDict) -> None:
         raise ConfigError(str(error)) from error
     if cfg.device == "gpu" and not torch.cuda.is_available():
         raise ConfigError("--device is 'gpu', but PyTorch sees no CUDA device; use --device=cpu")
-    for name in ("num_workers", "rollout", "batch_size", "num_batches_per_epoch", "num_epochs", "num_policies",
-                 "train_for_env_steps", "worker_num_splits", "policy_workers_per_policy"):  # fmt: skip
-        if cfg[name] < 1:
-            raise ConfigError(f"--{name} is {cfg[name]}, expected at least 1")
     if cfg.vector_size % len(games):
         raise ConfigError(
             f"--num_envs_per_worker / --worker_num_splits is {cfg.vector_size}, "

@@ -25,6 +25,7 @@ class WorkerDiedError(RuntimeError):
 def quiet_console_log() -> None:
     """Take Sample Factory's log off the console; it still goes to sf_log.txt."""
     sf_utils.log.removeHandler(sf_utils.stream_handler)
+    sf_utils.log.addHandler(logging.NullHandler())  # a logger without any handler prints its warnings after all
 
 
 def crash_file(folder: Path, process_name: str) -> Path:
@@ -46,14 +47,19 @@ def begin_worker(
     faulthandler.enable(file.with_suffix(".fault.txt").open("w"))
     # The parent decides when to stop: it saves first. A signal to the whole group must not take the workers away.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_when_alone, args=(parent,), daemon=True).start()
     original(*args, **kwargs)
 
 
-def _die_with(parent: int) -> None:
-    """End this process when its parent is gone, even by SIGKILL: orphans would hold the GPU and the cores."""
-    while os.getppid() == parent:
+def _end_when_alone(parent: int) -> None:
+    """End this process when its parent or its own main thread is gone.
+
+    The parent may be gone by SIGKILL, and orphans would hold the GPU and the cores. The main thread may have ended in
+    an exception, after which the learner's batcher thread would keep the process alive, and training waiting.
+    """
+    while os.getppid() == parent and threading.main_thread().is_alive():
         time.sleep(0.5)
+    time.sleep(0.5)  # for an orderly exit to come first
     os._exit(1)
 
 

@@ -65,6 +65,7 @@ class TrainingDisplay:
             self.console.print(
                 f"{frames:,} of {self.total_frames:,} frames, {rate:,.0f} frames/s, {left} left | {self._line()}",
                 highlight=False,
+                soft_wrap=True,
             )
 
     def _seconds_left(self, frames: int, rate: float, now: float) -> float | None:

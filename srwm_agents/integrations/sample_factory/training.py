@@ -99,6 +99,7 @@ def _run(cfg: Any, frames: int, console: Console) -> TrainingResult:
         f"{_levels(cfg)}), {'GPU' if cfg.device == 'gpu' else 'CPU'}"
         + (f", resuming at {frames:,} frames" if frames else ""),
         highlight=False,
+        soft_wrap=True,
     )
     if runner.init() != ExperimentStatus.SUCCESS:
         return _failed(f"Sample Factory refused the settings; see {folder / 'sf_log.txt'}", folder)
@@ -110,7 +111,9 @@ def _run(cfg: Any, frames: int, console: Console) -> TrainingResult:
             traceback.print_exception(runner.failure)
         return _failed(str(runner.failure) if known else f"{type(runner.failure).__name__}: {runner.failure}", folder)
     if runner.stop_signal is not None or status == ExperimentStatus.INTERRUPTED:
-        console.print(f"stopped and saved; the same command goes on from there: {folder}", highlight=False)
+        console.print(
+            f"stopped and saved; the same command goes on from there: {folder}", highlight=False, soft_wrap=True
+        )
         return TrainingResult(128 + (runner.stop_signal or 2), folder)
     if status != ExperimentStatus.SUCCESS:
         return _failed(f"training failed; see {folder / 'sf_log.txt'}", folder)

@@ -1,0 +1,123 @@
+"""Flags and settings: presets, overrides, derived values, and one-line errors."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import train_rl
+from srwm_agents.cores import CORES
+from srwm_agents.integrations.sample_factory.arguments import parse_train_args
+from srwm_agents.integrations.sample_factory.config import ConfigError, finish_config
+from srwm_agents.integrations.sample_factory.presets import PRESETS
+
+from sample_factory.model.model_utils import get_rnn_size  # isort: skip
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_consistent(preset: str, tmp_path) -> None:
+    cfg = finish_config(parse_train_args([f"--preset={preset}", f"--train_dir={tmp_path}", "--device=cpu"]))
+    for name, value in PRESETS[preset].items():
+        if name not in ("num_envs_per_worker", "mixed_precision"):
+            assert cfg[name] == value, name
+
+
+def test_the_papers_settings() -> None:
+    args = parse_train_args(["--preset=paper"])
+    assert (args.rollout, args.batch_size, args.optimizer, args.learning_rate) == (50, 1600, "rmsprop", 6e-4)
+    assert (args.lr_schedule, args.max_grad_norm, args.gamma, args.reward_clip) == ("linear_decay", 40, 0.99, 1)
+    assert (args.hidden_size, args.num_layers, args.num_heads, args.ff_size) == (128, 2, 8, 512)
+
+
+def test_flags_override_presets(tmp_path) -> None:
+    args = parse_train_args(["--preset=demo", "--rollout=16", f"--train_dir={tmp_path}"])
+    assert args.rollout == 16
+    assert args.cli_args == {"preset": "demo", "rollout": 16, "train_dir": str(tmp_path)}
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_sample_factory_sizes_its_buffers_by_the_cores_state(make_model, core: str) -> None:
+    """get_rnn_size(cfg) is imported by name all over Sample Factory: only the flags behind it can say the size."""
+    cfg, _, model = make_model(f"--core={core}")
+    assert get_rnn_size(cfg) == max(1, model.core.core.state_size)
+
+
+def test_environments_a_worker_are_split_into_vectors(make_cfg) -> None:
+    cfg = make_cfg("--num_envs_per_worker=24", "--worker_num_splits=2", "--num_workers=1", "--batch_size=96")
+    assert (cfg.vector_size, cfg.num_envs_per_worker) == (12, 2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--games=bigfsh"], "unknown game 'bigfsh'; did you mean 'bigfish'?"),
+        (["--distribution_mode=memory"], "game 'starpilot' has no distribution_mode 'memory'"),
+        (["--num_levels=-3"], "num_levels is -3"),
+        (["--env=doom"], "--env is 'doom', allowed: procgen"),
+        (["--hidden_size=15"], "hidden_size is 15, expected a multiple of num_heads = 2"),
+        (["--rnn_size=64"], "--rnn_size follows from the core and cannot be set; use --hidden_size"),
+        (["--actor_critic_share_weights=False"], "--actor_critic_share_weights is False, allowed: True"),
+        (["--normalize_returns=True"], "--normalize_returns=True does not go with --with_vtrace=True"),
+        (["--recurrence=4"], "--recurrence is 4, expected --rollout = 8"),
+        (["--batch_size=30"], "--batch_size is 30, expected a multiple of --rollout = 8"),
+        (["--num_envs_per_worker=6", "--worker_num_splits=2"], "expected a multiple of 2 (the number of games)"),
+        (["--num_envs_per_worker=7"], "--num_envs_per_worker is 7, expected a multiple of --worker_num_splits = 2"),
+        (["--batch_size=24", "--num_envs_per_worker=8"], "one must divide the other"),
+        (["--use_rnn=False", "--core=srwm"], "--use_rnn=False means --core=feedforward"),
+        (["--num_workers=0"], "--num_workers is 0, expected at least 1"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(make_cfg, flags, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        make_cfg(*flags)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_settings_end_with_one_line_and_no_folder(small_flags, tmp_path, capsys) -> None:
+    assert train_rl.main([*small_flags, f"--train_dir={tmp_path}", "--games=bigfsh"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("train_rl.py: error: unknown game 'bigfsh'")
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--laerning_rate=1"], "unknown flag --laerning_rate, did you mean --learning_rate?"),
+        (["--core=gru"], "invalid choice: 'gru'"),
+        (["--preset=fastest"], "invalid choice: 'fastest'"),
+        (["--rollout=many"], "invalid int value: 'many'"),
+    ],
+)
+def test_wrong_flags_are_one_line(flags, message: str, capsys) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        train_rl.main(flags)
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_help_shows_defaults(capsys) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        train_rl.main(["--help"])
+    assert exit_info.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--core" in shown
+    assert "(default: 128)" in shown
+
+
+def test_a_resumed_experiment_keeps_its_architecture(make_cfg, tmp_path) -> None:
+    (tmp_path / "e").mkdir()
+    saved = make_cfg("--core=delta")
+    (tmp_path / "e" / "config.json").write_text(json.dumps(saved))
+    resumed = make_cfg("--core=delta", "--learning_rate=0.5")
+    assert (resumed.core, resumed.learning_rate, resumed.vector_size) == ("delta", 0.5, saved.vector_size)
+    with pytest.raises(ConfigError, match="--core is 'lstm', but experiment 'e' was begun with 'delta'"):
+        make_cfg("--core=lstm")
+    (tmp_path / "e" / "config.json").write_text('{"core":')
+    with pytest.raises(ConfigError, match="is no JSON"):
+        make_cfg()

@@ -1,0 +1,243 @@
+"""The learner's update: V-trace as in the paper, gradients everywhere, checkpoints that never lie."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from srwm_agents.integrations.sample_factory.checkpoint import (
+    CheckpointError,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+from srwm_agents.integrations.sample_factory.losses import vtrace_losses
+from srwm_agents.ops import vtrace
+
+
+def minibatch_of(learner, batch):
+    trajectories, _, _ = learner._prepare_batch(batch)
+    return next(learner._minibatches(trajectories))
+
+
+def gradients(learner, batch) -> dict[str, torch.Tensor]:
+    learner.actor_critic.zero_grad()
+    vtrace_losses(learner.actor_critic, minibatch_of(learner, batch), learner.cfg).total.backward()
+    return {name: p.grad for name, p in learner.actor_critic.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("policy_loss", ["vtrace", "ppo"])
+def test_self_modification_gets_gradient_through_a_learner_step(make_learner, make_batch, policy_loss: str) -> None:
+    """The published agents train W_q, W_k and W_beta with a gradient of exactly zero."""
+    learner = make_learner(f"--policy_loss={policy_loss}")
+    before = {name: p.clone() for name, p in learner.actor_critic.named_parameters()}
+    learner.train(make_batch(learner))
+    grads = gradients(learner, make_batch(learner))
+    for block in ("w_y", "w_q", "w_k", "w_beta"):
+        name = f"core.core.layers.0.{block}"
+        assert grads[name].abs().max() > 0, block
+        assert (dict(learner.actor_critic.named_parameters())[name] != before[name]).any(), block
+
+
+def test_detaching_the_state_takes_that_gradient_away(make_learner, make_batch) -> None:
+    learner = make_learner("--detach_state_every_step=True")
+    grads = gradients(learner, make_batch(learner))
+    for block in ("w_q", "w_k", "w_beta"):
+        grad = grads.get(f"core.core.layers.0.{block}")
+        assert grad is None or not grad.any()
+
+
+def test_the_learner_sees_what_the_actors_saw(make_learner, make_batch) -> None:
+    """Before any update, learner and behaviour policy are one: all ratios are 1, all KL divergences 0."""
+    learner = make_learner()
+    losses = vtrace_losses(learner.actor_critic, minibatch_of(learner, make_batch(learner)), learner.cfg)
+    torch.testing.assert_close(losses.ratios, torch.ones_like(losses.ratios), rtol=1e-4, atol=1e-4)
+    assert losses.kl.abs() < 1e-6
+
+
+def test_targets_come_from_the_true_bootstrap_value(make_learner, make_batch) -> None:
+    learner = make_learner()
+    batch = make_batch(learner)
+    batch["dones"][:, -1] = False
+    cfg, model = learner.cfg, learner.actor_critic
+    losses = vtrace_losses(model, minibatch_of(learner, batch), cfg)
+    with torch.no_grad():
+        values, state = [], batch["rnn_states"][:, 0]
+        for t in range(cfg.rollout + 1):
+            out = model({name: entry[:, t] for name, entry in batch["obs"].items()}, state)
+            values.append(out["values"])
+            if t < cfg.rollout:
+                state = out["new_rnn_states"] * (~batch["dones"][:, t, None])
+    values = torch.stack(values, 1)
+    expected = vtrace(
+        torch.zeros_like(batch["rewards"]),
+        batch["rewards"],
+        cfg.gamma * (~batch["dones"]).float(),
+        values[:, :-1],
+        values[:, -1],
+    )
+    torch.testing.assert_close(losses.values, values[:, :-1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(losses.targets, expected.targets, rtol=1e-4, atol=1e-4)
+    # The trick of Sample Factory's own V-trace makes each rollout's last advantage zero.
+    assert losses.advantages[:, -1].abs().max() > 1e-3
+
+
+def test_invalid_steps_have_no_weight(make_learner, make_batch) -> None:
+    learner = make_learner()
+    batch = make_batch(learner)
+    batch["policy_id"][:, 3:5] = 1
+    clean = gradients(learner, batch)
+    for name in ("actions", "log_prob_actions"):
+        batch[name][:, 3:5] = float("nan")
+    dirty = gradients(learner, batch)
+    for name, grad in clean.items():
+        torch.testing.assert_close(dirty[name], grad)
+
+
+def test_summing_losses_scales_the_papers_way(make_learner, make_batch) -> None:
+    """Sum over N steps = N times the mean, but for the value loss's customary half."""
+    results = []
+    for reduction in ("mean", "sum"):
+        learner = make_learner(f"--loss_reduction={reduction}", "--value_loss_coeff=0")
+        results.append(gradients(learner, make_batch(learner)))
+    steps = learner.cfg.batch_size
+    for name, grad in results[0].items():
+        torch.testing.assert_close(results[1][name], steps * grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lamb", "rmsprop"])
+@pytest.mark.parametrize("vtrace_on", [True, False])
+def test_updates_with_every_optimiser_report_summaries(make_learner, make_batch, optimizer: str, vtrace_on) -> None:
+    """Sample Factory's V-trace dies at its first summary."""
+    flags = [f"--optimizer={optimizer}", f"--with_vtrace={vtrace_on}", "--num_epochs=2", "--num_batches_per_epoch=2"]
+    learner = make_learner(*flags)
+    stats = learner.train(make_batch(learner))
+    assert learner.train_step == 4
+    assert type(learner.optimizer).__name__.lower() == optimizer
+    train_stats = stats["train"] if "train" in stats else next(v for k, v in stats.items() if "train" in k)
+    assert np.isfinite([train_stats[key] for key in ("loss", "grad_norm", "entropy", "value_loss")]).all()
+
+
+def test_rmsprop_has_the_papers_constants(make_learner) -> None:
+    group = make_learner("--optimizer=rmsprop").optimizer.param_groups[0]
+    assert (group["alpha"], group["eps"], group["momentum"]) == (0.99, 0.01, 0.0)
+
+
+def test_shuffled_minibatches_hold_every_trajectory_once(make_learner, make_batch) -> None:
+    learner = make_learner("--num_batches_per_epoch=4", "--shuffle_minibatches=True")
+    batch = make_batch(learner)
+    trajectories, size, _ = learner._prepare_batch(batch)
+    seen = torch.cat([mb.rewards for mb in learner._minibatches(trajectories)])
+    assert seen.numel() == size
+    key = lambda rows: sorted(rows[:, 0].tolist())  # noqa: E731
+    assert key(seen) == key(batch["rewards"])
+
+
+def test_learning_rate_decays_with_frames_and_survives_a_resume(make_learner, make_batch) -> None:
+    flags = ["--lr_schedule=linear_decay", "--train_for_env_steps=320", "--learning_rate=0.01"]
+    learner = make_learner(*flags)
+    rates = []
+    for _ in range(4):
+        learner.train(make_batch(learner))
+        rates.append(learner.curr_lr)
+    # The rate of an update follows from the frames before it: 0, 32, 64, 96 of 320.
+    np.testing.assert_allclose(rates, [0.01, 0.009, 0.008, 0.007])
+    learner.save()
+    resumed = make_learner(*flags)
+    assert (resumed.env_steps, resumed.train_step) == (128, 4)
+    assert resumed.curr_lr == pytest.approx(0.006)
+
+
+def test_a_resume_continues_exactly(make_learner, make_batch) -> None:
+    """Frames, updates, weights, optimiser and normalisers: the resumed learner's next update is the other's."""
+    flags = ["--normalize_input=True", "--optimizer=rmsprop"]
+    learner = make_learner(*flags)
+    for seed in range(2):
+        learner.train(make_batch(learner, seed))
+    learner.save()
+    resumed = make_learner(*flags)
+    batch = make_batch(learner, 9)
+    for each in (learner, resumed):
+        each.train(copy.deepcopy(batch))
+    assert resumed.env_steps == learner.env_steps == 96
+    for (name, a), b in zip(
+        learner.actor_critic.state_dict().items(), resumed.actor_critic.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(b, a, msg=name)
+
+
+# Checkpoints ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_numpy_metric_does_not_spoil_the_checkpoint(make_learner) -> None:
+    """Sample Factory pickles the runner's NumPy scalar, which torch.load then refuses: a resume from scratch."""
+    learner = make_learner()
+    learner.save_best(0, "normalised_score", np.float64(0.5))
+    learner.save()
+    assert make_learner().best_performance == 0.5
+
+
+def test_a_damaged_checkpoint_stops_the_learner(make_learner) -> None:
+    learner = make_learner()
+    learner.save()
+    (file,) = list_checkpoints(learner.checkpoint_dir(learner.cfg, 0), "checkpoint")
+    file.write_bytes(file.read_bytes()[:-500])
+    with pytest.raises(CheckpointError, match="does not load"):
+        make_learner()
+    assert file.exists()
+
+
+def test_a_half_written_checkpoint_is_never_the_latest(make_learner, tmp_path) -> None:
+    """Sample Factory's temporary file matches its own pattern for checkpoints and sorts last."""
+    learner = make_learner()
+    learner.env_steps, learner.train_step = 64, 2
+    learner.save()
+    folder = tmp_path / "e" / "checkpoint_p0"
+    (folder / "checkpoint_temp").write_bytes(b"half")
+    (folder / ".checkpoint_000000003_96.pth.tmp").write_bytes(b"half")
+    assert make_learner().env_steps == 64
+
+
+def test_a_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "checkpoint_000000001_32.pth"
+    good = {"train_step": 1, "env_steps": 32, "model": {}, "optimizer": {}}
+    save_checkpoint(good, file)
+
+    def killed(_checkpoint, handle):
+        handle.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(good, file)
+    assert load_checkpoint(file)["env_steps"] == 32
+
+
+def test_a_foreign_pickle_is_refused(tmp_path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return (print, ("never",))
+
+    file = tmp_path / "checkpoint_000000001_32.pth"
+    torch.save({"model": Evil()}, file)
+    with pytest.raises(CheckpointError, match="does not load"):
+        load_checkpoint(file)
+    torch.save({"model": {}}, file)
+    with pytest.raises(CheckpointError, match="lacks env_steps"):
+        load_checkpoint(file)
+
+
+def test_old_checkpoints_go_and_agents_come(make_learner, tmp_path) -> None:
+    learner = make_learner("--keep_checkpoints=2")
+    for step in range(1, 5):
+        learner.train_step, learner.env_steps = step, 32 * step
+        learner.save()
+    folder = tmp_path / "e"
+    assert [f.name[11:20] for f in list_checkpoints(folder / "checkpoint_p0", "checkpoint")] == [
+        "000000003",
+        "000000004",
+    ]
+    assert (folder / "agent" / "model.safetensors").is_file()

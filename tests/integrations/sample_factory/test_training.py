@@ -1,0 +1,207 @@
+"""Whole runs in processes of their own: finish, resume, stop, die."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from srwm_agents import load_agent
+from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints, load_checkpoint
+
+ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.slow
+
+PROCESSES = ["--serial_mode=False", "--experiment_summaries_interval=1", "--save_every_sec=1", "--stats_avg=5"]
+
+
+class Run:
+    """``train_rl.py`` in a process, with what it prints."""
+
+    def __init__(self, folder: Path, flags: list[str], script: Path = ROOT / "train_rl.py") -> None:
+        self.folder = folder / "e"
+        self.log = folder / f"out_{time.monotonic_ns()}.txt"
+        command = [sys.executable, script, *flags, f"--train_dir={folder}", "--experiment=e"]
+        self.process = subprocess.Popen(
+            command, stdout=self.log.open("w"), stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+        )
+
+    def wait(self, seconds: float) -> int:
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+                process.kill()
+            pytest.fail(f"still running after {seconds} s:\n{self.text}")
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        return list_checkpoints(self.folder / "checkpoint_p0", "checkpoint")
+
+    def until(self, condition, seconds: float = 90) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert self.process.poll() is None, self.text
+            assert time.monotonic() < end, self.text
+            time.sleep(0.1)
+
+    def workers(self) -> list[psutil.Process]:
+        """Learner, inference and rollout processes, in the order in which they were started."""
+        children = psutil.Process(self.process.pid).children()
+        return sorted(
+            (child for child in children if "spawn_main" in " ".join(child.cmdline())), key=lambda c: c.create_time()
+        )
+
+
+def frames_of(checkpoint: Path) -> int:
+    return int(re.findall(r"\d+", checkpoint.name)[1])
+
+
+def test_a_run_leaves_what_it_promises_and_goes_on_from_there(small_flags, tmp_path) -> None:
+    run = Run(tmp_path, [*small_flags, *PROCESSES, "--train_for_env_steps=6000"])
+    assert run.wait(180) == 0, run.text
+    assert "Traceback" not in run.text
+    assert "Gym has been unmaintained" not in run.text
+
+    agent = load_agent(run.folder / "agent")
+    assert agent.config.environment["games"] == ["starpilot", "leaper"]
+    assert agent.config.training["frames"] == frames_of(run.checkpoints[-1]) >= 6000
+    curves = pd.read_csv(run.folder / "curves.csv")
+    assert set(curves["game"]) == {"starpilot", "leaper"}
+    assert (run.folder / "learning_curves.png").is_file()
+    events = EventAccumulator(str(run.folder / ".summary" / "0")).Reload()
+    tags = set(events.Tags()["scalars"])
+    for game in ("starpilot", "leaper"):
+        assert {f"game_return/{game}", f"game_normalised_score/{game}"} <= tags
+    assert {"train/loss", "train/grad_norm", "game_normalised_score/mean", "reward/reward"} <= tags
+    assert not any("game_index" in tag for tag in tags)
+
+    again = Run(tmp_path, [*small_flags, *PROCESSES, "--train_for_env_steps=6000"])
+    assert again.wait(60) == 0, again.text
+    assert "already trained" in again.text
+
+    more = Run(tmp_path, [*small_flags, *PROCESSES, "--train_for_env_steps=9000"])
+    assert more.wait(180) == 0, more.text
+    assert "resuming at" in more.text
+    assert frames_of(more.checkpoints[-1]) >= 9000
+
+
+def test_three_kills_lose_nothing_but_the_frames_since(small_flags, tmp_path) -> None:
+    flags = [*small_flags, *PROCESSES, "--lr_schedule=linear_decay", "--train_for_env_steps=1000000"]
+    rng = random.Random()
+    resumed_at = 0
+    for _ in range(3):
+        run = Run(tmp_path, flags)
+        run.until(lambda run=run, before=resumed_at: run.checkpoints and frames_of(run.checkpoints[-1]) > before)
+        time.sleep(rng.uniform(0, 2))
+        workers = run.workers()
+        run.process.kill()
+        run.process.wait()
+        if resumed_at:
+            assert f"resuming at {resumed_at:,} frames" in run.text
+        resumed_at = frames_of(run.checkpoints[-1])
+        checkpoint = load_checkpoint(run.checkpoints[-1])
+        assert checkpoint["env_steps"] == resumed_at
+        assert checkpoint["curr_lr"] == pytest.approx(1e-4 * (1 - resumed_at / 1e6), rel=0.01)
+        # Orphans would go on playing and hold the GPU.
+        _, alive = psutil.wait_procs(workers, timeout=10)
+        assert not alive
+    last = Run(tmp_path, [*flags[:-1], f"--train_for_env_steps={resumed_at + 1000}"])
+    assert last.wait(180) == 0, last.text
+    assert f"resuming at {resumed_at:,} frames" in last.text
+    curves = pd.read_csv(last.folder / "curves.csv")
+    assert (curves.groupby("game")["frames"].diff().dropna() >= 0).all()
+    load_agent(last.folder / "agent")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_stops(small_flags, tmp_path, number) -> None:
+    run = Run(tmp_path, [*small_flags, *PROCESSES, "--save_every_sec=1000", "--train_for_env_steps=1000000"])
+    run.until(lambda: (run.folder / "curves.csv").is_file() and len(run.workers()) == 3)
+    time.sleep(3)
+    run.process.send_signal(number)
+    assert run.wait(40) == 128 + number, run.text
+    assert "stopped and saved" in run.text
+    assert frames_of(run.checkpoints[-1]) > 0
+    assert load_agent(run.folder / "agent").config.training["frames"] == frames_of(run.checkpoints[-1])
+
+
+@pytest.mark.parametrize("worker", [0, 1, 2])
+def test_a_killed_worker_ends_the_run(small_flags, tmp_path, worker: int) -> None:
+    run = Run(tmp_path, [*small_flags, *PROCESSES, "--train_for_env_steps=1000000"])
+    run.until(lambda: run.checkpoints)
+    run.workers()[worker].kill()
+    assert run.wait(30) == 1, run.text
+    assert re.search(r"train_rl.py: error: worker \w+_proc\S+ was killed by signal 9", run.text)
+
+
+BROKEN = """
+import sys
+import train_rl
+import {module} as module
+
+def broken(*args, **kwargs):
+    raise RuntimeError("this part broke")
+
+if __name__ == "__main__":
+    sys.exit(train_rl.main(sys.argv[1:]))
+else:  # in the spawned workers
+    {target} = broken
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "target", "process"),
+    [
+        ("envs.procgen", "module.ProcgenVectorEnv.step", "rollout_proc0"),
+        ("srwm_agents.integrations.sample_factory.learner", "module.vtrace_losses", "learner_proc0"),
+        ("srwm_agents.cores.stack", "module.StackCore.run", "inference_proc0-0"),
+    ],
+)
+def test_a_broken_worker_ends_the_run_with_its_traceback(small_flags, tmp_path, module, target, process) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN.format(module=module, target=target))
+    run = Run(tmp_path, [*small_flags, *PROCESSES, "--train_for_env_steps=1000000"], script)
+    assert run.wait(60) == 1, run.text
+    assert "RuntimeError: this part broke" in run.text
+    assert f"worker {process} ended with exit status 1" in run.text.splitlines()[-1]
+
+
+def test_a_checkpoint_that_does_not_load_stops_the_run_and_stays(small_flags, tmp_path) -> None:
+    flags = [*small_flags, "--train_for_env_steps=200"]
+    assert Run(tmp_path, flags).wait(90) == 0
+    folder = tmp_path / "e" / "checkpoint_p0"
+    newest = list_checkpoints(folder, "checkpoint")[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    before = sorted(file.name for file in folder.iterdir())
+    run = Run(tmp_path, [*small_flags, "--train_for_env_steps=400"])
+    assert run.wait(60) == 1
+    assert re.fullmatch(r"train_rl.py: error: checkpoint .* does not load .*\n", run.text)
+    assert sorted(file.name for file in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("flags", [["--batched_sampling=False"], ["--with_vtrace=False"], ["--core=lstm"]])
+def test_other_ways_to_train(small_flags, tmp_path, flags: list[str]) -> None:
+    more = ["--experiment_summaries_interval=1", "--stats_avg=2", "--train_for_env_steps=3000"]
+    run = Run(tmp_path, [*small_flags, *more, *flags])
+    assert run.wait(120) == 0, run.text
+    assert set(pd.read_csv(run.folder / "curves.csv")["game"]) == {"starpilot", "leaper"}
+
+
+def test_time_ends_training_too(small_flags, tmp_path) -> None:
+    """Sample Factory never counts the seconds that --train_for_seconds is compared with."""
+    run = Run(tmp_path, [*small_flags, "--train_for_seconds=5", "--train_for_env_steps=100000000"])
+    assert run.wait(60) == 0, run.text
