@@ -1,0 +1,34 @@
+# `make demo` and `make test` do all of their set-up; nothing else is needed on a fresh Debian or Ubuntu.
+
+VENV ?= .venv
+PYTHON := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test lint clean
+
+help:  ## Show this.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+setup: $(READY)  ## Make .venv with the pinned requirements; install Procgen's system libraries if root.
+
+$(READY): requirements.txt pyproject.toml scripts/setup.sh
+	@scripts/setup.sh $(VENV)
+	@touch $@
+
+demo: $(READY)  ## Train an SRWM agent on two Procgen games, evaluate it, draw its curves, film it (about 5 minutes).
+	$(PYTHON) train_rl.py --preset demo --restart_behavior overwrite
+	$(PYTHON) eval_rl.py --experiment demo --episodes 40 --video
+	@echo "Everything lies in train_dir/demo: learning_curves.png, evaluation/gameplay_sampled.mp4,"
+	@echo "evaluation/eval_sampled.csv, agent/ (for srwm_agents.load_agent) and TensorBoard's .summary/."
+
+test: $(READY)  ## Run all tests (those for a GPU only where there is one).
+	$(PYTHON) -m pytest -q -n 2 --dist worksteal
+
+lint: $(READY)  ## Style, types, and the direction of imports.
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+	$(VENV)/bin/lint-imports
+
+clean:  ## Remove the virtual environment and caches; experiments stay.
+	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
