@@ -69,7 +69,9 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         self._tracker = EpisodeTracker(num_envs)
         self._pinned: Tensor | None = None
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict]:
+    def reset(  # type: ignore[override]  (gymnasium lets a seed be a list, one an environment; the simulator has one)
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
         """Begin new episodes everywhere; a seed restarts the simulator with it, so the same seed gives the same run."""
         if seed is not None and not (self._fresh and seed == self._options["rand_seed"]):
             self._options["rand_seed"] = check_seed(seed)

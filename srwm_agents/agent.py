@@ -73,7 +73,7 @@ class AgentConfig:
             raise AgentError(f"unknown field {unknown[0]!r}, allowed: {', '.join(sorted(known))}")
         if missing := sorted({"core", "core_settings", "num_actions"} - set(raw)):
             raise AgentError(f"field {missing[0]!r} is missing")
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in raw.items()}
         if "running" in values:
             values["running"] = {key: tuple(shape) for key, shape in values["running"].items()}
         return cls(**values)
@@ -172,14 +172,14 @@ class Agent(nn.Module):
                 raise ValueError(f"entry {name!r} has shape {list(tensors[name].shape)}, expected {[batch, *shape]}")
         state = self.initial_state(batch) if state is None else state
         resets = None if resets is None else torch.as_tensor(resets, device=self.device).reshape(batch, 1)
-        logits, _, state = self({name: entry[:, None] for name, entry in tensors.items()}, state, resets)
+        logits, _, next_state = self({name: entry[:, None] for name, entry in tensors.items()}, state, resets)
         logits = logits[:, 0]
         if deterministic:
             actions = logits.argmax(-1)
         else:
             actions = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
         chosen = actions.cpu().numpy()
-        return chosen[0] if single else chosen, state
+        return chosen[0] if single else chosen, next_state
 
 
 def save_agent(agent: Agent, path: str | os.PathLike[str]) -> Path:

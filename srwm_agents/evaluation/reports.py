@@ -47,6 +47,11 @@ def aggregate_table(aggregates: pd.DataFrame) -> Table:
     return table
 
 
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows with null where a number is missing: JSON has no NaN."""
+    return json.loads(frame.to_json(orient="records") or "[]")
+
+
 def _table(title: str, words: list[str], numbers: list[str]) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in words:
@@ -76,8 +81,8 @@ def write_reports(
     episodes.to_csv(raw, index=False)
     content = {
         **about,
-        "games": json.loads(games.to_json(orient="records")),
-        "aggregate": json.loads(aggregates.to_json(orient="records")),
+        "games": _records(games),
+        "aggregate": _records(aggregates),
     }
     document.write_text(json.dumps(content, indent=2) + "\n")
     return [table, raw, document]

@@ -130,8 +130,8 @@ def play_episodes(
                 episode = infos["episode"]
                 rows.append(
                     (
-                        i,
-                        played[i],
+                        int(i),
+                        int(played[i]),
                         float(episode["r"][i]),
                         int(episode["l"][i]),
                         int(infos["prev_level_seed"][i]),
@@ -156,7 +156,7 @@ def _frame(
     table = []
     counts = dict.fromkeys(games, 0)
     for i, _, score, length, level, completed in sorted(rows, key=lambda row: (game_index[row[0]], row[0], row[1])):
-        game = games[game_index[i]]
+        game = games[int(game_index[i])]
         normalised = normalised_score(game, mode, score)
         table.append((split.name, game, counts[game], score, normalised, length, level, completed))
         counts[game] += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,8 @@ def per_game(episodes: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         the interval is NaN for fewer than two episodes.
     """
     rows: list[dict[str, Any]] = []
-    for (split, game), group in episodes.groupby(["split", "game"], sort=False):
+    for name, group in episodes.groupby(["split", "game"], sort=False):
+        split, game = cast(tuple[str, str], name)
         row: dict[str, Any] = {"split": split, "game": game, "episodes": len(group)}
         for column in ("return", "normalised_score"):
             sample = (group[column].to_numpy(dtype=np.float64),)

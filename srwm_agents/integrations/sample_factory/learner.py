@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from gymnasium import spaces
 from sample_factory.algo.learning.learner import Learner, LearningRateScheduler
 from sample_factory.algo.learning.learner_worker import LearnerWorker
 from sample_factory.algo.utils.tensor_dict import TensorDict, shallow_recursive_copy
@@ -33,11 +34,11 @@ class LinearFrameDecay(LearningRateScheduler):
     def __init__(self, learner: SRWMLearner) -> None:
         self._learner = learner
 
-    def update(self, current_lr: float, recent_kls: list[float]) -> float:
+    def update(self, current_lr: float | None, recent_kls: list[float]) -> float:
         cfg = self._learner.cfg
         return cfg.learning_rate * max(0.0, 1 - self._learner.env_steps / cfg.train_for_env_steps)
 
-    def invoke_after_each_minibatch(self) -> bool:
+    def invoke_after_each_minibatch(self) -> bool:  # type: ignore[override]  (declared as returning False)
         return True
 
 
@@ -119,7 +120,7 @@ class SRWMLearner(Learner):
             "updates": self.train_step,
             "seed": self.cfg.seed,
         }
-        agent = export_agent(self.cfg, self.actor_critic, self.env_info.obs_space, training)
+        agent = export_agent(self.cfg, self.actor_critic, cast(spaces.Dict, self.env_info.obs_space), training)
         suffix = "" if self.policy_id == 0 else f"_p{self.policy_id}"
         save_agent(agent, Path(experiment_dir(self.cfg)) / (AGENT_FOLDERS[kind] + suffix))
 
@@ -130,7 +131,7 @@ class SRWMLearner(Learner):
             return super()._prepare_batch(batch)
         assert self.actor_critic is not None
         with torch.no_grad():
-            buff = shallow_recursive_copy(batch)
+            buff: Any = shallow_recursive_copy(batch)
             fresh = self.train_step - buff["policy_version"] < self.cfg.max_policy_lag
             valids = (buff["policy_id"] == self.policy_id) & fresh
             self.actor_critic.train()
@@ -202,6 +203,7 @@ class SRWMLearner(Learner):
                     self.curr_lr = self.lr_scheduler.update(self.curr_lr, kls)
                 if with_summaries and epoch == self.cfg.num_epochs - 1 and summaries is None:
                     summaries = self._summaries(losses, minibatch, grad_norm, policy_version)
+                assert self.device is not None
                 synchronize(self.cfg, self.device)
                 # Tells the inference workers that there are newer weights.
                 self.policy_versions_tensor[self.policy_id] = self.train_step

@@ -97,7 +97,7 @@ def extra_widths(obs_space: spaces.Dict) -> dict[str, int]:
     return widths
 
 
-def make_encoder(cfg: Any, obs_space: spaces.Dict) -> Encoder:
+def make_encoder(cfg: Any, obs_space: Any) -> Encoder:
     """Encoder factory: ours for images (with vectors beside them), Sample Factory's own for vectors alone."""
     image = obs_space.spaces.get(IMAGE_KEY)
     if image is not None and image.shape is not None and len(image.shape) == 3:

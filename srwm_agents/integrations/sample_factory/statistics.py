@@ -18,7 +18,7 @@ from envs import normalised_score
 from srwm_agents.integrations.sample_factory.environment import GAME_KEYS
 
 CURVES_FILE = "curves.csv"
-COLUMNS = ("frames", "seconds", "game", "episodes", "mean_return", "mean_length", "normalised_score")
+COLUMNS: tuple[str, ...] = ("frames", "seconds", "game", "episodes", "mean_return", "mean_length", "normalised_score")
 
 
 @dataclass
@@ -55,7 +55,9 @@ class GameStatistics(AlgoObserver):
         if not file.is_file():
             return
         with file.open(newline="") as handle:
-            rows = [row for row in csv.DictReader(handle) if _whole(row) and int(row["frames"]) <= frames]
+            rows: list[dict[str, Any]] = [
+                row for row in csv.DictReader(handle) if _whole(row) and int(row["frames"]) <= frames
+            ]
         temporary = file.with_suffix(".tmp")
         with temporary.open("w", newline="") as handle:
             writer = csv.DictWriter(handle, COLUMNS)
