@@ -86,6 +86,7 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("beta_mean", 0.0, "Mean of the initial weights that make an SRWM's learning rates")
     add("query_scale", 1.0, "Factor on the initial weights that make an SRWM's queries")
     add("detach_state_every_step", False, "Cut the gradient through an SRWM's state at every step (published code)")
+    add("policy_head_scale", 0.01, "Factor on the policy head's initial weights; small means a uniform first policy")
     add("policy_loss", "vtrace", "Policy gradient of V-trace, or PPO's clipped one", choices=["vtrace", "ppo"])
     add("normalize_advantages", False, "Scale each minibatch's advantages to mean 0 and deviation 1")
     add("loss_reduction", "mean", "Over the steps of a minibatch (the paper: sum)", choices=["mean", "sum"])

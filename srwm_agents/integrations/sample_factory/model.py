@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
+from sample_factory.algo.utils.context import global_model_factory
+from sample_factory.model.actor_critic import ActorCriticSharedWeights
 from sample_factory.model.core import ModelCore
 from sample_factory.model.encoder import Encoder, default_make_encoder_func
 from torch import Tensor, nn
@@ -86,6 +88,20 @@ class SampleFactoryCore(ModelCore):
         return PackedSequence(repacked.data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices), state
 
 
+class SampleFactoryActorCritic(ActorCriticSharedWeights):
+    """Sample Factory's actor-critic whose first policy is close to uniform, whatever the features are.
+
+    With an orthogonal policy head of gain 1, large features make the first policy almost deterministic. A last layer
+    100 times smaller is among the few choices that Andrychowicz et al., ICLR 2021 (arXiv:2006.05990), found to matter.
+    """
+
+    def __init__(self, obs_space: Any, action_space: Any, cfg: Any) -> None:
+        super().__init__(global_model_factory(), obs_space, action_space, cfg)
+        with torch.no_grad():
+            for parameter in self.action_parameterization.parameters():
+                parameter.mul_(cfg.policy_head_scale)
+
+
 def extra_widths(obs_space: spaces.Dict) -> dict[str, int]:
     """The observation entries beside the image, and their widths."""
     widths = {}
@@ -103,6 +119,11 @@ def make_encoder(cfg: Any, obs_space: Any) -> Encoder:
     if image is not None and image.shape is not None and len(image.shape) == 3:
         return SampleFactoryEncoder(cfg, obs_space)
     return default_make_encoder_func(cfg, obs_space)
+
+
+def make_actor_critic(cfg: Any, obs_space: Any, action_space: Any) -> SampleFactoryActorCritic:
+    """Actor-critic factory."""
+    return SampleFactoryActorCritic(obs_space, action_space, cfg)
 
 
 def make_model_core(cfg: Any, core_input_size: int) -> SampleFactoryCore:

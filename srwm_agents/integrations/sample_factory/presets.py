@@ -49,6 +49,8 @@ PAPER: Settings = {
     "max_grad_norm": 40.0,
     "loss_reduction": "sum",
     "policy_loss": "vtrace",
+    "policy_initialization": "torch_default",
+    "policy_head_scale": 1.0,
 }
 """Irie et al., ICML 2022, appendix (RL): 32 rollouts of 50 steps an update, losses summed over the batch."""
 

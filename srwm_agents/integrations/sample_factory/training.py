@@ -22,7 +22,7 @@ from srwm_agents.integrations.sample_factory.checkpoint import CheckpointError, 
 from srwm_agents.integrations.sample_factory.config import ConfigError, experiment_folder, finish_config
 from srwm_agents.integrations.sample_factory.environment import ENV_NAME, make_environment
 from srwm_agents.integrations.sample_factory.learner import AGENT_FOLDERS
-from srwm_agents.integrations.sample_factory.model import make_encoder, make_model_core
+from srwm_agents.integrations.sample_factory.model import make_actor_critic, make_encoder, make_model_core
 from srwm_agents.integrations.sample_factory.processes import WorkerDiedError, quiet_console_log
 from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
 from srwm_agents.integrations.sample_factory.runner import ParallelWatchedRunner, SerialWatchedRunner
@@ -56,6 +56,7 @@ def register() -> None:
     register_env(ENV_NAME, make_environment)
     global_model_factory().register_encoder_factory(make_encoder)
     global_model_factory().register_model_core_factory(make_model_core)
+    global_model_factory().register_actor_critic_factory(make_actor_critic)
 
 
 def train(argv: Sequence[str] | None = None, console: Console | None = None) -> TrainingResult:

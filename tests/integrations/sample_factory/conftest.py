@@ -92,12 +92,12 @@ def make_learner(make_cfg):
 def make_batch():
     """A learner -> a batch of trajectories as the workers would deliver it, acted by the learner's own policy."""
 
-    def make(learner: SRWMLearner, seed: int = 0):
+    def make(learner: SRWMLearner, seed: int = 0, images: int = 256):
         cfg = learner.cfg
         g = torch.Generator().manual_seed(seed)
         number = cfg.batch_size // cfg.rollout * cfg.num_batches_per_epoch
         batch = alloc_trajectory_tensors(learner.env_info, number, cfg.rollout, get_rnn_size(cfg), "cpu", False)
-        batch["obs"]["obs"].random_(0, 256, generator=g)
+        batch["obs"]["obs"].random_(0, images, generator=g)
         batch["obs"]["last_reward"].uniform_(-1, 1, generator=g)
         batch["rewards"].normal_(generator=g)
         batch["dones"][:] = torch.rand(batch["dones"].shape, generator=g) < 0.2

@@ -241,3 +241,18 @@ def test_old_checkpoints_go_and_agents_come(make_learner, tmp_path) -> None:
         "000000004",
     ]
     assert (folder / "agent" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("flags", [["--policy_loss=vtrace"], ["--policy_loss=ppo", "--normalize_advantages=True"]])
+def test_the_policy_learns_what_is_rewarded(make_learner, make_batch, flags: list[str]) -> None:
+    """Action 3 is rewarded where the last reward was positive, action 5 elsewhere; chance is 1/15."""
+    learner = make_learner(*flags, "--learning_rate=0.003", "--batch_size=128", "--gamma=0.9")
+    rewarded = []
+    for update in range(150):
+        batch = make_batch(learner, update, images=1)
+        good = torch.where(batch["obs"]["last_reward"][:, :-1, 0] > 0, 3, 5)
+        batch["rewards"][:] = (batch["actions"].view(good.shape) == good).float()
+        batch["dones"][:] = False
+        learner.train(batch)
+        rewarded.append(batch["rewards"].mean().item())
+    assert np.mean(rewarded[-10:]) > 0.9
