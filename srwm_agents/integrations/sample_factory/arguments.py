@@ -89,6 +89,7 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("policy_head_scale", 0.01, "Factor on the policy head's initial weights; small means a uniform first policy")
     add("policy_loss", "vtrace", "Policy gradient of V-trace, or PPO's clipped one", choices=["vtrace", "ppo"])
     add("normalize_advantages", False, "Scale each minibatch's advantages to mean 0 and deviation 1")
+    add("balance_games", False, "Divide each game's advantages and value loss by a running size of its advantages")
     add("loss_reduction", "mean", "Over the steps of a minibatch (the paper: sum)", choices=["mean", "sum"])
     add("rmsprop_alpha", 0.99, "RMSprop's smoothing constant")
     add("rmsprop_eps", 0.01, "RMSprop's epsilon")

@@ -14,6 +14,7 @@ from sample_factory.utils.attr_dict import AttrDict
 
 from envs.games import check_levels, check_mode, parse_games
 from srwm_agents.cores import make_core
+from srwm_agents.encoders import IMAGE_KEY
 
 CORE_SETTINGS = (
     "hidden_size",
@@ -127,7 +128,11 @@ def _derive(cfg: AttrDict, given: dict[str, Any]) -> None:
     # Sample Factory sizes its buffers by these; a GRU of one layer has exactly one vector of state.
     cfg.rnn_type, cfg.rnn_num_layers, cfg.rnn_size = "gru", 1, max(1, state_size)
     if cfg.env_threads < 0:
-        cfg.env_threads = max(1, (os.cpu_count() or 1) // (cfg.num_workers * cfg.worker_num_splits))
+        # A worker steps one of its vectors at a time, so its share of the cores serves each of them.
+        cfg.env_threads = max(1, (os.cpu_count() or 1) // cfg.num_workers)
+    if cfg.normalize_input and cfg.normalize_input_keys is None:
+        # All that the network sees, and not what the learner keeps books with.
+        cfg.normalize_input_keys = [IMAGE_KEY, "last_reward", *(["last_action"] if cfg.last_action else [])]
 
 
 def _check(cfg: AttrDict) -> None:

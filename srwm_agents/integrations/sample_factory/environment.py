@@ -16,6 +16,10 @@ GAME_KEYS = ("game_index", "game_return", "game_length")
 """Per-episode statistics that travel with each finished episode, aligned with one another."""
 
 
+GAME_ENTRY = "game_index"
+"""Observation entry that says which game it is: for the learner's bookkeeping, never for the network."""
+
+
 class SampleFactoryProcgen(gymnasium.Env):
     """One C++ vector of games in the shape that Sample Factory expects of a multi-agent environment.
 
@@ -29,16 +33,27 @@ class SampleFactoryProcgen(gymnasium.Env):
         self.vector = vector
         self.batched = batched
         self.num_agents = vector.num_envs
-        self.observation_space = vector.single_observation_space
+        spaces = gymnasium.spaces
+        self.observation_space = spaces.Dict(
+            {
+                **vector.single_observation_space.spaces,
+                GAME_ENTRY: spaces.Box(0, len(vector.games) - 1, (1,), np.float32),
+            }
+        )
+        self._game_entry = vector.game_index.astype(np.float32)[:, None]
+        if vector.device is not None:
+            self._game_entry = torch.from_numpy(self._game_entry).to(vector.device)
         self.action_space = vector.single_action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
         """Sample Factory's seed is the environment's number alone; the run's seed is already in the vector."""
         observation, infos = self.vector.reset()
+        observation[GAME_ENTRY] = self._game_entry
         return (observation, infos) if self.batched else (self._per_agent(observation), [{}] * self.num_agents)
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, Any]:  # type: ignore[override]
         observation, rewards, terminated, truncated, infos = self.vector.step(np.asarray(action))
+        observation[GAME_ENTRY] = self._game_entry
         episode = infos["episode"]
         if self.batched:
             values = (self.vector.game_index, episode["r"], episode["l"])

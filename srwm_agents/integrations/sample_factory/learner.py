@@ -19,7 +19,7 @@ from torch import Tensor
 
 from srwm_agents.agent import save_agent
 from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from srwm_agents.integrations.sample_factory.losses import Losses, vtrace_losses
+from srwm_agents.integrations.sample_factory.losses import GameScales, Losses, vtrace_losses
 from srwm_agents.integrations.sample_factory.model import export_agent
 
 AGENT_FOLDERS = {"checkpoint": "agent", "best": "agent_best"}
@@ -47,6 +47,9 @@ class SRWMLearner(Learner):
 
     With ``--with_vtrace=False`` training is Sample Factory's own (GAE and PPO).
     """
+
+    game_scales: GameScales | None = None
+    """With ``--balance_games``."""
 
     def init(self) -> Any:
         # Learner.init knows two optimisers and refuses any other name; it also loads the checkpoint, before which
@@ -80,7 +83,15 @@ class SRWMLearner(Learner):
                 eps=self.cfg.rmsprop_eps,
                 momentum=self.cfg.rmsprop_momentum,
             )
+        if self.cfg.balance_games:
+            assert self.device is not None
+            self.game_scales = GameScales(len(self.cfg.games.split(",")), self.device)
         super().load_from_checkpoint(policy_id, load_progress)
+
+    def _load_state(self, checkpoint_dict: dict[str, Any], load_progress: bool = True) -> None:
+        super()._load_state(checkpoint_dict, load_progress)
+        if self.game_scales is not None and "game_scales" in checkpoint_dict:
+            self.game_scales.mean_square, self.game_scales.weight = checkpoint_dict["game_scales"]
 
     @staticmethod
     def get_checkpoints(checkpoints_dir: str, pattern: str = "checkpoint_*") -> list[str]:
@@ -97,6 +108,8 @@ class SRWMLearner(Learner):
         # The runner's metric is a NumPy scalar, which torch.load(weights_only=True) refuses.
         checkpoint["best_performance"] = float(checkpoint["best_performance"])
         checkpoint["curr_lr"] = float(checkpoint["curr_lr"])
+        if self.game_scales is not None:
+            checkpoint["game_scales"] = (self.game_scales.mean_square, self.game_scales.weight)
         return checkpoint
 
     def _save_impl(self, name_prefix: str, name_suffix: str, keep_checkpoints: int, verbose: bool = True) -> bool:
@@ -185,7 +198,7 @@ class SRWMLearner(Learner):
         for epoch in range(self.cfg.num_epochs):
             for minibatch in self._minibatches(gpu_buffer):
                 with self.timing.add_time("losses"):
-                    losses = vtrace_losses(self.actor_critic, minibatch, self.cfg)
+                    losses = vtrace_losses(self.actor_critic, minibatch, self.cfg, self.game_scales)
                 with self.timing.add_time("update"):
                     self.optimizer.zero_grad(set_to_none=True)
                     losses.total.backward()
@@ -203,12 +216,13 @@ class SRWMLearner(Learner):
                     self.curr_lr = self.lr_scheduler.update(self.curr_lr, kls)
                 if with_summaries and epoch == self.cfg.num_epochs - 1 and summaries is None:
                     summaries = self._summaries(losses, minibatch, grad_norm, policy_version)
-                assert self.device is not None
-                synchronize(self.cfg, self.device)
-                # Tells the inference workers that there are newer weights.
-                self.policy_versions_tensor[self.policy_id] = self.train_step
             if self.lr_scheduler.invoke_after_each_epoch():
                 self.curr_lr = self.lr_scheduler.update(self.curr_lr, kls)
+        assert self.device is not None
+        # Once for all minibatches: waiting for the device after each would leave it idle while the host catches up.
+        synchronize(self.cfg, self.device)
+        # Tells the inference workers that there are newer weights.
+        self.policy_versions_tensor[self.policy_id] = self.train_step
         return summaries
 
     def _summaries(self, losses: Losses, minibatch: AttrDict, grad_norm: Tensor, policy_version: int) -> AttrDict:

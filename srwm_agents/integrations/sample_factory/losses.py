@@ -8,6 +8,7 @@ import torch
 from sample_factory.algo.utils.action_distributions import get_action_distribution
 from torch import Tensor
 
+from srwm_agents.integrations.sample_factory.environment import GAME_ENTRY
 from srwm_agents.ops.vtrace import vtrace
 
 
@@ -33,7 +34,37 @@ class Losses(NamedTuple):
     """[B, T] as they weigh the policy gradient."""
 
 
-def vtrace_losses(actor_critic: Any, minibatch: Any, cfg: Any) -> Losses:
+class GameScales:
+    """A running root mean square of each game's advantages.
+
+    With many games in one batch, those with frequent rewards have advantages many times larger than those where a
+    reward is rare, and the shared network learns little of the latter. In units of its own usual size each game is
+    heard alike: advantages are divided by it, and so is the squared value error, whose gradient then is of order one
+    for every game. A simple relative of PopArt (Hessel et al., AAAI 2019, arXiv:1809.04474), without its rescaling of
+    the value head.
+    """
+
+    decay = 0.99
+    floor = 1e-2
+
+    def __init__(self, num_games: int, device: torch.device) -> None:
+        self.mean_square = torch.zeros(num_games, device=device)
+        self.weight = torch.zeros(num_games, device=device)
+
+    def update(self, games: Tensor, advantages: Tensor, valids: Tensor) -> Tensor:
+        """games int64 [B], advantages and valids [B, T] -> the scale of each trajectory's game, [B, 1]."""
+        count = torch.zeros_like(self.weight).index_add_(0, games, valids.sum(1).float())
+        square = torch.where(valids, advantages.square(), 0).sum(1)
+        total = torch.zeros_like(self.weight).index_add_(0, games, square)
+        # A game that is not in the minibatch keeps what it had; the weight corrects the zero at the beginning.
+        keep = torch.where(count > 0, self.decay, 1.0)
+        self.mean_square = keep * self.mean_square + (1 - keep) * total / count.clamp(min=1)
+        self.weight = keep * self.weight + (1 - keep)
+        scale = (self.mean_square / self.weight.clamp(min=1e-6)).sqrt().clamp(min=self.floor)
+        return scale[games][:, None]
+
+
+def vtrace_losses(actor_critic: Any, minibatch: Any, cfg: Any, scales: GameScales | None = None) -> Losses:
     """Run the model over the rollout and one step more, and weigh its gradient by V-trace.
 
     The value of the step after the last is the learner's own, from the state that its own pass has reached: the true
@@ -45,6 +76,7 @@ def vtrace_losses(actor_critic: Any, minibatch: Any, cfg: Any) -> Losses:
         minibatch: observations [B, T+1, …], state [B, S], and [B, T] rewards, dones, actions [B, T, 1],
             log_prob_actions, action_logits [B, T, A], valids.
         cfg: coefficients, ``policy_loss``, ``loss_reduction``, ``normalize_advantages``, clipping constants.
+        scales: of the games, updated here; None leaves advantages and value loss as they are.
     """
     batch, steps = minibatch.rewards.shape
     valids = minibatch.valids
@@ -84,6 +116,10 @@ def vtrace_losses(actor_critic: Any, minibatch: Any, cfg: Any) -> Losses:
         # The ratio stands in the surrogate itself, so rho is taken out of the advantage.
         targets_tp1 = torch.cat([targets[:, 1:], bootstrap.view(batch, 1)], dim=1)
         advantages = minibatch.rewards + discounts * targets_tp1 - values.detach()
+    scale = torch.ones(batch, 1, device=features.device)
+    if scales is not None:
+        scale = scales.update(minibatch.observations[GAME_ENTRY][:, 0, 0].long(), advantages, valids)
+        advantages = advantages / scale
     if cfg.normalize_advantages:
         centre = mean(advantages)
         deviation = mean((advantages - centre) ** 2).sqrt()
@@ -96,7 +132,7 @@ def vtrace_losses(actor_critic: Any, minibatch: Any, cfg: Any) -> Losses:
     else:
         policy = mean(-advantages * log_probs)
 
-    value = cfg.value_loss_coeff * mean((targets - values) ** 2)
+    value = cfg.value_loss_coeff * mean((targets - values) ** 2 / scale)
     if cfg.loss_reduction == "sum":
         value = value / 2  # the published agents' value loss is half the squared error
     entropies = distribution.entropy()

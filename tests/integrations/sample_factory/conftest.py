@@ -51,6 +51,7 @@ def env_info(cfg) -> EnvInfo:
     observations = {
         "obs": spaces.Box(0, 255, (3, 64, 64), np.uint8),
         "last_reward": spaces.Box(-1, 1, (1,), np.float32),
+        "game_index": spaces.Box(0, 1, (1,), np.float32),
     }
     return EnvInfo(spaces.Dict(observations), spaces.Discrete(15), cfg.vector_size, False, True, None, None, 1)
 
@@ -99,6 +100,7 @@ def make_batch():
         batch = alloc_trajectory_tensors(learner.env_info, number, cfg.rollout, get_rnn_size(cfg), "cpu", False)
         batch["obs"]["obs"].random_(0, images, generator=g)
         batch["obs"]["last_reward"].uniform_(-1, 1, generator=g)
+        batch["obs"]["game_index"][:] = (torch.arange(number) % 2)[:, None, None]
         batch["rewards"].normal_(generator=g)
         batch["dones"][:] = torch.rand(batch["dones"].shape, generator=g) < 0.2
         batch["policy_id"][:] = 0

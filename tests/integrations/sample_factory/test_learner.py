@@ -256,3 +256,20 @@ def test_the_policy_learns_what_is_rewarded(make_learner, make_batch, flags: lis
         learner.train(batch)
         rewarded.append(batch["rewards"].mean().item())
     assert np.mean(rewarded[-10:]) > 0.9
+
+
+def test_balanced_games_are_heard_alike(make_learner, make_batch) -> None:
+    """A game whose rewards are 100 times smaller gets advantages of the same size, and keeps its scale on resume."""
+    learner = make_learner("--balance_games=True")
+    for seed in range(5):
+        batch = make_batch(learner, seed)
+        batch["rewards"][1::2] /= 100
+        learner.train(batch)
+    losses = vtrace_losses(learner.actor_critic, minibatch_of(learner, batch), learner.cfg, learner.game_scales)
+    raw = vtrace_losses(learner.actor_critic, minibatch_of(learner, batch), learner.cfg)
+    ratio, raw_ratio = (each.advantages[1::2].std() / each.advantages[::2].std() for each in (losses, raw))
+    assert raw_ratio < 0.5
+    assert 0.5 < ratio < 2
+    learner.save()
+    resumed = make_learner("--balance_games=True")
+    torch.testing.assert_close(resumed.game_scales.mean_square, learner.game_scales.mean_square, rtol=0.1, atol=0)
