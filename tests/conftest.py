@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    # Read when Triton is first imported, which any test may do: kernels then run in its interpreter.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Tests run side by side on few cores; threads of one would wait for those of another.
 torch.set_num_threads(1)

@@ -22,9 +22,7 @@ def state_dtype(inputs: Tensor) -> torch.dtype:
     return torch.float32 if inputs.dtype == torch.bfloat16 else inputs.dtype
 
 
-def check_precision(
-    name: str, tensor: Tensor, reference_name: str, reference: Tensor, *, narrow: bool = False
-) -> None:
+def check_precision(name: str, tensor: Tensor, reference_name: str, reference: Tensor, *, narrow: bool = False) -> None:
     """As ``check_alike``, but beside bfloat16 inputs stands float32 or, if ``narrow``, either of the two."""
     if narrow and reference.dtype == torch.bfloat16 and tensor.dtype == torch.bfloat16:
         expected = torch.bfloat16

@@ -164,13 +164,16 @@ def test_upstream_gradients_of_some_outputs_only(outputs) -> None:
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-def test_long_sequence_undone_step_by_step_stays_accurate() -> None:
-    """Undoing thousands of updates must not drift: errors add up, they do not grow."""
-    shape = (2, 2000, 2, 16, 16) if CUDA else (1, 120, 1, 8, 8)
-    x, weights, _ = make_inputs(shape)
+@pytest.mark.parametrize("at", [[], [3, 5, 100]], ids=["no resets", "far between"])
+def test_long_sequence_undone_step_by_step_stays_accurate(at) -> None:
+    """Undoing thousands of updates must not drift: errors add up, they do not grow. Segments longer than 64 steps."""
+    shape = (2, 2000, 2, 16, 16) if CUDA else (1, 110, 1, 8, 8)
+    x, weights, state = make_inputs(shape)
     x = x.softmax(-1)  # as the RL layer does; keeps the dynamics from amplifying the forward pass's own roundings
-    true = run(x, weights, None, None, backend="naive", dtype=torch.float64)
-    got = run(x, weights, None, None, backend="triton", dtype=torch.float32)
+    resets = torch.zeros(shape[:2], dtype=torch.bool, device=DEVICE)
+    resets[:, at] = True
+    true = run(x, weights, state, resets if at else None, backend="naive", dtype=torch.float64)
+    got = run(x, weights, state, resets if at else None, backend="triton", dtype=torch.float32)
     assert_close(got, true, 2e-4 if CUDA else TOLERANCE[torch.float32])
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
 import torch
+from gymnasium import spaces
 
 from envs import ProcgenVectorEnv, make_procgen
 
@@ -33,10 +34,9 @@ class SampleFactoryProcgen(gymnasium.Env):
         self.vector = vector
         self.batched = batched
         self.num_agents = vector.num_envs
-        spaces = gymnasium.spaces
         self.observation_space = spaces.Dict(
             {
-                **vector.single_observation_space.spaces,
+                **cast(spaces.Dict, vector.single_observation_space).spaces,
                 GAME_ENTRY: spaces.Box(0, len(vector.games) - 1, (1,), np.float32),
             }
         )

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from srwm_agents.ops.checks import BackendUnavailableError, check_alike, check_backend, check_resets, check_shape
 from srwm_agents.ops.delta.naive import delta_rule_naive
+from srwm_agents.ops.triton_support import check_precision, state_dtype, unsupported_reason
 
 BACKENDS = ("auto", "naive", "triton")
 
@@ -35,9 +36,10 @@ def delta_rule(
         k: [B, T, H, D] keys.
         v: [B, T, H, O] values.
         beta: [B, T, H] learning rates, usually in (0, 1).
-        state: [B, H, D, O] fast matrices; None starts fresh episodes (zeros).
+        state: [B, H, D, O] fast matrices; None starts fresh episodes (zeros). Of q's dtype, but float32 beside
+            bfloat16; everything is computed in the state's dtype.
         resets: bool [B, T]; True zeroes the state *before* step t. None: no resets.
-        backend: "auto" | "naive" | "triton"; an explicit one never falls back.
+        backend: "auto" | "naive" | "triton". "auto" picks the fastest that can run; an explicit one never falls back.
 
     Returns:
         y [B, T, H, O] and the state after step T-1. T = 0 returns the state unchanged.
@@ -59,10 +61,29 @@ def delta_rule(
     for name, tensor in (("k", k), ("v", v), ("beta", beta)):
         check_alike(name, tensor, "q", q)
     check_resets(resets, batch, steps, q.device)
+    if state is not None:
+        check_shape("state", state, (batch, heads, dim, out), "[B, H, D, O]")
+        check_precision("state", state, "q", q)
+
+    if backend == "triton" or (backend == "auto" and q.is_cuda):
+        reason = _why_not_triton(q, v)
+        if reason is not None and backend == "triton":
+            raise BackendUnavailableError(f"backend 'triton' cannot run here: {reason}")
+        if reason is None and steps > 0:  # no step, no kernel
+            from srwm_agents.ops.delta.autograd import delta_rule_triton
+
+            return delta_rule_triton(q, k, v, beta, state, resets)
+    # Narrow inputs are computed in the state's float32, as the kernels do.
+    dtype = state_dtype(q)
     if state is None:
-        state = q.new_zeros(batch, heads, dim, out)
-    check_shape("state", state, (batch, heads, dim, out), "[B, H, D, O]")
-    check_alike("state", state, "q", q)
-    if backend == "triton":
-        raise BackendUnavailableError("backend 'triton' has no delta-rule kernel yet; use 'auto' or 'naive'")
-    return delta_rule_naive(q, k, v, beta, state, resets)
+        state = q.new_zeros(batch, heads, dim, out, dtype=dtype)
+    y, state = delta_rule_naive(q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype), state, resets)
+    return y.to(q.dtype), state
+
+
+def _why_not_triton(q: Tensor, v: Tensor) -> str | None:
+    try:
+        from srwm_agents.ops.delta.autograd import INTERPRETED
+    except ImportError as error:
+        return f"Triton cannot be imported ({error})"
+    return unsupported_reason(q, {"D": q.shape[-1], "O": v.shape[-1]}, INTERPRETED)

@@ -7,6 +7,7 @@ Eager calls go through :class:`SRWMFunction`, which costs the host the least; wh
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
@@ -18,31 +19,43 @@ from srwm_agents.ops.srwm.triton_kernels import srwm_backward_kernel, srwm_forwa
 from srwm_agents.ops.srwm.types import SRWMState, SRWMWeights
 from srwm_agents.ops.triton_support import on_device, padded
 
+# A launch, kernel[grid](…), is beyond what a type checker knows of these.
+_forward_kernel: Any = srwm_forward_kernel
+_backward_kernel: Any = srwm_backward_kernel
+
 INTERPRETED = not isinstance(srwm_forward_kernel, triton.runtime.JITFunction)
 """Whether the kernels run in Triton's interpreter (TRITON_INTERPRET=1 when Triton was imported)."""
 
-Blocks = tuple[Tensor, Tensor, Tensor, Tensor]
-"""y, q, k, beta."""
+Blocks = Any
+"""Four tensors: y, q, k, beta."""
 NO_BLOCKS = (None, None, None, None)
 
 
 class Launch(NamedTuple):
-    """How a kernel is launched for one padded width; measured on an H200 with benchmarks/op.py."""
+    """How one kernel is launched for one padded width; the fastest of those measured on an H200."""
 
-    forward_warps: int
-    backward_warps: int
+    warps: int
     lane_columns: int
     """At most so many neighbouring columns in one thread; see ``_tile_offsets``."""
+    registers: int
+    """At most so many a thread: fewer let more programs share a multiprocessor, until they spill."""
 
 
-LAUNCHES = {16: Launch(1, 1, 2), 32: Launch(4, 4, 2), 64: Launch(8, 8, 2), 128: Launch(16, 32, 4)}
+FORWARD = {16: Launch(1, 1, 255), 32: Launch(1, 2, 255), 64: Launch(2, 1, 255), 128: Launch(8, 2, 255)}
+BACKWARD = {16: Launch(1, 4, 128), 32: Launch(2, 4, 255), 64: Launch(8, 2, 255), 128: Launch(8, 4, 255)}
 """By the smallest key at or above the padded width of the wider of D and O."""
 
 
-def _launch(dim: int, out: int) -> tuple[Launch, dict[str, int]]:
+@functools.cache
+def _launch(dim: int, out: int, backward: bool) -> dict[str, Any]:
+    """A kernel's constants and options, as keyword arguments."""
     block_d, block_o = padded(dim), padded(out)
-    launch = next(launch for width, launch in LAUNCHES.items() if max(block_d, block_o) <= width)
-    return launch, {"D": dim, "O": out, "BD": block_d, "BO": block_o, "BB": 4, "LANE_COLUMNS": launch.lane_columns}
+    table = BACKWARD if backward else FORWARD
+    launch = next(launch for width, launch in table.items() if max(block_d, block_o) <= width)
+    return {
+        "D": dim, "OUT": out, "BD": block_d, "BO": block_o, "BB": 4,
+        "LANE_COLUMNS": launch.lane_columns, "num_warps": launch.warps, "maxnreg": launch.registers,
+    }  # fmt: skip
 
 
 # Host functions: allocate, launch. All tensors contiguous; no autograd in here.
@@ -71,11 +84,10 @@ def forward(
     saved = None
     if save:
         saved = torch.empty((batch, heads, steps, 4 * dim + out + 8), dtype=torch.float32, device=x.device)
-    launch, sizes = _launch(dim, out)
     with on_device(x):
-        srwm_forward_kernel[(batch * heads,)](
-            x, *weights, *(state or NO_BLOCKS), resets, y, *final, saved, steps, heads, **sizes,
-            num_warps=launch.forward_warps,
+        _forward_kernel[(batch * heads,)](
+            x, *weights, *(state or NO_BLOCKS), resets, y, *final, saved, steps, heads,
+            **_launch(dim, out, backward=False),
         )  # fmt: skip
     return y, final, saved
 
@@ -102,19 +114,18 @@ def backward(
     if need_dstate:
         y_d, q_d, k_d, b_d = (torch.empty_like(block) for block in final)
         dstate = (y_d, q_d, k_d, b_d)
-    launch, sizes = _launch(dim, out)
     with on_device(x):
-        srwm_backward_kernel[(batch * heads,)](
+        _backward_kernel[(batch * heads,)](
             x, *weights, *(state or NO_BLOCKS), resets, *final, saved, dy, *(dfinal or NO_BLOCKS),
-            dx, shares, *(dstate or NO_BLOCKS), steps, heads, **sizes, num_warps=launch.backward_warps,
+            dx, shares, *(dstate or NO_BLOCKS), steps, heads, **_launch(dim, out, backward=True),
         )  # fmt: skip
     return dx, shares.sum(0), dstate
 
 
 def _split(dweights: Tensor, weights: Blocks) -> list[Tensor]:
     """The flat gradient, as the four blocks in the weights' shapes and dtype."""
-    parts = dweights.split([block.numel() for block in weights])
-    return [part.view_as(block).to(block.dtype) for part, block in zip(parts, weights, strict=True)]
+    parts = torch.split_with_sizes(dweights, [block.numel() for block in weights])
+    return [part.view(block.shape).to(block.dtype) for part, block in zip(parts, weights, strict=True)]
 
 
 def _upstream(x: Tensor, weights: Blocks, final: Blocks, grads: tuple[Tensor | None, ...]) -> Any:
@@ -136,7 +147,7 @@ class SRWMFunction(torch.autograd.Function):
     """``apply(x, *weights, *state or four None, resets)`` -> y, *final."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *args: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
         weights, state, resets = args[:4], args[4:8], args[8]
         y, final, saved = forward(x, weights, None if state[0] is None else state, resets, save=True)
         # The backward pass starts from the final state; it reads the initial one only to cross a reset.
@@ -146,7 +157,7 @@ class SRWMFunction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, *rest = ctx.saved_tensors
         weights, state, resets, final, saved = rest[:4], rest[4:8], rest[8], rest[9:13], rest[13]
         dy, dfinal = _upstream(x, weights, final, grads)
@@ -193,12 +204,14 @@ def srwm_backward_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """dx, dweights flat, dstate (four blocks, empty unless ``need_dstate``)."""
     x, weights, final = x.contiguous(), _contiguous((wy, wq, wk, wb)), _contiguous((fy, fq, fk, fb))
-    dy, dfinal = _upstream(x, weights, final, (dy, dfy, dfq, dfk, dfb))
+    upstream, dfinal = _upstream(x, weights, final, (dy, dfy, dfq, dfk, dfb))
     dx, dweights, dstate = backward(
         x, weights, None if sy is None else _contiguous((sy, sq, sk, sb)),
-        None if resets is None else resets.contiguous(), final, saved.contiguous(), dy, dfinal, need_dstate=need_dstate,
+        None if resets is None else resets.contiguous(), final, saved.contiguous(), upstream, dfinal,
+        need_dstate=need_dstate,
     )  # fmt: skip
-    return dx, dweights, *(dstate or tuple(fy.new_empty(0) for _ in range(4)))
+    dy_s, dq_s, dk_s, db_s = dstate or tuple(fy.new_empty(0) for _ in range(4))
+    return dx, dweights, dy_s, dq_s, dk_s, db_s
 
 
 @srwm_backward_op.register_fake
@@ -213,16 +226,15 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     x, *weights_and_state, resets, _save = inputs
     weights, state = weights_and_state[:4], weights_and_state[4:]
     ctx.save_for_backward(x, *weights, *(NO_BLOCKS if resets is None else state), resets, *output[1:])
-    ctx.has_state = state[0] is not None
+    ctx.need_dstate = any(block is not None and block.requires_grad for block in state)
 
 
-def _op_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+def _op_backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
     if tensors[-1].numel() == 0 and tensors[0].numel() > 0:
         raise RuntimeError("srwm_forward was called with save=False: it kept nothing to differentiate through")
-    need_dstate = ctx.has_state and any(ctx.needs_input_grad[5:9])
-    dx, dweights, *dstate = srwm_backward_op(*tensors, *grads[:5], need_dstate)
-    return dx, *_split(dweights, tensors[1:5]), *(dstate if need_dstate else NO_BLOCKS), None, None
+    dx, dweights, *dstate = srwm_backward_op(*tensors, *grads[:5], ctx.need_dstate)
+    return dx, *_split(dweights, tensors[1:5]), *(dstate if ctx.need_dstate else NO_BLOCKS), None, None
 
 
 srwm_forward_op.register_autograd(_op_backward, setup_context=_setup_context)
@@ -244,7 +256,7 @@ def srwm_triton(
     if torch.compiler.is_compiling():
         y, *final, _saved = srwm_forward_op(*inputs, resets, differentiable)
         return y, SRWMState(*final)
-    inputs = tuple(None if z is None else z.contiguous() for z in inputs)
+    inputs: Any = tuple(None if z is None else z.contiguous() for z in inputs)
     if resets is not None:
         resets = resets.contiguous()
     if differentiable:

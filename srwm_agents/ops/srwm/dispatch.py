@@ -58,9 +58,7 @@ def srwm(
     return _naive(x, weights, state, resets)
 
 
-def _naive(
-    x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None
-) -> tuple[Tensor, SRWMState]:
+def _naive(x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None) -> tuple[Tensor, SRWMState]:
     """Narrow inputs are computed in the state's float32, as the kernels do."""
     dtype = state_dtype(x)
     weights = SRWMWeights(*(block.to(dtype) for block in weights))

@@ -21,27 +21,28 @@ import triton.language as tl
 
 @triton.jit
 def _tile_offsets(i, j, WIDTH: tl.constexpr, LANE_COLUMNS: tl.constexpr):
-    """Offsets [I, J] of a row-major tile.
+    """Offsets [J, I] of a row-major [I, J] matrix.
 
-    The hint tells Triton to give a thread at most ``LANE_COLUMNS`` neighbouring columns (4 by default), hence more
-    rows: most reductions here run over rows, and rows in one thread need no shuffle.
+    Tiles lie transposed in registers, and a thread gets at most ``LANE_COLUMNS`` neighbouring columns (4, without the
+    hint), hence more rows: most reductions here run over rows, and rows in one thread need no shuffle. Columns come
+    first because Triton, when told of no contiguity at all, deals out the first axis first.
     """
-    return tl.max_contiguous(i[:, None] * WIDTH + j[None, :], (1, LANE_COLUMNS))
+    return tl.max_contiguous(i[None, :] * WIDTH + j[:, None], (LANE_COLUMNS, 1))
 
 
 @triton.jit
 def _sum_over_columns(ay, aq, ak, ab, cy, cq, ck, cb, BD: tl.constexpr, BO: tl.constexpr, BB: tl.constexpr):
     """``[a_y | a_q | a_k | a_b] @ [c_y | c_q | c_k | c_b]``: [BD]. Blocks of equal width share one reduction."""
-    products = aq * cq[None, :] + ak * ck[None, :]
+    products = aq * cq[:, None] + ak * ck[:, None]
     if BO == BD:
-        products += ay * cy[None, :]
+        products += ay * cy[:, None]
     if BB == BD:
-        products += ab * cb[None, :]
-    total = tl.sum(products, axis=1)
+        products += ab * cb[:, None]
+    total = tl.sum(products, axis=0)
     if BO != BD:
-        total += tl.sum(ay * cy[None, :], axis=1)
+        total += tl.sum(ay * cy[:, None], axis=0)
     if BB != BD:
-        total += tl.sum(ab * cb[None, :], axis=1)
+        total += tl.sum(ab * cb[:, None], axis=0)
     return total
 
 
@@ -51,12 +52,25 @@ def _entry(vector_j, j, index: tl.constexpr):
     return tl.sum(tl.where(j == index, vector_j, 0.0), axis=0)
 
 
+@triton.jit
+def _segment_stop(resets_ptr, t, T):
+    """One past the last step of the segment that starts at step ``t``: the first reset after it, or T."""
+    stop = T
+    bottom = t + 1
+    while (stop == T) & (bottom < T):
+        at = bottom + tl.arange(0, 64)
+        is_reset = tl.load(resets_ptr + at, mask=at < T, other=0) != 0
+        stop = tl.min(tl.where(is_reset, at, T), axis=0)
+        bottom += 64
+    return stop
+
+
 @triton.jit(do_not_specialize=["T", "H"])
 def srwm_forward_kernel(
     x_ptr, wy_ptr, wq_ptr, wk_ptr, wb_ptr, sy_ptr, sq_ptr, sk_ptr, sb_ptr, resets_ptr,
     y_ptr, fy_ptr, fq_ptr, fk_ptr, fb_ptr, saved_ptr,
     T, H,
-    D: tl.constexpr, O: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, BB: tl.constexpr,
+    D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, BB: tl.constexpr,
     LANE_COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Forward over time.
@@ -72,21 +86,19 @@ def srwm_forward_kernel(
     jo = tl.arange(0, BO)
     jd = tl.arange(0, BD)
     jb = tl.arange(0, BB)
-    to = _tile_offsets(i, jo, O, LANE_COLUMNS)
+    to = _tile_offsets(i, jo, OUT, LANE_COLUMNS)
     td = _tile_offsets(i, jd, D, LANE_COLUMNS)
     tb = _tile_offsets(i, jb, 4, LANE_COLUMNS)
-    mo = (i[:, None] < D) & (jo[None, :] < O)
-    md = (i[:, None] < D) & (jd[None, :] < D)
-    mb = (i[:, None] < D) & (jb[None, :] < 4)
+    mo = (i[None, :] < D) & (jo[:, None] < OUT)
+    md = (i[None, :] < D) & (jd[:, None] < D)
+    mb = (i[None, :] < D) & (jb[:, None] < 4)
 
     x_ptr += (batch * T * H + head) * D
-    y_ptr += (batch * T * H + head) * O
-    ROW: tl.constexpr = 4 * D + O + 8
-    if resets_ptr is not None:
-        resets_ptr += batch * T
+    y_ptr += (batch * T * H + head) * OUT
+    ROW: tl.constexpr = 4 * D + OUT + 8
     if saved_ptr is not None:
         saved_ptr += program * T * ROW
-    wy_ptr += head * D * O
+    wy_ptr += head * D * OUT
     wq_ptr += head * D * D
     wk_ptr += head * D * D
     wb_ptr += head * D * 4
@@ -96,68 +108,69 @@ def srwm_forward_kernel(
     wk = tl.load(wk_ptr + td, mask=md, other=0.0).to(tl.float32)
     wb = tl.load(wb_ptr + tb, mask=mb, other=0.0).to(tl.float32)
     if sy_ptr is not None:
-        wy += tl.load(sy_ptr + program * D * O + to, mask=mo, other=0.0)
+        wy += tl.load(sy_ptr + program * D * OUT + to, mask=mo, other=0.0)
         wq += tl.load(sq_ptr + program * D * D + td, mask=md, other=0.0)
         wk += tl.load(sk_ptr + program * D * D + td, mask=md, other=0.0)
         wb += tl.load(sb_ptr + program * D * 4 + tb, mask=mb, other=0.0)
 
-    # Loads run one step ahead, so that their latency hides behind the step's arithmetic.
-    x_next = tl.load(x_ptr + i, mask=i < D, other=0.0)
     if resets_ptr is not None:
-        reset_next = tl.load(resets_ptr)
-    for t in range(T):
-        x_i = x_next.to(tl.float32)
-        ahead = tl.minimum(t + 1, T - 1)
-        x_next = tl.load(x_ptr + ahead * H * D + i, mask=i < D, other=0.0)
+        resets_ptr += batch * T
+    start = 0
+    while start < T:  # over segments; what happens between them takes no registers from the loop over steps
+        stop = T
         if resets_ptr is not None:
-            reset = reset_next
-            reset_next = tl.load(resets_ptr + ahead)
-            if reset != 0:
+            stop = _segment_stop(resets_ptr, start, T)
+            if tl.load(resets_ptr + start) != 0:
                 wy = tl.load(wy_ptr + to, mask=mo, other=0.0).to(tl.float32)
                 wq = tl.load(wq_ptr + td, mask=md, other=0.0).to(tl.float32)
                 wk = tl.load(wk_ptr + td, mask=md, other=0.0).to(tl.float32)
                 wb = tl.load(wb_ptr + tb, mask=mb, other=0.0).to(tl.float32)
+        # Loads run one step ahead, so that their latency hides behind the step's arithmetic.
+        x_next = tl.load(x_ptr + start * H * D + i, mask=i < D, other=0.0)
+        for t in range(start, stop):
+            x_i = x_next.to(tl.float32)
+            x_next = tl.load(x_ptr + tl.minimum(t + 1, T - 1) * H * D + i, mask=i < D, other=0.0)
 
-        q_j = tl.sum(x_i[:, None] * wq, axis=0)
-        k_j = tl.sum(x_i[:, None] * wk, axis=0)
-        b_j = tl.sum(x_i[:, None] * wb, axis=0)
-        y_j = tl.sum(x_i[:, None] * wy, axis=0)
-        tl.store(y_ptr + t * H * O + jo, y_j, mask=jo < O)  # before the update, as published
-        b_j = 1.0 / (1.0 + tl.exp(-b_j))
-        if BD != D:
-            q_j = tl.where(jd < D, q_j, float("-inf"))
-            k_j = tl.where(jd < D, k_j, float("-inf"))
-        q_j = tl.exp(q_j - tl.max(q_j, axis=0))
-        k_j = tl.exp(k_j - tl.max(k_j, axis=0))
-        q_j = q_j * (1.0 / tl.sum(q_j, axis=0))
-        k_j = k_j * (1.0 / tl.sum(k_j, axis=0))
+            q_j = tl.sum(x_i[None, :] * wq, axis=1)
+            k_j = tl.sum(x_i[None, :] * wk, axis=1)
+            b_j = tl.sum(x_i[None, :] * wb, axis=1)
+            y_j = tl.sum(x_i[None, :] * wy, axis=1)
+            tl.store(y_ptr + t * H * OUT + jo, y_j, mask=jo < OUT)  # before the update, as published
+            b_j = 1.0 / (1.0 + tl.exp(-b_j))
+            if BD != D:
+                q_j = tl.where(jd < D, q_j, float("-inf"))
+                k_j = tl.where(jd < D, k_j, float("-inf"))
+            q_j = tl.exp(q_j - tl.max(q_j, axis=0))
+            k_j = tl.exp(k_j - tl.max(k_j, axis=0))
+            q_j = q_j * (1.0 / tl.sum(q_j, axis=0))
+            k_j = k_j * (1.0 / tl.sum(k_j, axis=0))
 
-        d_i = q_j - k_j  # both move from columns to rows here
-        k_i = k_j
-        vy = tl.sum(d_i[:, None] * wy, axis=0)
-        vq = tl.sum(d_i[:, None] * wq, axis=0)
-        vk = tl.sum(d_i[:, None] * wk, axis=0)
-        vb = tl.sum(d_i[:, None] * wb, axis=0)
-        if saved_ptr is not None:
-            row_ptr = saved_ptr + t * ROW
-            tl.store(row_ptr + jd, q_j, mask=jd < D)
-            tl.store(row_ptr + D + jd, k_j, mask=jd < D)
-            tl.store(row_ptr + 2 * D + jo, vy, mask=jo < O)
-            tl.store(row_ptr + 2 * D + O + jd, vq, mask=jd < D)
-            tl.store(row_ptr + 3 * D + O + jd, vk, mask=jd < D)
-            tl.store(row_ptr + 4 * D + O + jb, vb, mask=jb < 4)
-            tl.store(row_ptr + 4 * D + O + 4 + jb, b_j, mask=jb < 4)
-        wy += k_i[:, None] * (_entry(b_j, jb, 0) * vy)[None, :]
-        wq += k_i[:, None] * (_entry(b_j, jb, 1) * vq)[None, :]
-        wk += k_i[:, None] * (_entry(b_j, jb, 2) * vk)[None, :]
-        wb += k_i[:, None] * (_entry(b_j, jb, 3) * vb)[None, :]
+            d_i, k_i = q_j - k_j, k_j  # used along rows from here on
+            vy = tl.sum(d_i[None, :] * wy, axis=1)
+            vq = tl.sum(d_i[None, :] * wq, axis=1)
+            vk = tl.sum(d_i[None, :] * wk, axis=1)
+            vb = tl.sum(d_i[None, :] * wb, axis=1)
+            if saved_ptr is not None:
+                row_ptr = saved_ptr + t * ROW
+                tl.store(row_ptr + jd, q_j, mask=jd < D)
+                tl.store(row_ptr + D + jd, k_j, mask=jd < D)
+                tl.store(row_ptr + 2 * D + jo, vy, mask=jo < OUT)
+                tl.store(row_ptr + 2 * D + OUT + jd, vq, mask=jd < D)
+                tl.store(row_ptr + 3 * D + OUT + jd, vk, mask=jd < D)
+                tl.store(row_ptr + 4 * D + OUT + jb, vb, mask=jb < 4)
+                tl.store(row_ptr + 4 * D + OUT + 4 + jb, b_j, mask=jb < 4)
+            wy += k_i[None, :] * (_entry(b_j, jb, 0) * vy)[:, None]
+            wq += k_i[None, :] * (_entry(b_j, jb, 1) * vq)[:, None]
+            wk += k_i[None, :] * (_entry(b_j, jb, 2) * vk)[:, None]
+            wb += k_i[None, :] * (_entry(b_j, jb, 3) * vb)[:, None]
+        start = stop
 
     # The state is the shift from the slow weights.
     wy -= tl.load(wy_ptr + to, mask=mo, other=0.0).to(tl.float32)
     wq -= tl.load(wq_ptr + td, mask=md, other=0.0).to(tl.float32)
     wk -= tl.load(wk_ptr + td, mask=md, other=0.0).to(tl.float32)
     wb -= tl.load(wb_ptr + tb, mask=mb, other=0.0).to(tl.float32)
-    tl.store(fy_ptr + program * D * O + to, wy, mask=mo)
+    tl.store(fy_ptr + program * D * OUT + to, wy, mask=mo)
     tl.store(fq_ptr + program * D * D + td, wq, mask=md)
     tl.store(fk_ptr + program * D * D + td, wk, mask=md)
     tl.store(fb_ptr + program * D * 4 + tb, wb, mask=mb)
@@ -166,23 +179,36 @@ def srwm_forward_kernel(
 @triton.jit
 def _load_step(
     x_ptr, dy_ptr, saved_ptr, t, H, i, jo, jd, jb,
-    D: tl.constexpr, O: tl.constexpr,
+    D: tl.constexpr, OUT: tl.constexpr,
 ):  # fmt: skip
     """What the backward pass needs of step ``t``."""
-    row_ptr = saved_ptr + t * (4 * D + O + 8)
+    row_ptr = saved_ptr + t * (4 * D + OUT + 8)
     x_i = tl.load(x_ptr + t * H * D + i, mask=(i < D), other=0.0)
     q_i = tl.load(row_ptr + i, mask=(i < D), other=0.0)
     k_i = tl.load(row_ptr + D + i, mask=(i < D), other=0.0)
-    vy = tl.load(row_ptr + 2 * D + jo, mask=(jo < O), other=0.0)
-    vq = tl.load(row_ptr + 2 * D + O + jd, mask=(jd < D), other=0.0)
-    vk = tl.load(row_ptr + 3 * D + O + jd, mask=(jd < D), other=0.0)
-    vb = tl.load(row_ptr + 4 * D + O + jb, mask=(jb < 4), other=0.0)
-    by = tl.load(row_ptr + 4 * D + O + 4)
-    bq = tl.load(row_ptr + 4 * D + O + 5)
-    bk = tl.load(row_ptr + 4 * D + O + 6)
-    bb = tl.load(row_ptr + 4 * D + O + 7)
-    dy = tl.load(dy_ptr + t * H * O + jo, mask=(jo < O), other=0.0)
+    vy = tl.load(row_ptr + 2 * D + jo, mask=(jo < OUT), other=0.0)
+    vq = tl.load(row_ptr + 2 * D + OUT + jd, mask=(jd < D), other=0.0)
+    vk = tl.load(row_ptr + 3 * D + OUT + jd, mask=(jd < D), other=0.0)
+    vb = tl.load(row_ptr + 4 * D + OUT + jb, mask=(jb < 4), other=0.0)
+    by = tl.load(row_ptr + 4 * D + OUT + 4)
+    bq = tl.load(row_ptr + 4 * D + OUT + 5)
+    bk = tl.load(row_ptr + 4 * D + OUT + 6)
+    bb = tl.load(row_ptr + 4 * D + OUT + 7)
+    dy = tl.load(dy_ptr + t * H * OUT + jo, mask=(jo < OUT), other=0.0)
     return x_i, q_i, k_i, vy, vq, vk, vb, by, bq, bk, bb, dy
+
+
+@triton.jit
+def _segment_start(resets_ptr, t):
+    """First step of the segment that step ``t`` is in: the last reset at or before it, or 0; and whether it is one."""
+    start = tl.minimum(t, -1)
+    top = t
+    while (start < 0) & (top >= 0):
+        at = top - tl.arange(0, 64)
+        is_reset = tl.load(resets_ptr + at, mask=at >= 0, other=0) != 0
+        start = tl.max(tl.where(is_reset, at, -1), axis=0)
+        top -= 64
+    return tl.maximum(start, 0), start >= 0
 
 
 @triton.jit
@@ -204,7 +230,7 @@ def srwm_backward_kernel(
     dy_ptr, dfy_ptr, dfq_ptr, dfk_ptr, dfb_ptr,
     dx_ptr, dw_ptr, dsy_ptr, dsq_ptr, dsk_ptr, dsb_ptr,
     T, H,
-    D: tl.constexpr, O: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, BB: tl.constexpr,
+    D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, BB: tl.constexpr,
     LANE_COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Backward over time; derivation in this folder's README.
@@ -220,40 +246,40 @@ def srwm_backward_kernel(
     jo = tl.arange(0, BO)
     jd = tl.arange(0, BD)
     jb = tl.arange(0, BB)
-    to = _tile_offsets(i, jo, O, LANE_COLUMNS)
+    to = _tile_offsets(i, jo, OUT, LANE_COLUMNS)
     td = _tile_offsets(i, jd, D, LANE_COLUMNS)
     tb = _tile_offsets(i, jb, 4, LANE_COLUMNS)
-    mo = (i[:, None] < D) & (jo[None, :] < O)
-    md = (i[:, None] < D) & (jd[None, :] < D)
-    mb = (i[:, None] < D) & (jb[None, :] < 4)
+    mo = (i[None, :] < D) & (jo[:, None] < OUT)
+    md = (i[None, :] < D) & (jd[:, None] < D)
+    mb = (i[None, :] < D) & (jb[:, None] < 4)
 
     x_ptr += (batch * T * H + head) * D
     dx_ptr += (batch * T * H + head) * D
-    dy_ptr += (batch * T * H + head) * O
-    ROW: tl.constexpr = 4 * D + O + 8
+    dy_ptr += (batch * T * H + head) * OUT
+    ROW: tl.constexpr = 4 * D + OUT + 8
     saved_ptr += program * T * ROW
-    wy_ptr += head * D * O
+    wy_ptr += head * D * OUT
     wq_ptr += head * D * D
     wk_ptr += head * D * D
     wb_ptr += head * D * 4
-    dw_ptr += batch * H * D * (O + 2 * D + 4)
-    dwy_ptr = dw_ptr + head * D * O
-    dwq_ptr = dw_ptr + H * D * O + head * D * D
-    dwk_ptr = dw_ptr + H * D * (O + D) + head * D * D
-    dwb_ptr = dw_ptr + H * D * (O + 2 * D) + head * D * 4
+    dw_ptr += batch * H * D * (OUT + 2 * D + 4)
+    dwy_ptr = dw_ptr + head * D * OUT
+    dwq_ptr = dw_ptr + H * D * OUT + head * D * D
+    dwk_ptr = dw_ptr + H * D * (OUT + D) + head * D * D
+    dwb_ptr = dw_ptr + H * D * (OUT + 2 * D) + head * D * 4
 
     wy = tl.load(wy_ptr + to, mask=mo, other=0.0).to(tl.float32)
     wq = tl.load(wq_ptr + td, mask=md, other=0.0).to(tl.float32)
     wk = tl.load(wk_ptr + td, mask=md, other=0.0).to(tl.float32)
     wb = tl.load(wb_ptr + tb, mask=mb, other=0.0).to(tl.float32)
-    wy += tl.load(fy_ptr + program * D * O + to, mask=mo, other=0.0)
+    wy += tl.load(fy_ptr + program * D * OUT + to, mask=mo, other=0.0)
     wq += tl.load(fq_ptr + program * D * D + td, mask=md, other=0.0)
     wk += tl.load(fk_ptr + program * D * D + td, mask=md, other=0.0)
     wb += tl.load(fb_ptr + program * D * 4 + tb, mask=mb, other=0.0)
     never = T < 0
     # g is the gradient of the loss with respect to W, after step t and then before it.
     if dfy_ptr is not None:
-        gy = tl.load(dfy_ptr + program * D * O + to, mask=mo, other=0.0)
+        gy = tl.load(dfy_ptr + program * D * OUT + to, mask=mo, other=0.0)
         gq = tl.load(dfq_ptr + program * D * D + td, mask=md, other=0.0)
         gk = tl.load(dfk_ptr + program * D * D + td, mask=md, other=0.0)
         gb = tl.load(dfb_ptr + program * D * 4 + tb, mask=mb, other=0.0)
@@ -262,107 +288,105 @@ def srwm_backward_kernel(
 
     if resets_ptr is not None:
         resets_ptr += batch * T
-        reset_next = tl.load(resets_ptr + T - 1)
     seen = never  # whether an earlier (later in time) segment has written its share of dw: not yet
-    t = T - 1
-    x_n, q_n, k_n, vy_n, vq_n, vk_n, vb_n, by_n, bq_n, bk_n, bb_n, dy_n = _load_step(
-        x_ptr, dy_ptr, saved_ptr, t, H, i, jo, jd, jb, D, O
-    )
-    for step in range(T):
-        t = T - 1 - step
-        x_i = x_n.to(tl.float32)
-        dy = dy_n.to(tl.float32)
-        q_i, k_i, vy, vq, vk, vb, by, bq, bk, bb = q_n, k_n, vy_n, vq_n, vk_n, vb_n, by_n, bq_n, bk_n, bb_n
-        # One step ahead, as in the forward kernel.
-        x_n, q_n, k_n, vy_n, vq_n, vk_n, vb_n, by_n, bq_n, bk_n, bb_n, dy_n = _load_step(
-            x_ptr, dy_ptr, saved_ptr, tl.maximum(t - 1, 0), H, i, jo, jd, jb, D, O
-        )
-
-        # W_c <- W_c + k^T (b_c v_c), undone. Its gradient in k, in u = b v, then in v.
-        uy, uq, uk, ub = by * vy, bq * vq, bk * vk, bb * vb
-        dk_i = _sum_over_columns(gy, gq, gk, gb, uy, uq, uk, ub, BD, BO, BB)
-        duy = tl.sum(k_i[:, None] * gy, axis=0)
-        duq = tl.sum(k_i[:, None] * gq, axis=0)
-        duk = tl.sum(k_i[:, None] * gk, axis=0)
-        dub = tl.sum(k_i[:, None] * gb, axis=0)
-        wy -= k_i[:, None] * uy[None, :]
-        wq -= k_i[:, None] * uq[None, :]
-        wk -= k_i[:, None] * uk[None, :]
-        wb -= k_i[:, None] * ub[None, :]
-        dvy, dvq, dvk, dvb = by * duy, bq * duq, bk * duk, bb * dub
-
-        # v_c = (q - k) W_c with W_{t-1}.
-        dd_i = _sum_over_columns(wy, wq, wk, wb, dvy, dvq, dvk, dvb, BD, BO, BB)
-        dk_i -= dd_i
-
-        # q, k and b from their pre-activations z = x W.
-        dzq_i = q_i * (dd_i - tl.sum(q_i * dd_i, axis=0))
-        dzk_i = k_i * (dk_i - tl.sum(k_i * dk_i, axis=0))
-        dzb = tl.where(jb == 0, by * (1 - by) * tl.sum(duy * vy, axis=0), 0.0)
-        dzb = tl.where(jb == 1, bq * (1 - bq) * tl.sum(duq * vq, axis=0), dzb)
-        dzb = tl.where(jb == 2, bk * (1 - bk) * tl.sum(duk * vk, axis=0), dzb)
-        dzb = tl.where(jb == 3, bb * (1 - bb) * tl.sum(dub * vb, axis=0), dzb)
-        dzq = dzq_i
-        dzk = dzk_i
-        dx_i = _sum_over_columns(wy, wq, wk, wb, dy, dzq, dzk, dzb, BD, BO, BB)
-        tl.store(dx_ptr + t * H * D + i, dx_i, mask=i < D)
-
-        d_i = q_i - k_i
-        gy += d_i[:, None] * dvy[None, :]
-        gy += x_i[:, None] * dy[None, :]
-        gq += d_i[:, None] * dvq[None, :]
-        gq += x_i[:, None] * dzq[None, :]
-        gk += d_i[:, None] * dvk[None, :]
-        gk += x_i[:, None] * dzk[None, :]
-        gb += d_i[:, None] * dvb[None, :]
-        gb += x_i[:, None] * dzb[None, :]
-
+    last = T - 1
+    while last >= 0:  # over segments; what happens between them takes no registers from the loop over steps
         if resets_ptr is not None:
-            reset = reset_next
-            reset_next = tl.load(resets_ptr + tl.maximum(t - 1, 0))
-            if reset != 0:
-                # Step t started from the slow weights: here ends a segment, and its gradient goes to them alone.
+            start, after_reset = _segment_start(resets_ptr, last)
+        else:
+            start = 0
+        x_n, q_n, k_n, vy_n, vq_n, vk_n, vb_n, by_n, bq_n, bk_n, bb_n, dy_n = _load_step(
+            x_ptr, dy_ptr, saved_ptr, last, H, i, jo, jd, jb, D, OUT
+        )
+        for step in range(last - start + 1):
+            t = last - step
+            x_i = x_n.to(tl.float32)
+            dy = dy_n.to(tl.float32)
+            q_i, k_i, vy, vq, vk, vb, by, bq, bk, bb = q_n, k_n, vy_n, vq_n, vk_n, vb_n, by_n, bq_n, bk_n, bb_n
+            # One step ahead, as in the forward kernel.
+            x_n, q_n, k_n, vy_n, vq_n, vk_n, vb_n, by_n, bq_n, bk_n, bb_n, dy_n = _load_step(
+                x_ptr, dy_ptr, saved_ptr, tl.maximum(t - 1, 0), H, i, jo, jd, jb, D, OUT
+            )
+
+            # W_c <- W_c + k^T (b_c v_c), undone. Its gradient in k, in u = b v, then in v.
+            uy, uq, uk, ub = by * vy, bq * vq, bk * vk, bb * vb
+            dk_i = _sum_over_columns(gy, gq, gk, gb, uy, uq, uk, ub, BD, BO, BB)
+            duy = tl.sum(k_i[None, :] * gy, axis=1)
+            duq = tl.sum(k_i[None, :] * gq, axis=1)
+            duk = tl.sum(k_i[None, :] * gk, axis=1)
+            dub = tl.sum(k_i[None, :] * gb, axis=1)
+            wy -= k_i[None, :] * uy[:, None]
+            wq -= k_i[None, :] * uq[:, None]
+            wk -= k_i[None, :] * uk[:, None]
+            wb -= k_i[None, :] * ub[:, None]
+            dvy, dvq, dvk, dvb = by * duy, bq * duq, bk * duk, bb * dub
+
+            # v_c = (q - k) W_c with W_{t-1}.
+            dd_i = _sum_over_columns(wy, wq, wk, wb, dvy, dvq, dvk, dvb, BD, BO, BB)
+            dk_i -= dd_i
+
+            # q, k and b from their pre-activations z = x W.
+            dzq_i = q_i * (dd_i - tl.sum(q_i * dd_i, axis=0))
+            dzk_i = k_i * (dk_i - tl.sum(k_i * dk_i, axis=0))
+            dzb = tl.where(jb == 0, by * (1 - by) * tl.sum(duy * vy, axis=0), 0.0)
+            dzb = tl.where(jb == 1, bq * (1 - bq) * tl.sum(duq * vq, axis=0), dzb)
+            dzb = tl.where(jb == 2, bk * (1 - bk) * tl.sum(duk * vk, axis=0), dzb)
+            dzb = tl.where(jb == 3, bb * (1 - bb) * tl.sum(dub * vb, axis=0), dzb)
+            dzq, dzk = dzq_i, dzk_i  # used along columns from here on
+            dx_i = _sum_over_columns(wy, wq, wk, wb, dy, dzq, dzk, dzb, BD, BO, BB)
+            tl.store(dx_ptr + t * H * D + i, dx_i, mask=i < D)
+
+            d_i = q_i - k_i
+            gy += d_i[None, :] * dvy[:, None]
+            gy += x_i[None, :] * dy[:, None]
+            gq += d_i[None, :] * dvq[:, None]
+            gq += x_i[None, :] * dzq[:, None]
+            gk += d_i[None, :] * dvk[:, None]
+            gk += x_i[None, :] * dzk[:, None]
+            gb += d_i[None, :] * dvb[:, None]
+            gb += x_i[None, :] * dzb[:, None]
+        last = start - 1
+
+        if resets_ptr is not None:  # noqa: SIM102 (this one is decided when compiling, the next when running)
+            if after_reset:
+                # The segment started from the slow weights: its gradient goes to them alone.
                 _add_to(dwy_ptr + to, gy, mo, seen)
                 _add_to(dwq_ptr + td, gq, md, seen)
                 _add_to(dwk_ptr + td, gk, md, seen)
                 _add_to(dwb_ptr + tb, gb, mb, seen)
                 seen = T >= 0
                 tl.debug_barrier()
-                gy, gq, gk, gb = _zeros_like(gy, never), _zeros_like(gq, never), _zeros_like(gk, never), _zeros_like(gb, never)
+                gy, gq = _zeros_like(gy, never), _zeros_like(gq, never)
+                gk, gb = _zeros_like(gk, never), _zeros_like(gb, never)
                 # The previous segment's end: its start plus all its rank-1 updates.
+                start, after_reset = _segment_start(resets_ptr, last)
                 wy = tl.load(wy_ptr + to, mask=mo, other=0.0).to(tl.float32)
                 wq = tl.load(wq_ptr + td, mask=md, other=0.0).to(tl.float32)
                 wk = tl.load(wk_ptr + td, mask=md, other=0.0).to(tl.float32)
                 wb = tl.load(wb_ptr + tb, mask=mb, other=0.0).to(tl.float32)
-                s = t - 1
-                from_state = True
-                while s >= 0:
-                    _, _, k_i, vy, vq, vk, vb, by, bq, bk, bb, _ = _load_step(
-                        x_ptr, dy_ptr, saved_ptr, s, H, i, jo, jd, jb, D, O
-                    )
-                    wy += k_i[:, None] * (by * vy)[None, :]
-                    wq += k_i[:, None] * (bq * vq)[None, :]
-                    wk += k_i[:, None] * (bk * vk)[None, :]
-                    wb += k_i[:, None] * (bb * vb)[None, :]
-                    if tl.load(resets_ptr + s) != 0:
-                        from_state = False
-                        s = -1
-                    else:
-                        s -= 1
                 if sy_ptr is not None:
-                    wy += tl.load(sy_ptr + program * D * O + to, mask=mo & from_state, other=0.0)
+                    from_state = after_reset == 0
+                    wy += tl.load(sy_ptr + program * D * OUT + to, mask=mo & from_state, other=0.0)
                     wq += tl.load(sq_ptr + program * D * D + td, mask=md & from_state, other=0.0)
                     wk += tl.load(sk_ptr + program * D * D + td, mask=md & from_state, other=0.0)
                     wb += tl.load(sb_ptr + program * D * 4 + tb, mask=mb & from_state, other=0.0)
+                for t in tl.range(start, last + 1, loop_unroll_factor=4):  # four loads under way at once
+                    _, _, k_i, vy, vq, vk, vb, by, bq, bk, bb, _ = _load_step(
+                        x_ptr, dy_ptr, saved_ptr, t, H, i, jo, jd, jb, D, OUT
+                    )
+                    wy += k_i[None, :] * (by * vy)[:, None]
+                    wq += k_i[None, :] * (bq * vq)[:, None]
+                    wk += k_i[None, :] * (bk * vk)[:, None]
+                    wb += k_i[None, :] * (bb * vb)[:, None]
 
     if dsy_ptr is not None:
-        tl.store(dsy_ptr + program * D * O + to, gy, mask=mo)
+        tl.store(dsy_ptr + program * D * OUT + to, gy, mask=mo)
         tl.store(dsq_ptr + program * D * D + td, gq, mask=md)
         tl.store(dsk_ptr + program * D * D + td, gk, mask=md)
         tl.store(dsb_ptr + program * D * 4 + tb, gb, mask=mb)
     if dfy_ptr is not None:
         # final = W_T - slow.
-        gy -= tl.load(dfy_ptr + program * D * O + to, mask=mo, other=0.0)
+        gy -= tl.load(dfy_ptr + program * D * OUT + to, mask=mo, other=0.0)
         gq -= tl.load(dfq_ptr + program * D * D + td, mask=md, other=0.0)
         gk -= tl.load(dfk_ptr + program * D * D + td, mask=md, other=0.0)
         gb -= tl.load(dfb_ptr + program * D * 4 + tb, mask=mb, other=0.0)

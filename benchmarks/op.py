@@ -1,0 +1,229 @@
+"""Time the ops, forward and backward: Triton against naive eager, compiled naive, and an LSTM of equal width.
+
+Every shape is checked first: the kernels' outputs and gradients against the naive op in float64. Then medians (min-max)
+of CUDA events over many runs. "replayed" is the same work as a CUDA graph: the device's time without the host's.
+
+The exact commands behind the committed tables:
+
+    python benchmarks/op.py
+    python benchmarks/op.py --compare eager,lstm,compile --shapes 32x50x8x16
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from srwm_agents.ops import SRWMState, SRWMWeights, delta_rule, srwm
+
+SHAPES = "32x50x8x16,1024x32x8x16,32x50x8x32,32x50x8x64"
+TOLERANCE = (10.0, 1e-5)
+"""Relative error allowed against float64: so many times that of the naive op in float32, plus so much.
+
+How much of float32's rounding a gradient keeps depends on the shape: small gradients of wide heads are differences of
+larger numbers, and naive float32 itself is off by 2e-4 at D=64."""
+CHECKED_BATCH = 32
+"""The check runs on the first so many batch elements: naive float64 keeps W for every step."""
+
+Shape = tuple[int, int, int, int]
+"""B, T, H, D (and O = D)."""
+
+
+def srwm_inputs(shape: Shape, training: bool) -> tuple[list[Tensor], Tensor | None]:
+    """x, weights, state (requires no gradient, as in training) and resets; the last two only if ``training``."""
+    batch, steps, heads, dim = shape
+    generator = torch.Generator("cuda").manual_seed(0)
+
+    def normal(*size: int, scale: float = 1.0) -> Tensor:
+        return torch.randn(*size, generator=generator, device="cuda") * scale
+
+    x = normal(batch, steps, heads, dim).softmax(-1)
+    leaves = [x, *(normal(heads, dim, n, scale=dim**-0.5) for n in (dim, dim, dim, 4))]
+    state = [normal(batch, heads, dim, n, scale=0.1) for n in (dim, dim, dim, 4)] if training else []
+    resets = torch.rand(batch, steps, generator=generator, device="cuda") < 0.02 if training else None
+    return [*(z.requires_grad_() for z in leaves), *state], resets
+
+
+def delta_inputs(shape: Shape, training: bool) -> tuple[list[Tensor], Tensor | None]:
+    """q, k, v, beta, state and resets; the last two only if ``training``."""
+    batch, steps, heads, dim = shape
+    generator = torch.Generator("cuda").manual_seed(0)
+
+    def normal(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator, device="cuda")
+
+    q, k = (normal(batch, steps, heads, dim).softmax(-1) for _ in range(2))
+    leaves = [q, k, normal(batch, steps, heads, dim), normal(batch, steps, heads).sigmoid()]
+    state = [normal(batch, heads, dim, dim)] if training else []
+    resets = torch.rand(batch, steps, generator=generator, device="cuda") < 0.02 if training else None
+    return [*(z.requires_grad_() for z in leaves), *state], resets
+
+
+def call_srwm(inputs: list[Tensor], resets: Tensor | None, backend: str) -> tuple[Tensor, ...]:
+    """y and the final state's blocks."""
+    state = SRWMState(*inputs[5:]) if len(inputs) > 5 else None
+    y, final = srwm(inputs[0], SRWMWeights(*inputs[1:5]), state, resets=resets, backend=backend)
+    return y, *final
+
+
+def call_delta(inputs: list[Tensor], resets: Tensor | None, backend: str) -> tuple[Tensor, ...]:
+    """y and the final state."""
+    return delta_rule(*inputs, resets=resets, backend=backend)
+
+
+OPS: dict[str, tuple[Callable[..., Any], Callable[..., tuple[Tensor, ...]]]] = {
+    "srwm": (srwm_inputs, call_srwm),
+    "delta": (delta_inputs, call_delta),
+}
+
+
+def check(op: str, shape: Shape) -> dict[str, float]:
+    """Largest relative error to float64 of the kernels and of the naive op in float32, over outputs and gradients."""
+    make, call = OPS[op]
+    inputs, resets = make((min(shape[0], CHECKED_BATCH), *shape[1:]), training=True)
+
+    def results(dtype: torch.dtype, backend: str) -> list[Tensor]:
+        leaves = [z.detach().to(dtype).requires_grad_() for z in inputs]
+        outputs = call(leaves, resets, backend)
+        generator = torch.Generator("cuda").manual_seed(1)
+        upstream = [torch.randn(z.shape, generator=generator, device="cuda").to(dtype) for z in outputs]
+        return [z.detach().double() for z in (*outputs, *torch.autograd.grad(outputs, leaves, upstream))]
+
+    true = results(torch.float64, "naive")
+    worst = {"triton": 0.0, "naive": 0.0}
+    for got, naive, exact in zip(results(torch.float32, "triton"), results(torch.float32, "naive"), true, strict=True):
+        error, allowed = ((z - exact).norm().item() / exact.norm().item() for z in (got, naive))
+        if not error <= TOLERANCE[0] * allowed + TOLERANCE[1]:  # NaN fails as well
+            raise SystemExit(f"{op} at {shape}: relative error {error:.1e} to float64, naive float32 {allowed:.1e}")
+        worst = {"triton": max(worst["triton"], error), "naive": max(worst["naive"], allowed)}
+    return worst
+
+
+def time_ms(run: Callable[[], object], rep: int = 200) -> dict[str, float]:
+    """Median, min and max in milliseconds; the L2 cache is cleared before each run."""
+    from triton.testing import do_bench
+
+    median, low, high = do_bench(run, warmup=25, rep=rep, quantiles=[0.5, 0.0, 1.0])
+    return {"median": median, "min": low, "max": high}
+
+
+def captured(run: Callable[[], object]) -> Callable[[], None]:
+    """``run`` as a CUDA graph."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return graph.replay
+
+
+def forward_backward(call: Callable[[], tuple[Tensor, ...]], leaves: list[Tensor]) -> Callable[[], object]:
+    """A closure that runs ``call`` and takes the gradients of its first output in ``leaves``."""
+    upstream = torch.randn_like(call()[0])
+    return lambda: torch.autograd.grad(call()[0], leaves, upstream)
+
+
+def measure(op: str, shape: Shape, compare: list[str]) -> dict[str, Any]:
+    """Check, then time one op at one shape."""
+    make, call = OPS[op]
+    result: dict[str, Any] = {"op": op, "shape": shape, "relative_error": check(op, shape), "ms": {}}
+    times = result["ms"]
+    for name, training in (("triton", False), ("triton, state and resets", True)):
+        inputs, resets = make(shape, training)
+        leaves = [z for z in inputs if z.requires_grad]
+        run = forward_backward(lambda i=inputs, r=resets: call(i, r, "triton"), leaves)
+        times[name] = time_ms(run)
+        times[f"{name}, replayed"] = time_ms(captured(run))
+
+    inputs, resets = make(shape, False)
+    leaves = [z for z in inputs if z.requires_grad]
+    if "eager" in compare:
+        times["naive eager"] = time_ms(forward_backward(lambda: call(inputs, resets, "naive"), leaves), rep=1000)
+    if "compile" in compare:
+        compiled = torch.compile(lambda: call(inputs, resets, "naive"))
+        times["naive, torch.compile"] = time_ms(forward_backward(compiled, leaves))
+    if "lstm" in compare:
+        batch, steps, heads, dim = shape
+        lstm = torch.nn.LSTM(heads * dim, heads * dim, batch_first=True, device="cuda")
+        x = torch.randn(batch, steps, heads * dim, device="cuda", requires_grad=True)
+        times["LSTM (cuDNN)"] = time_ms(forward_backward(lambda: lstm(x), [x, *lstm.parameters()]))
+    return result
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    import triton
+
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "cpu": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "cudnn_tf32": torch.backends.cudnn.allow_tf32,
+    }
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ops", default="srwm,delta", help="of srwm, delta (default: %(default)s)")
+    parser.add_argument("--shapes", default=SHAPES, help="BxTxHxD, comma-separated (default: %(default)s)")
+    parser.add_argument("--compare", default="eager,lstm", help="of eager, lstm, compile (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
+    args = parser.parse_args(arguments)
+    for name, allowed in (("ops", set(OPS)), ("compare", {"eager", "lstm", "compile"})):
+        values = [value for value in getattr(args, name).split(",") if value]
+        if wrong := set(values) - allowed:
+            parser.error(f"--{name} has {sorted(wrong)}, allowed: {', '.join(sorted(allowed))}")
+        setattr(args, name, values)
+    try:
+        args.shapes = [tuple(map(int, shape.split("x"))) for shape in args.shapes.split(",")]
+        if any(len(shape) != 4 or min(shape) < 1 for shape in args.shapes):
+            raise ValueError
+    except ValueError:
+        parser.error("--shapes must be like 32x50x8x16,1024x32x8x16: B, T, H and D, each at least 1")
+    return args
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print a table, write JSON; returns the exit status."""
+    args = parse(arguments)
+    if not torch.cuda.is_available():
+        print("benchmarks/op.py: no CUDA device: nothing to measure", file=sys.stderr)
+        return 1
+    report: dict[str, Any] = {"command": " ".join(["python", *sys.argv]), "machine": machine(), "results": []}
+    print(", ".join(f"{name} {value}" for name, value in report["machine"].items()))
+    for op in args.ops:
+        for shape in args.shapes:
+            result = measure(op, shape, args.compare)
+            report["results"].append(result)
+            print(f"\n{op}, B{shape[0]} T{shape[1]} H{shape[2]} D{shape[3]}, forward and backward, float32; "
+                  f"largest relative error to float64 {result['relative_error']['triton']:.0e} "
+                  f"(naive float32: {result['relative_error']['naive']:.0e})")  # fmt: skip
+            for name, ms in result["ms"].items():
+                print(f"  {name:<36}{ms['median']:>9.3f} ms   ({ms['min']:.3f}-{ms['max']:.3f})", flush=True)
+            if args.json:
+                args.json.parent.mkdir(parents=True, exist_ok=True)
+                args.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
