@@ -38,6 +38,3 @@ fi
 echo "setup: installing the requirements into $venv (a few minutes the first time)"
 "$venv/bin/pip" install -q --disable-pip-version-check -r requirements.txt
 "$venv/bin/pip" install -q --disable-pip-version-check --no-deps -e .
-# PyTorch's CUDA build brings the Triton that it was made with; its CPU build has none, and the tests run the kernels in
-# Triton's interpreter (3.9.0's refuses them, 3.6.0 to 3.8.0 do not).
-"$venv/bin/python" -c 'import triton' 2>/dev/null || "$venv/bin/pip" install -q --disable-pip-version-check triton==3.8.0

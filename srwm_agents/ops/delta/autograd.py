@@ -123,8 +123,8 @@ class DeltaFunction(torch.autograd.Function):
         ctx: Any, dy: Tensor | None, dfinal: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         tensors: Any = ctx.saved_tensors
-        dy, dfinal = _upstream(tensors[2], dy, dfinal)
-        return *backward(*(*tensors, dy, dfinal), need_dstate=ctx.needs_input_grad[4]), None
+        arguments: Any = (*tensors, *_upstream(tensors[2], dy, dfinal))
+        return *backward(*arguments, need_dstate=ctx.needs_input_grad[4]), None
 
 
 # The operators, for torch.compile and torch.export.
@@ -158,8 +158,9 @@ def delta_backward_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """dq, dk, dv, dbeta, dstate (empty unless ``need_dstate``)."""
     tensors: Any = _contiguous(q, k, v, beta, state, resets, final, errors)
-    *grads, dstate = backward(*(*tensors, *_upstream(tensors[2], dy, dfinal)), need_dstate=need_dstate)
-    return *grads, final.new_empty(0) if dstate is None else dstate
+    arguments: Any = (*tensors, *_upstream(tensors[2], dy, dfinal))
+    dq, dk, dv, dbeta, dstate = backward(*arguments, need_dstate=need_dstate)
+    return dq, dk, dv, dbeta, final.new_empty(0) if dstate is None else dstate
 
 
 @delta_backward_op.register_fake
