@@ -22,7 +22,8 @@ def table() -> str:
     random = pd.read_csv(HERE / "fast" / "random.csv").set_index("game")
     evaluated = pd.read_csv(HERE / "fast" / "agent_200.csv").set_index("game")
     lines = [
-        "| game | random policy | agent, last 1,000 training episodes | difference | above | agent, 200 episodes after |",
+        "| game | random policy | agent, last 1,000 training episodes "
+        "| difference | above | agent, 200 episodes after |",
         "|---|---|---|---|---|---|",
     ]
     scores = []
@@ -36,7 +37,8 @@ def table() -> str:
         scores.append(normalised_score(str(game), "easy", means.mean()))
         after = evaluated.loc[game]
         lines.append(
-            f"| {game} | {other['return']:.2f} ± {NORMAL * random_error:.2f} | {means.mean():.2f} ± {NORMAL * error:.2f} "
+            f"| {game} | {other['return']:.2f} ± {NORMAL * random_error:.2f} "
+            f"| {means.mean():.2f} ± {NORMAL * error:.2f} "
             f"| {difference:+.2f} ± {half:.2f} | {'yes' if difference > half else 'no'} "
             f"| {after['return']:.2f} ({after['return_low']:.2f}, {after['return_high']:.2f}) |"
         )
