@@ -17,7 +17,7 @@ $(READY): requirements.txt pyproject.toml scripts/setup.sh
 
 demo: $(READY)  ## Train an SRWM agent on two Procgen games, evaluate it, draw its curves, film it (about 5 minutes).
 	$(PYTHON) train_rl.py --preset demo --restart_behavior overwrite
-	$(PYTHON) eval_rl.py --experiment demo --episodes 30 --video --video_seconds 12
+	$(PYTHON) eval_rl.py --experiment demo --episodes 60 --video
 	@echo "Everything lies in train_dir/demo: learning_curves.png, evaluation/gameplay_sampled.mp4,"
 	@echo "evaluation/eval_sampled.csv, agent/ (for srwm_agents.load_agent) and TensorBoard's .summary/."
 

@@ -59,7 +59,7 @@ PRESETS: dict[str, Settings] = {
         "experiment": "demo",
         "games": "starpilot,fruitbot",
         "train_for_env_steps": 300_000,
-        "train_for_seconds": 150,
+        "train_for_seconds": 180,
         "encoder_conv_architecture": "convnet_impala",
         "hidden_size": 64,
         "num_heads": 4,
