@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from srwm_agents.cores.config import CoreConfig
-from srwm_agents.cores.stack import StackCore
+from srwm_agents.cores.srwm import SRWMCore
 from srwm_agents.layers import SRDeltaLayer
 
 
-class SRDeltaCore(StackCore):
+class SRDeltaCore(SRWMCore):
     """SRWMs that program fast weight matrices; Irie et al., ICML 2022, section 4."""
 
-    def make_layer(self, config: CoreConfig) -> SRDeltaLayer:
-        return SRDeltaLayer(
-            config.hidden_size,
-            config.num_heads,
-            input_softmax=config.input_softmax,
-            input_norm=config.input_norm,
-            beta_mean=config.beta_mean,
-            query_scale=config.query_scale,
-            dropout=config.dropout,
-            detach_state_every_step=config.detach_state_every_step,
-            backend=config.backend,
-        )
+    layer = SRDeltaLayer

@@ -10,8 +10,11 @@ from srwm_agents.layers import SRWMLayer
 class SRWMCore(StackCore):
     """SRWM layers and feed-forward blocks; Irie et al., ICML 2022, section 4 and appendix."""
 
+    layer: type[SRWMLayer] = SRWMLayer
+    """What the stack is made of."""
+
     def make_layer(self, config: CoreConfig) -> SRWMLayer:
-        return SRWMLayer(
+        return self.layer(
             config.hidden_size,
             config.num_heads,
             input_softmax=config.input_softmax,

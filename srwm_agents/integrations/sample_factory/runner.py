@@ -55,7 +55,7 @@ class WatchedRunner(Runner):
     stop_signal: int | None = None
     """The signal that asked training to stop, if one did."""
     failure: BaseException | None = None
-    """Why training ended badly, if it did."""
+    """The first exception of the run: why it ended badly, if it did."""
 
     def init(self) -> Any:
         # Sample Factory asks a process of its own for the environment's spaces, and waits for ever if that dies.
@@ -89,7 +89,7 @@ class WatchedRunner(Runner):
     def _look(self) -> None:
         self.total_train_seconds = time.time() - self.start_time  # which Sample Factory forgets: --train_for_seconds
         if self.display is not None and self.env_steps:
-            self.display.update(sum(self.env_steps.values()))
+            self.display.update(min(self.env_steps.values()))  # training ends when every policy is there
         if self.stop_signal is not None and not self.stopped:
             self._stop_training()
         if not self.stopped:

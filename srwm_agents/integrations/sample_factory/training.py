@@ -106,18 +106,18 @@ def _run(cfg: Any, frames: int, console: Console) -> TrainingResult:
         return _failed(f"Sample Factory refused the settings; see {folder / 'sf_log.txt'}", folder)
     with TrainingDisplay(console, statistics, cfg.train_for_env_steps, cfg.train_for_seconds) as runner.display:
         status = runner.run()
-    if runner.failure is not None:
-        known = isinstance(runner.failure, WorkerDiedError)
-        if not known:
+    if status == ExperimentStatus.FAILURE:
+        if isinstance(runner.failure, WorkerDiedError):
+            return _failed(str(runner.failure), folder)
+        if runner.failure is not None:
             traceback.print_exception(runner.failure)
-        return _failed(str(runner.failure) if known else f"{type(runner.failure).__name__}: {runner.failure}", folder)
+            return _failed(f"{type(runner.failure).__name__}: {runner.failure}", folder)
+        return _failed(f"training failed; see {folder / 'sf_log.txt'}", folder)
     if runner.stop_signal is not None or status == ExperimentStatus.INTERRUPTED:
         console.print(
             f"stopped and saved; the same command goes on from there: {folder}", highlight=False, soft_wrap=True
         )
         return TrainingResult(128 + (runner.stop_signal or 2), folder)
-    if status != ExperimentStatus.SUCCESS:
-        return _failed(f"training failed; see {folder / 'sf_log.txt'}", folder)
     return TrainingResult(0, folder)
 
 
