@@ -51,7 +51,7 @@ class Run:
     def checkpoints(self) -> list[Path]:
         return list_checkpoints(self.folder / "checkpoint_p0", "checkpoint")
 
-    def until(self, condition, seconds: float = 90) -> None:
+    def until(self, condition, seconds: float = 150) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, self.text
@@ -90,7 +90,7 @@ def test_a_run_leaves_what_it_promises_and_goes_on_from_there(small_flags, tmp_p
     assert not any("game_index" in tag for tag in tags)
 
     again = Run(tmp_path, [*small_flags, *PROCESSES, "--train_for_env_steps=6000"])
-    assert again.wait(60) == 0, again.text
+    assert again.wait(120) == 0, again.text
     assert "already trained" in again.text
 
     more = Run(tmp_path, [*small_flags, *PROCESSES, "--train_for_env_steps=9000"])
@@ -175,20 +175,20 @@ def test_a_broken_worker_ends_the_run_with_its_traceback(small_flags, tmp_path, 
     script = tmp_path / "broken.py"
     script.write_text(BROKEN.format(module=module, target=target))
     run = Run(tmp_path, [*small_flags, *PROCESSES, "--train_for_env_steps=1000000"], script)
-    assert run.wait(60) == 1, run.text
+    assert run.wait(120) == 1, run.text  # most of it is the start
     assert "RuntimeError: this part broke" in run.text
     assert f"worker {process} ended with exit status 1" in run.text.splitlines()[-1]
 
 
 def test_a_checkpoint_that_does_not_load_stops_the_run_and_stays(small_flags, tmp_path) -> None:
     flags = [*small_flags, "--train_for_env_steps=200"]
-    assert Run(tmp_path, flags).wait(90) == 0
+    assert Run(tmp_path, flags).wait(120) == 0
     folder = tmp_path / "e" / "checkpoint_p0"
     newest = list_checkpoints(folder, "checkpoint")[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     before = sorted(file.name for file in folder.iterdir())
     run = Run(tmp_path, [*small_flags, "--train_for_env_steps=400"])
-    assert run.wait(60) == 1
+    assert run.wait(120) == 1
     assert re.fullmatch(r"train_rl.py: error: checkpoint .* does not load .*\n", run.text)
     assert sorted(file.name for file in folder.iterdir()) == before
 
@@ -197,11 +197,11 @@ def test_a_checkpoint_that_does_not_load_stops_the_run_and_stays(small_flags, tm
 def test_other_ways_to_train(small_flags, tmp_path, flags: list[str]) -> None:
     more = ["--experiment_summaries_interval=1", "--stats_avg=2", "--train_for_env_steps=3000"]
     run = Run(tmp_path, [*small_flags, *more, *flags])
-    assert run.wait(120) == 0, run.text
+    assert run.wait(180) == 0, run.text
     assert set(pd.read_csv(run.folder / "curves.csv")["game"]) == {"starpilot", "leaper"}
 
 
 def test_time_ends_training_too(small_flags, tmp_path) -> None:
     """Sample Factory never counts the seconds that --train_for_seconds is compared with."""
     run = Run(tmp_path, [*small_flags, "--train_for_seconds=5", "--train_for_env_steps=100000000"])
-    assert run.wait(60) == 0, run.text
+    assert run.wait(120) == 0, run.text
