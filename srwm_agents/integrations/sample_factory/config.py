@@ -160,6 +160,11 @@ def _check(cfg: AttrDict) -> None:
         raise ConfigError(f"--recurrence is {cfg.recurrence}, expected --rollout = {cfg.rollout} with V-trace")
     if cfg.batch_size % cfg.rollout:
         raise ConfigError(f"--batch_size is {cfg.batch_size}, expected a multiple of --rollout = {cfg.rollout}")
+    if cfg.batched_sampling and cfg.num_workers < cfg.num_policies:
+        raise ConfigError(
+            f"--num_workers is {cfg.num_workers}, expected at least --num_policies = {cfg.num_policies}: "
+            "with batched sampling a worker plays for one policy, and one without workers would never be trained"
+        )
     if cfg.batched_sampling:
         batch = cfg.batch_size // cfg.rollout * cfg.num_batches_per_epoch
         if math.gcd(batch, cfg.vector_size) != min(batch, cfg.vector_size):

@@ -65,6 +65,7 @@ def test_environments_a_worker_are_split_into_vectors(make_cfg) -> None:
         (["--num_envs_per_worker=7"], "--num_envs_per_worker is 7, expected a multiple of --worker_num_splits = 2"),
         (["--batch_size=24", "--num_envs_per_worker=8"], "one must divide the other"),
         (["--use_rnn=False", "--core=srwm"], "--use_rnn=False means --core=feedforward"),
+        (["--num_policies=2"], "--num_workers is 1, expected at least --num_policies = 2"),
         (["--num_workers=0"], "--num_workers is 0, expected at least 1"),
     ],
 )
