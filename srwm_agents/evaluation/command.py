@@ -79,6 +79,10 @@ def evaluate(argv: Sequence[str] | None = None, console: Console | None = None) 
 
 
 def _evaluate(args: argparse.Namespace, console: Console) -> int:
+    try:
+        torch.zeros(1, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device is {args.device!r}, which PyTorch cannot use here; try cpu or cuda") from error
     policy, environment, name, folder = _policy(args)
     games = _games(args.games, environment)
     mode = args.distribution_mode or environment.get("distribution_mode", "easy")

@@ -48,7 +48,7 @@ class TrainingResult:
     def curves(self) -> Path | None:
         """The raw numbers of the learning curves, if there are any."""
         curves = None if self.folder is None else self.folder / CURVES_FILE
-        return curves if curves is not None and curves.is_file() else None
+        return curves if curves is not None and curves.is_file() and curves.read_text().count("\n") > 1 else None
 
 
 def register() -> None:
@@ -81,7 +81,13 @@ def _frames_so_far(cfg: Any) -> int:
     if cfg.restart_behavior != "resume":
         return 0
     kind = {"latest": "checkpoint", "best": "best"}[cfg.load_checkpoint_kind]
-    checkpoints = list_checkpoints(experiment_folder(cfg) / "checkpoint_p0", kind)
+    folder = experiment_folder(cfg) / "checkpoint_p0"
+    checkpoints = list_checkpoints(folder, kind)
+    if not checkpoints and list_checkpoints(folder, "checkpoint"):
+        raise CheckpointError(
+            f"--load_checkpoint_kind is 'best', but {folder} has no best checkpoint yet "
+            f"(they begin after --save_best_after = {cfg.save_best_after} frames); use latest"
+        )
     return int(load_checkpoint(checkpoints[-1])["env_steps"]) if checkpoints else 0
 
 

@@ -122,3 +122,14 @@ def test_a_resumed_experiment_keeps_its_architecture(make_cfg, tmp_path) -> None
     (tmp_path / "e" / "config.json").write_text('{"core":')
     with pytest.raises(ConfigError, match="is no JSON"):
         make_cfg()
+
+
+def test_resuming_from_a_best_checkpoint_that_is_not_there_does_not_start_over(make_cfg, small_flags, tmp_path, capsys):
+    folder = tmp_path / "e" / "checkpoint_p0"
+    folder.mkdir(parents=True)
+    (tmp_path / "e" / "config.json").write_text(json.dumps(make_cfg()))
+    (folder / "checkpoint_000000001_32.pth").write_bytes(b"")
+    flags = [*small_flags, f"--train_dir={tmp_path}", "--experiment=e", "--load_checkpoint_kind=best"]
+    assert train_rl.main(flags) == 1
+    assert "has no best checkpoint yet" in capsys.readouterr().err
+    assert len(list(folder.iterdir())) == 1
