@@ -25,4 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before training began; afterwards a signal saves and stops
+        sys.stderr.write("train_rl.py: interrupted, nothing was trained\n")
+        sys.exit(130)
