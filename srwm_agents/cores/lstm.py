@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn import functional
 
 from srwm_agents.cores.base import Core
 from srwm_agents.cores.codec import StateCodec
@@ -14,8 +14,9 @@ from srwm_agents.cores.config import CoreConfig
 class LSTMCore(Core):
     """``num_layers`` LSTM layers of ``hidden_size``; num_heads and ff_size are accepted and unused.
 
-    The flat state is (h, c), each [num_layers, hidden_size]. With resets the rows are cut into segments between them,
-    and one packed call (cuDNN's on a GPU) runs all segments at once.
+    The flat state is (h, c), each [num_layers, hidden_size]. Without resets, all steps are one call (cuDNN's on a GPU).
+    With them it goes step by step: cuDNN knows no resets, and cutting the rows into segments makes shapes depend on
+    where episodes end, which costs a wait for the device and cannot be a CUDA graph.
     """
 
     def __init__(self, config: CoreConfig) -> None:
@@ -35,30 +36,21 @@ class LSTMCore(Core):
             hc = tuple(part.transpose(0, 1).contiguous() for part in self.codec.unpack(state))
             out, hc = self.lstm(x, hc)
             return out, self._flat(hc, batch)
-        return self._segments(x, state, resets)
+        return self._steps(x, state, resets)
 
     def _flat(self, hc: tuple[Tensor, Tensor], batch: int) -> Tensor:
         return self.codec.pack([part.transpose(0, 1) for part in hc], batch)
 
-    def _segments(self, x: Tensor, state: Tensor, resets: Tensor) -> tuple[Tensor, Tensor]:
-        batch, steps = x.shape[:2]
-        begins = resets.clone()
-        begins[:, 0] = True
-        starts = begins.flatten().nonzero().squeeze(1)  # [S], into the flattened [B*T]
-        ends = torch.cat([starts[1:], starts.new_tensor([batch * steps])])
-        lengths = ends - starts
-
-        # A segment begins with its row's state if it begins the row and is not reset there, else with zeros.
-        rows, columns = starts // steps, starts % steps
-        carries = (columns == 0) & ~resets[rows, columns]
-        begin_state = state[rows] * carries[:, None]
-
-        offsets = torch.arange(int(lengths.max()), device=x.device)
-        inside = offsets < lengths[:, None]  # [S, longest]
-        index = torch.where(inside, starts[:, None] + offsets, 0)
-        packed = pack_padded_sequence(x.flatten(0, 1)[index], lengths.cpu(), batch_first=True, enforce_sorted=False)
-        hc = tuple(part.transpose(0, 1).contiguous() for part in self.codec.unpack(begin_state))
-        out, hc = self.lstm(packed, hc)
-        padded, _ = pad_packed_sequence(out, batch_first=True)
-        # Segments lie in the order of the flattened rows, so masking the padding restores [B*T].
-        return padded[inside].unflatten(0, (batch, steps)), self._flat(hc, len(starts))[ends % steps == 0]
+    def _steps(self, x: Tensor, state: Tensor, resets: Tensor) -> tuple[Tensor, Tensor]:
+        h, c = (list(part.unbind(1)) for part in self.codec.unpack(state))  # one [B, hidden] a layer
+        keep = (~resets).to(x.dtype)[..., None]
+        outputs = []
+        for t in range(x.shape[1]):
+            below = x[:, t]
+            for layer, weights in enumerate(self.lstm.all_weights):
+                if layer > 0:
+                    below = functional.dropout(below, self.lstm.dropout, self.training)
+                h[layer], c[layer] = torch.lstm_cell(below, [h[layer] * keep[:, t], c[layer] * keep[:, t]], *weights)
+                below = h[layer]
+            outputs.append(below)
+        return torch.stack(outputs, dim=1), self.codec.pack([torch.stack(h, 1), torch.stack(c, 1)], len(x))

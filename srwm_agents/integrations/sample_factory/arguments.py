@@ -95,6 +95,8 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("rmsprop_eps", 0.01, "RMSprop's epsilon")
     add("rmsprop_momentum", 0.0, "RMSprop's momentum")
     add("mixed_precision", "none", "Precision of the encoder on a GPU", choices=["none", "bf16"])
+    add("compile", False, "torch.compile the encoder; costs some seconds at the start")
+    add("cuda_graphs", False, "Replay acting and each update as one CUDA graph; needs --device=gpu")
     add("backend", "auto", "Of the cores' ops", choices=list(BACKENDS))
     add("log_console", False, "Print Sample Factory's own log too (it always goes to sf_log.txt)")
 

@@ -47,6 +47,11 @@ def experiment_folder(cfg: Any) -> Path:
     return Path(cfg.train_dir) / cfg.experiment
 
 
+def available_cores() -> int:
+    """CPU cores that this process may use, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def core_settings(cfg: Any) -> dict[str, Any]:
     """The keyword arguments of ``make_core`` that a configuration asks for, without input_size."""
     return {name: cfg[name] for name in CORE_SETTINGS} | {"rollout_length": cfg.rollout}
@@ -129,7 +134,11 @@ def _derive(cfg: AttrDict, given: dict[str, Any]) -> None:
     cfg.rnn_type, cfg.rnn_num_layers, cfg.rnn_size = "gru", 1, max(1, state_size)
     if cfg.env_threads < 0:
         # A worker steps one of its vectors at a time, so its share of the cores serves each of them.
-        cfg.env_threads = max(1, (os.cpu_count() or 1) // cfg.num_workers)
+        cfg.env_threads = max(1, available_cores() // cfg.num_workers)
+    if cfg.device != "gpu":
+        # Presets turn these on for a GPU; on a CPU the one needs a C++ compiler and the other cannot be.
+        cfg.compile = cfg.compile and "compile" in given
+        cfg.cuda_graphs = cfg.cuda_graphs and "cuda_graphs" in given
     if cfg.normalize_input and cfg.normalize_input_keys is None:
         # All that the network sees, and not what the learner keeps books with.
         cfg.normalize_input_keys = [IMAGE_KEY, "last_reward", *(["last_action"] if cfg.last_action else [])]
@@ -147,6 +156,12 @@ def _check(cfg: AttrDict) -> None:
         raise ConfigError(str(error)) from error
     if cfg.device == "gpu" and not torch.cuda.is_available():
         raise ConfigError("--device is 'gpu', but PyTorch sees no CUDA device; use --device=cpu")
+    if cfg.cuda_graphs:
+        if cfg.device != "gpu":
+            raise ConfigError("--cuda_graphs is True, but --device is 'cpu', expected 'gpu'")
+        if cfg.with_pbt or cfg.optimizer == "lamb":
+            culprit = "--with_pbt=True" if cfg.with_pbt else "--optimizer=lamb"
+            raise ConfigError(f"--cuda_graphs=True does not go with {culprit}: set --cuda_graphs=False")
     if cfg.vector_size % len(games):
         raise ConfigError(
             f"--num_envs_per_worker / --worker_num_splits is {cfg.vector_size}, "

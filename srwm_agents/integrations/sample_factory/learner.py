@@ -19,11 +19,40 @@ from torch import Tensor
 
 from srwm_agents.agent import save_agent
 from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from srwm_agents.integrations.sample_factory.graphs import Graphed
 from srwm_agents.integrations.sample_factory.losses import GameScales, Losses, vtrace_losses
 from srwm_agents.integrations.sample_factory.model import export_agent
 
 AGENT_FOLDERS = {"checkpoint": "agent", "best": "agent_best"}
 """Where the portable agent of each kind of checkpoint lies, inside the experiment's folder."""
+
+
+def make_optimizer(name: str, model: torch.nn.Module, cfg: Any) -> torch.optim.Optimizer:
+    """``--optimizer`` "adam" or "rmsprop" over all of a model's parameters."""
+    if name == "rmsprop":
+        optimizer: torch.optim.Optimizer = torch.optim.RMSprop(
+            model.parameters(), alpha=cfg.rmsprop_alpha, eps=cfg.rmsprop_eps, momentum=cfg.rmsprop_momentum
+        )
+    else:
+        optimizer = torch.optim.Adam(model.parameters(), betas=(cfg.adam_beta1, cfg.adam_beta2), eps=cfg.adam_eps)
+    for group in optimizer.param_groups:
+        group["lr"] = cfg.learning_rate
+    settle_optimizer(optimizer, cfg)
+    return optimizer
+
+
+def settle_optimizer(optimizer: torch.optim.Optimizer, cfg: Any) -> None:
+    """Make an optimizer, new or just loaded, fit for a CUDA graph if ``cfg.cuda_graphs``, else not.
+
+    A checkpoint brings the settings it was saved with; whether updates are captured is the running experiment's.
+    """
+    for group in optimizer.param_groups:
+        device = group["params"][0].device
+        group["capturable"] = cfg.cuda_graphs
+        if cfg.cuda_graphs:
+            group["lr"] = torch.tensor(float(group["lr"]), device=device)
+        for state in (optimizer.state[parameter] for parameter in group["params"] if parameter in optimizer.state):
+            state["step"] = state["step"].to(device if cfg.cuda_graphs else "cpu", torch.float32)
 
 
 class LinearFrameDecay(LearningRateScheduler):
@@ -75,23 +104,22 @@ class SRWMLearner(Learner):
 
     def load_from_checkpoint(self, policy_id: int, load_progress: bool = True) -> None:
         assert self.actor_critic is not None
-        if self._requested_optimizer == "rmsprop" and not isinstance(self.optimizer, torch.optim.RMSprop):
-            self.optimizer = torch.optim.RMSprop(
-                self.actor_critic.parameters(),
-                lr=self.cfg.learning_rate,
-                alpha=self.cfg.rmsprop_alpha,
-                eps=self.cfg.rmsprop_eps,
-                momentum=self.cfg.rmsprop_momentum,
-            )
-        if self.cfg.balance_games:
-            assert self.device is not None
-            self.game_scales = GameScales(len(self.cfg.games.split(",")), self.device)
+        assert self.device is not None
+        if not self.is_initialized:
+            if self._requested_optimizer != "lamb":
+                self.optimizer = make_optimizer(self._requested_optimizer, self.actor_critic, self.cfg)
+            if self.cfg.balance_games:
+                self.game_scales = GameScales(len(self.cfg.games.split(",")), self.device)
+            self._update = Graphed(self._eager_update) if self.cfg.cuda_graphs else self._eager_update
         super().load_from_checkpoint(policy_id, load_progress)
 
     def _load_state(self, checkpoint_dict: dict[str, Any], load_progress: bool = True) -> None:
         super()._load_state(checkpoint_dict, load_progress)
+        assert self.optimizer is not None
+        if self._requested_optimizer != "lamb":
+            settle_optimizer(self.optimizer, self.cfg)
         if self.game_scales is not None and "game_scales" in checkpoint_dict:
-            self.game_scales.mean_square, self.game_scales.weight = checkpoint_dict["game_scales"]
+            self.game_scales.load(*checkpoint_dict["game_scales"])
 
     @staticmethod
     def get_checkpoints(checkpoints_dir: str, pattern: str = "checkpoint_*") -> list[str]:
@@ -108,6 +136,8 @@ class SRWMLearner(Learner):
         # The runner's metric is a NumPy scalar, which torch.load(weights_only=True) refuses.
         checkpoint["best_performance"] = float(checkpoint["best_performance"])
         checkpoint["curr_lr"] = float(checkpoint["curr_lr"])
+        for group in checkpoint["optimizer"]["param_groups"]:
+            group["lr"] = float(group["lr"])
         if self.game_scales is not None:
             checkpoint["game_scales"] = (self.game_scales.mean_square, self.game_scales.weight)
         return checkpoint
@@ -189,7 +219,6 @@ class SRWMLearner(Learner):
         assert self.optimizer is not None
         assert self.lr_scheduler is not None
         assert self.curr_lr is not None
-        parameters = list(self.actor_critic.parameters())
         with_summaries = self._should_save_summaries()
         # Less valid data, smaller steps: as Sample Factory does.
         valid_fraction = (experience_size - num_invalids) / experience_size
@@ -197,18 +226,10 @@ class SRWMLearner(Learner):
         summaries: AttrDict | None = None
         for epoch in range(self.cfg.num_epochs):
             for minibatch in self._minibatches(gpu_buffer):
-                with self.timing.add_time("losses"):
-                    losses = vtrace_losses(self.actor_critic, minibatch, self.cfg, self.game_scales)
-                with self.timing.add_time("update"):
-                    self.optimizer.zero_grad(set_to_none=True)
-                    losses.total.backward()
-                    grad_norm = torch.nn.utils.clip_grad_norm_(
-                        parameters, self.cfg.max_grad_norm if self.cfg.max_grad_norm > 0 else float("inf")
-                    )
-                    policy_version = self.train_step
-                    self._apply_lr(self.curr_lr * valid_fraction)
-                    with self.param_server.policy_lock:
-                        self.optimizer.step()
+                policy_version = self.train_step
+                self._apply_lr(self.curr_lr * valid_fraction)
+                with self.timing.add_time("update"), self.param_server.policy_lock:
+                    losses, grad_norm = self._update(minibatch)
                 self._after_optimizer_step()
                 if self.cfg.lr_schedule.startswith("kl_adaptive"):
                     kls.append(float(losses.kl))
@@ -224,6 +245,29 @@ class SRWMLearner(Learner):
         # Tells the inference workers that there are newer weights.
         self.policy_versions_tensor[self.policy_id] = self.train_step
         return summaries
+
+    def _eager_update(self, minibatch: AttrDict) -> tuple[Losses, Tensor]:
+        """One optimiser step on one minibatch: its losses and the gradient's norm before clipping.
+
+        Nothing in here waits for the device, so that it can be captured as a CUDA graph.
+        """
+        assert self.actor_critic is not None
+        assert self.optimizer is not None
+        losses = vtrace_losses(self.actor_critic, minibatch, self.cfg, self.game_scales)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        limit = self.cfg.max_grad_norm if self.cfg.max_grad_norm > 0 else float("inf")
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.actor_critic.parameters(), limit)
+        self.optimizer.step()
+        return losses.detach(), grad_norm
+
+    def _apply_lr(self, lr: float) -> None:
+        assert self.optimizer is not None
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)  # where a captured update reads it
+            else:
+                group["lr"] = lr
 
     def _summaries(self, losses: Losses, minibatch: AttrDict, grad_norm: Tensor, policy_version: int) -> AttrDict:
         assert self.actor_critic is not None

@@ -33,6 +33,10 @@ class Losses(NamedTuple):
     advantages: Tensor
     """[B, T] as they weigh the policy gradient."""
 
+    def detach(self) -> Losses:
+        """The same numbers without their history."""
+        return Losses(*(entry.detach() for entry in self))
+
 
 class GameScales:
     """A running root mean square of each game's advantages.
@@ -51,6 +55,11 @@ class GameScales:
         self.mean_square = torch.zeros(num_games, device=device)
         self.weight = torch.zeros(num_games, device=device)
 
+    def load(self, mean_square: Tensor, weight: Tensor) -> None:
+        """Go on from what a checkpoint has kept."""
+        self.mean_square.copy_(mean_square)
+        self.weight.copy_(weight)
+
     def update(self, games: Tensor, advantages: Tensor, valids: Tensor) -> Tensor:
         """games int64 [B], advantages and valids [B, T] -> the scale of each trajectory's game, [B, 1]."""
         count = torch.zeros_like(self.weight).index_add_(0, games, valids.sum(1).float())
@@ -58,8 +67,9 @@ class GameScales:
         total = torch.zeros_like(self.weight).index_add_(0, games, square)
         # A game that is not in the minibatch keeps what it had; the weight corrects the zero at the beginning.
         keep = torch.where(count > 0, self.decay, 1.0)
-        self.mean_square = keep * self.mean_square + (1 - keep) * total / count.clamp(min=1)
-        self.weight = keep * self.weight + (1 - keep)
+        # In place: a captured update finds them where they were.
+        self.mean_square.copy_(keep * self.mean_square + (1 - keep) * total / count.clamp(min=1))
+        self.weight.copy_(keep * self.weight + (1 - keep))
         scale = (self.mean_square / self.weight.clamp(min=1e-6)).sqrt().clamp(min=self.floor)
         return scale[games][:, None]
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from sample_factory.algo.utils.context import global_model_factory
+from sample_factory.algo.utils.tensor_dict import TensorDict
 from sample_factory.model.actor_critic import ActorCriticSharedWeights
 from sample_factory.model.core import ModelCore
 from sample_factory.model.encoder import Encoder, default_make_encoder_func
@@ -18,6 +19,7 @@ from srwm_agents.cores import make_core
 from srwm_agents.encoders import IMAGE_KEY, ImageEncoder, ObservationEncoder
 from srwm_agents.integrations.sample_factory.config import core_settings
 from srwm_agents.integrations.sample_factory.environment import GAME_ENTRY
+from srwm_agents.integrations.sample_factory.graphs import Graphed
 
 
 class SampleFactoryEncoder(Encoder):
@@ -36,6 +38,8 @@ class SampleFactoryEncoder(Encoder):
         untouched = not cfg.normalize_input and cfg.obs_subtract_mean == 0 and cfg.obs_scale == 1
         self._image_type = torch.uint8 if untouched and image.dtype == "uint8" else torch.float32
         self._mixed = cfg.mixed_precision == "bf16" and cfg.device == "gpu"
+        if cfg.compile:
+            self.observation.image.compile()
 
     def get_out_size(self) -> int:
         return self.observation.output_size
@@ -101,6 +105,16 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
         with torch.no_grad():
             for parameter in self.action_parameterization.parameters():
                 parameter.mul_(cfg.policy_head_scale)
+        self._act = Graphed(self._forward) if cfg.cuda_graphs else self._forward
+
+    def forward(self, normalized_obs_dict: Any, rnn_states: Tensor, values_only: bool = False) -> TensorDict:
+        inputs = {"observations": normalized_obs_dict, "state": rnn_states}
+        if values_only or self.training or torch.is_grad_enabled():
+            return self._forward(inputs, values_only)
+        return TensorDict(self._act(inputs))  # a new dict: Sample Factory adds to it
+
+    def _forward(self, inputs: dict[str, Any], values_only: bool = False) -> TensorDict:
+        return super().forward(inputs["observations"], inputs["state"], values_only)
 
 
 def extra_widths(obs_space: spaces.Dict) -> dict[str, int]:

@@ -35,7 +35,11 @@ COMMON: Settings = {
 }
 """What every preset starts from, and what no preset at all means."""
 
+ON_GPU: Settings = {"mixed_precision": "bf16", "compile": True, "cuda_graphs": True}
+"""What makes training on a GPU fast; without effect on a CPU."""
+
 PAPER: Settings = {
+    **ON_GPU,
     "train_for_env_steps": 300_000_000,
     "num_workers": 2,
     "num_envs_per_worker": 192,
@@ -82,6 +86,7 @@ PRESETS: dict[str, Settings] = {
     "paper": PAPER,
     "memory": {**PAPER, "games": ",".join(MEMORY_GAMES), "distribution_mode": "memory", "num_levels": 500},
     "fast": {
+        **ON_GPU,
         "train_for_env_steps": 50_000_000,
         "num_workers": 2,
         "num_envs_per_worker": 384,
@@ -97,6 +102,5 @@ PRESETS: dict[str, Settings] = {
         "adam_eps": 1e-5,
         "learning_rate": 5e-4,
         "max_grad_norm": 0.5,
-        "mixed_precision": "bf16",
     },
 }

@@ -107,19 +107,20 @@ def make_batch():
         batch["policy_version"][:] = learner.train_step
         model = learner.actor_critic
         model.eval()
-        state = torch.zeros(number, get_rnn_size(cfg))
+        device = learner.device
+        state = torch.zeros(number, get_rnn_size(cfg), device=device)
         torch.manual_seed(seed)
         with torch.no_grad():
             for t in range(cfg.rollout + 1):
                 batch["rnn_states"][:, t] = state
                 if t == cfg.rollout:
                     break
-                out = model({name: entry[:, t] for name, entry in batch["obs"].items()}, state)
+                out = model({name: entry[:, t].to(device) for name, entry in batch["obs"].items()}, state)
                 batch["actions"][:, t] = out["actions"].view(batch["actions"][:, t].shape)
                 batch["log_prob_actions"][:, t] = out["log_prob_actions"]
                 batch["action_logits"][:, t] = out["action_logits"]
                 batch["values"][:, t] = out["values"]
-                state = out["new_rnn_states"] * (~batch["dones"][:, t, None])
+                state = out["new_rnn_states"] * (~batch["dones"][:, t, None].to(device))
         return batch
 
     return make

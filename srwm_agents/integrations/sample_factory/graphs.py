@@ -1,0 +1,96 @@
+"""A function of tensors as a CUDA graph: hundreds of launches become one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+Output = TypeVar("Output")
+
+WARM_UP = 3
+"""Ordinary calls before a capture: in them Triton and Inductor compile, cuDNN chooses its algorithms, and optimisers
+make their state."""
+
+
+@dataclass
+class _Capture:
+    """What is known of inputs of one set of shapes."""
+
+    calls: int = 0
+    graph: torch.cuda.CUDAGraph | None = None
+    inputs: Any = None
+    outputs: Any = None
+
+
+class Graphed(Generic[Output]):
+    """Calls ``function`` a few times as it is, then captures it and from there on replays the capture.
+
+    Acting and learning on small batches are bound by the host, which launches kernels one after another: a replay
+    launches all of them at once. The function must launch the same kernels for the same shapes, whatever the values,
+    without waiting for the device; what it changes (weights, optimiser state) must stay at the same addresses. Each
+    set of input shapes has a capture of its own.
+
+    The outputs of a replay are overwritten by the next call: use or copy them before it.
+    """
+
+    def __init__(self, function: Callable[[Any], Output]) -> None:
+        """``function`` takes one mapping, nested or not, whose leaves are CUDA tensors, and returns tensors."""
+        self._function = function
+        self._captures: dict[tuple[Any, ...], _Capture] = {}
+        self._stream: torch.cuda.Stream | None = None
+        self._pool: Any = None
+
+    def __call__(self, inputs: Mapping[str, Any]) -> Output:
+        """The function's value; executed once, captured or not."""
+        capture = self._captures.setdefault(tuple(_signature(inputs)), _Capture())
+        if capture.graph is not None:
+            _copy(inputs, capture.inputs)
+        elif capture.calls < WARM_UP:
+            capture.calls += 1
+            return self._aside(inputs)
+        else:
+            capture.inputs = _clone(inputs)
+            capture.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(capture.graph, pool=self._pool, stream=self._stream):
+                capture.outputs = self._function(capture.inputs)
+        capture.graph.replay()
+        return capture.outputs
+
+    def _aside(self, inputs: Mapping[str, Any]) -> Output:
+        # On the stream of the captures: autograd binds what it accumulates gradients with to the stream of its first
+        # use, and a capture must not touch another one.
+        if self._stream is None:
+            self._stream = torch.cuda.Stream()
+            self._pool = torch.cuda.graph_pool_handle()
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            outputs = self._function(inputs)
+        current.wait_stream(self._stream)
+        return outputs
+
+
+def _signature(tree: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Names, shapes and dtypes of the leaves."""
+    found: list[tuple[Any, ...]] = []
+    for name, entry in tree.items():
+        found += [(name, entry.shape, entry.dtype)] if isinstance(entry, Tensor) else _signature(entry)
+    return found
+
+
+def _clone(tree: Any) -> Any:
+    if isinstance(tree, Tensor):
+        return tree.clone()
+    return type(tree)((name, _clone(entry)) for name, entry in tree.items())
+
+
+def _copy(source: Any, target: Any) -> None:
+    if isinstance(source, Tensor):
+        target.copy_(source)
+    else:
+        for name, entry in source.items():
+            _copy(entry, target[name])

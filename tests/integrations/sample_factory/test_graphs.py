@@ -1,0 +1,96 @@
+"""CUDA graphs and torch.compile in training: the same numbers as without them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from srwm_agents.cores import CORES
+from srwm_agents.integrations.sample_factory.config import ConfigError
+
+GPU = ("--device=gpu", "--num_batches_per_epoch=2", "--balance_games=True", "--policy_loss=ppo")
+
+
+@pytest.fixture
+def batches(make_learner, make_batch):
+    """Core -> five batches of two minibatches: enough for warm-up, capture and replays."""
+
+    def make(core: str = "srwm", *flags: str):
+        actor = make_learner(*GPU, f"--core={core}", "--experiment=actor", *flags)
+        return [make_batch(actor, seed) for seed in range(5)]
+
+    return make
+
+
+def train(learner, batches):
+    for batch in batches:
+        learner.train(batch)
+    return learner
+
+
+def assert_same_weights(one, other, **tolerance: float) -> None:
+    expected = dict(other.actor_critic.named_parameters())
+    for name, parameter in one.actor_critic.named_parameters():
+        torch.testing.assert_close(parameter, expected[name], **tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("core", sorted(CORES))
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_captured_updates_are_the_ordinary_ones(make_learner, batches, core: str, optimizer: str) -> None:
+    # An epsilon of the gradients' order: Adam makes steps of equal size of gradients that are nothing but rounding.
+    flags = (*GPU, f"--core={core}", f"--optimizer={optimizer}", "--adam_eps=1e-3", "--experiment")
+    experience = batches(core)
+    plain = train(make_learner(*flags, "plain"), experience)
+    graphed = train(make_learner(*flags, "graphed", "--cuda_graphs=True"), experience)
+    assert any(capture.graph is not None for capture in graphed._update._captures.values())
+    assert graphed.train_step == plain.train_step
+    assert_same_weights(graphed, plain, rtol=1e-3, atol=2e-5)
+    torch.testing.assert_close(graphed.game_scales.mean_square, plain.game_scales.mean_square, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("core", sorted(CORES))
+def test_captured_acting_is_the_ordinary_one(make_learner, make_batch, core: str) -> None:
+    learner = make_learner(*GPU, f"--core={core}", "--cuda_graphs=True")
+    model = learner.actor_critic.eval()
+    batch = make_batch(learner)
+    for t in range(6):
+        inputs = {name: entry[:, t].cuda() for name, entry in batch["obs"].items()}
+        state = torch.rand_like(batch["rnn_states"][:, t]).cuda()
+        with torch.inference_mode():
+            out = model(inputs, state)
+            plain = model._forward({"observations": inputs, "state": state})
+        for name in ("action_logits", "values", "new_rnn_states"):
+            torch.testing.assert_close(out[name], plain[name], rtol=1e-4, atol=1e-5)
+    actions = [model(inputs, state)["actions"].clone() for _ in range(8)]
+    assert any((first != actions[0]).any() for first in actions[1:]), "a replay must draw new random numbers"
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_a_compiled_encoder_learns_the_same(make_learner, batches) -> None:
+    flags = (*GPU, "--encoder_conv_architecture=resnet_impala", "--adam_eps=1e-3", "--experiment")
+    experience = batches("srwm", "--encoder_conv_architecture=resnet_impala")
+    plain = train(make_learner(*flags, "plain"), experience)
+    both = train(make_learner(*flags, "both", "--cuda_graphs=True", "--compile=True"), experience)
+    assert_same_weights(both, plain, rtol=1e-2, atol=2e-4)  # other convolution algorithms, TF32 among them
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("before", "after"), [("False", "True"), ("True", "False")])
+def test_resuming_with_and_without_graphs(make_learner, batches, before: str, after: str) -> None:
+    experience = batches()
+    learner = train(make_learner(*GPU, f"--cuda_graphs={before}"), experience)
+    learner.save()
+    again = make_learner(*GPU, f"--cuda_graphs={after}")
+    assert_same_weights(again, learner, rtol=0, atol=0)
+    assert train(again, experience).train_step == 2 * learner.train_step
+
+
+def test_on_a_cpu_graphs_are_off_unless_asked_for(make_cfg) -> None:
+    cfg = make_cfg("--preset=fast", "--games=starpilot,leaper", "--num_envs_per_worker=384")
+    assert not cfg.cuda_graphs
+    assert not cfg.compile
+    with pytest.raises(ConfigError, match="--cuda_graphs is True, but --device is 'cpu', expected 'gpu'"):
+        make_cfg("--cuda_graphs=True")
