@@ -121,6 +121,13 @@ def make_batch():
                 batch["action_logits"][:, t] = out["action_logits"]
                 batch["values"][:, t] = out["values"]
                 state = out["new_rnn_states"] * (~batch["dones"][:, t, None].to(device))
-        return batch
+        return _moved(batch, device)
 
     return make
+
+
+def _moved(tree, device):
+    """As Sample Factory's batcher does it."""
+    if isinstance(tree, torch.Tensor):
+        return tree.to(device)
+    return type(tree)((name, _moved(entry, device)) for name, entry in tree.items())
