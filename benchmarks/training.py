@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -64,8 +65,12 @@ def check(core: str, device: str) -> float:
     return max(errors)
 
 
-def train(core: str, seconds: float, flags: list[str]) -> dict[str, float]:
-    """Train once in a folder that is thrown away; frames a second once under way, seconds of start, frames in all."""
+def train(core: str, seconds: int, flags: list[str]) -> dict[str, Any]:
+    """Train once in a folder that is thrown away.
+
+    Frames a second once under way, seconds of start, frames in all, and Sample Factory's own account of where each
+    process spent its seconds.
+    """
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable, str(TRAIN), "--preset=fast", f"--core={core}", f"--train_for_seconds={seconds}",
@@ -75,6 +80,7 @@ def train(core: str, seconds: float, flags: list[str]) -> dict[str, float]:
         if done.returncode != 0:
             raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
         curves = pd.read_csv(Path(folder) / "benchmark" / "curves.csv")
+        log = (Path(folder) / "benchmark" / "sf_log.txt").read_text().splitlines()
     points = curves.groupby("seconds")["frames"].max()
     under_way = points[points > 0]
     if len(under_way) < 3:
@@ -86,7 +92,23 @@ def train(core: str, seconds: float, flags: list[str]) -> dict[str, float]:
         "measured_seconds": float(last - first),
         "start_seconds": float(under_way.index[0]),
         "frames": int(under_way.iloc[-1]),
+        "profile": profile(log),
     }
+
+
+def profile(log: list[str]) -> dict[str, dict[str, float]]:
+    """Seconds by process and part, from the tables at the end of Sample Factory's log."""
+    seconds: dict[str, dict[str, float]] = {}
+    process = None
+    for line in log:
+        if heading := re.search(r"(\w+ ?\S*) profile tree view", line):
+            process = heading[1]
+            seconds[process] = {}
+        elif process and (parts := re.findall(r"(\w+): ([\d.]+)(?:, |$)", line)) and not line.startswith("["):
+            seconds[process].update({name: float(value) for name, value in parts})
+        else:
+            process = None
+    return seconds
 
 
 def machine() -> dict[str, Any]:
@@ -104,7 +126,7 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
     """The command line; flags that are not the benchmark's go to ``train_rl.py``."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cores", default="srwm,lstm", help=f"of {', '.join(CORES)} (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=60, help="of training, start included (default: %(default)s)")
+    parser.add_argument("--seconds", type=int, default=60, help="of training, start included (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=2, help="times that each core trains (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     args, flags = parser.parse_known_args(arguments)

@@ -64,10 +64,15 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         if last_action:
             single["last_action"] = spaces.Box(0, 1, (NUM_ACTIONS,), np.float32)
         super().__init__(num_envs, spaces.Dict(single), spaces.Discrete(NUM_ACTIONS))
-        self._simulator = new_simulator(num=num_envs, env_name=",".join(self.games), **simulator_options)
+        self._simulator = self._start()
         self._fresh = True
         self._tracker = EpisodeTracker(num_envs)
-        self._pinned: Tensor | None = None
+
+    def _start(self) -> Any:
+        simulator = new_simulator(num=self.num_envs, env_name=",".join(self.games), **self._options)
+        # What it observes are then its own buffers, overwritten by the next step: each use below makes its one copy.
+        simulator._reuse_arrays = True
+        return simulator
 
     def reset(  # type: ignore[override]  (gymnasium lets a seed be a list, one an environment; the simulator has one)
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -76,7 +81,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         if seed is not None and not (self._fresh and seed == self._options["rand_seed"]):
             self._options["rand_seed"] = check_seed(seed)
             self._simulator.close()
-            self._simulator = new_simulator(num=self.num_envs, env_name=",".join(self.games), **self._options)
+            self._simulator = self._start()
         elif not self._fresh:
             self._simulator.act(np.full(self.num_envs, _RESET_ACTION))
         self._fresh = False
@@ -100,6 +105,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         self._fresh = False
         self._simulator.act(taken)
         rewards, observed, first = self._simulator.observe()
+        rewards, first = rewards.copy(), first.copy()
         info = self._simulator_info()
         returns, lengths = self._tracker.step(rewards, first)
         infos = {"episode": {"r": returns, "l": lengths}, "_episode": first, **info}
@@ -136,17 +142,15 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         return {"obs": self._image(rgb), **{name: self._tensor(extra) for name, extra in extras.items()}}
 
     def _image(self, rgb: Array) -> Tensor:
-        image = torch.from_numpy(rgb)
-        if self.device is not None and self.device.type == "cuda":
-            # Through pinned memory, as bytes; the change of layout happens on the device.
-            if self._pinned is None:
-                self._pinned = torch.empty(image.shape, dtype=torch.uint8, pin_memory=True)
-            self._pinned.copy_(image)
-            image = self._pinned.to(self.device)
-        return image.permute(0, 3, 1, 2).contiguous()
+        # Travels as it lies; the change of layout happens on the device.
+        return self._tensor(rgb).permute(0, 3, 1, 2).contiguous()
 
     def _tensor(self, array: Array) -> Tensor:
-        return torch.from_numpy(array).to(self.device)
+        tensor = torch.from_numpy(array)
+        if self.device is not None and self.device.type == "cuda":
+            # From pinned memory, so that nobody waits; PyTorch keeps such memory until the copy is done.
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
 
 def check_seed(seed: int) -> int:
