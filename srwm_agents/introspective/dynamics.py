@@ -179,13 +179,13 @@ class Dynamics(nn.Module):
             state: where to go on; None begins at time 1.
         """
         state = self.initial_state(weight) if state is None else state
-        steps = []
+        loss = weight.new_zeros(weight.shape[0])
+        outputs = [weight.new_zeros(weight.shape[0], 0, self.wiring.num_outputs)]
         for x, target, present, wipe in zip(*(part.unbind(1) for part in sequences), strict=True):
             state, step = self.step(wiped(state, wipe), x, target, present)
-            steps.append(step)
-        errors = [step.error for step in steps]
-        loss = 0.5 * torch.stack(errors, 1).square().sum((1, 2)) if errors else weight.new_zeros(weight.shape[0])
-        return Rollout(loss, steps, state)
+            loss = loss + 0.5 * step.error.square().sum(1)  # (4)
+            outputs.append(step.y[:, None, self.wiring.output])
+        return Rollout(loss, torch.cat(outputs, dim=1), state)
 
 
 class Rollout(NamedTuple):
@@ -193,16 +193,10 @@ class Rollout(NamedTuple):
 
     loss: Tensor
     """[B]: E_total."""
-    steps: list[Step]
-    """What happened, one entry a time step."""
+    output: Tensor
+    """[B, T, n_o]: o."""
     state: State
     """After the last step."""
-
-    @property
-    def output(self) -> Tensor:
-        """[B, T, n_o]: o; only with at least one step."""
-        size = self.steps[0].error.shape[1]
-        return torch.stack([step.y[:, :size] for step in self.steps], dim=1)
 
 
 def wiped(state: State, wipe: Tensor) -> State:

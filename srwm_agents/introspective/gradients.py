@@ -208,7 +208,7 @@ def bptt_bytes(wiring: Wiring, num_steps: int, batch: int = 1, element_size: int
 def cheaper_gradient(
     wiring: Wiring, num_steps: int, batch: int = 1, element_size: int = 4, memory_limit: int = MEMORY_LIMIT
 ) -> str:
-    """"bptt" or "forward": which to use for one gradient a sequence.
+    """ "bptt" or "forward": which to use for one gradient a sequence.
 
     A step of back-propagation through time costs O(n log n) operations, one of the forward gradient n times as many:
     in time, back-propagation is the cheaper one at every length. In memory it grows with the length, and passes the

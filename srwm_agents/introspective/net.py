@@ -105,8 +105,7 @@ class IntrospectiveNet(nn.Module):
         """
         sequences = self.sequences(x, target, present, wipe)
         rollout = self.dynamics(self.weight.expand(len(x), -1, -1), sequences, state)
-        output = rollout.output if rollout.steps else x.new_zeros(len(x), 0, self.wiring.num_outputs)
-        return Result(output[:, self.steps_per_input - 1 :: self.steps_per_input], rollout.loss, rollout.state)
+        return Result(rollout.output[:, self.steps_per_input - 1 :: self.steps_per_input], rollout.loss, rollout.state)
 
     def loss(
         self,
