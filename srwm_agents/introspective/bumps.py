@@ -55,10 +55,10 @@ class Compact:
         _check_width(self.width)
 
     def __call__(self, squared_distance: Tensor) -> Tensor:
-        return (1 - squared_distance / self.width**2).clamp(min=0) ** 3
+        return (1 - squared_distance / self.width**2).relu() ** 3
 
     def slope(self, squared_distance: Tensor) -> Tensor:
-        return (1 - squared_distance / self.width**2).clamp(min=0) ** 2 * (-3 / self.width**2)
+        return (1 - squared_distance / self.width**2).relu() ** 2 * (-3 / self.width**2)
 
 
 BUMPS: dict[str, type[Gaussian] | type[Compact]] = {"gaussian": Gaussian, "compact": Compact}

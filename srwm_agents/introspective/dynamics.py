@@ -116,9 +116,12 @@ class Dynamics(nn.Module):
         self.amplitude: Tensor
         self.slope: Tensor
         self.address: Tensor
+        self._opposite_and_same: Tensor
         for name, values in zip(("offset", "amplitude", "slope"), f.unbind(1), strict=True):
             self.register_buffer(name, values.clone(), persistent=False)
-        self.register_buffer("address", wiring.addresses(), persistent=False)
+        address = wiring.addresses()
+        self.register_buffer("address", address, persistent=False)
+        self.register_buffer("_opposite_and_same", torch.cat([1 - address, address], dim=1).T.clone(), persistent=False)
 
     def initial_state(self, weight: Tensor) -> State:
         """Time 1: net, eval and val are 0; ``weight`` [B, K, Z] is W(1)."""
@@ -167,8 +170,7 @@ class Dynamics(nn.Module):
 
     def _squared_distance(self, pointers: Tensor) -> Tensor:
         """[B, 2, bits] -> [B, 2, n]: for a bit a, (p - a)² is p² (1 - a) + (1 - p)² a, so that no digits cancel."""
-        flipped = torch.cat([1 - self.address, self.address], dim=1)
-        return torch.cat([pointers**2, (1 - pointers) ** 2], dim=2) @ flipped.T
+        return torch.cat([pointers**2, (1 - pointers) ** 2], dim=2) @ self._opposite_and_same
 
     def forward(self, weight: Tensor, sequences: Sequences, state: State | None = None) -> Rollout:
         """Run whole sequences, differentiably (back-propagation through time is autograd's business).

@@ -37,8 +37,9 @@ from srwm_agents.introspective.dynamics import Dynamics, Sequences, State, Step,
 from srwm_agents.introspective.wiring import Wiring
 
 GRADIENTS = ("auto", "bptt", "forward")
-BPTT_TENSORS = 8
-"""Floats that autograd keeps a step, connection and sequence; tests hold the figure against a measurement."""
+BPTT_TENSORS = 3
+"""Floats that autograd keeps a step, connection and sequence: the weight and both bumps. Measured in the tests;
+a bump may keep more (``Compact`` two)."""
 MEMORY_LIMIT = 2**31
 """Bytes that "auto" lets back-propagation through time keep before it thinks of the forward gradient."""
 
@@ -201,7 +202,7 @@ def forward_bytes(wiring: Wiring, batch: int = 1, element_size: int = 4) -> int:
 
 
 def bptt_bytes(wiring: Wiring, num_steps: int, batch: int = 1, element_size: int = 4) -> int:
-    """What autograd keeps of ``num_steps`` time steps: weights, distances and bumps of each."""
+    """What autograd keeps of ``num_steps`` time steps."""
     return batch * element_size * num_steps * BPTT_TENSORS * wiring.num_connections
 
 
