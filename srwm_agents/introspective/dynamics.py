@@ -125,9 +125,9 @@ class Dynamics(nn.Module):
 
     def initial_state(self, weight: Tensor) -> State:
         """Time 1: net, eval and val are 0; ``weight`` [B, K, Z] is W(1)."""
-        batch = weight.shape[0]
-        sizes = (self.wiring.num_units, self.wiring.evals, 1)
-        return State(*(weight.new_zeros(batch, size) for size in sizes), weight)
+        wiring, batch = self.wiring, weight.shape[0]
+        net, evals, val = (weight.new_zeros(batch, size) for size in (wiring.num_units, wiring.evals, 1))
+        return State(net, evals, val, weight)
 
     def activation(self, net: Tensor) -> Tensor:
         """f(net), [..., K] -> [..., K]."""

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from srwm_agents.introspective.checkpoint import write_whole
@@ -96,7 +97,7 @@ def draw(traced: dict[str, Any], picture: Path, title: str) -> Path:
     _draw_inputs(axes[0], steps, times)
     _draw_pointers(axes[1], traced, times)
     _draw_delta(axes[2], steps, times)
-    _draw_weights(axes[3], steps, times)
+    _draw_weights(figure, axes[3], steps, times)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         for step in steps:
@@ -150,8 +151,8 @@ def _draw_pointers(axis: Axes, traced: dict[str, Any], times: list[int]) -> None
     for kind, colour, marker, side in (("read", READ, "o", -9), ("written", WRITE, "v", 6)):
         pointers = [step[kind] for step in traced["steps"]]
         heights = [height(pointer["number"]) for pointer in pointers]
-        strength = [max(0.08, pointer["g"]) for pointer in pointers]
-        axis.scatter(times, heights, s=46, marker=marker, color=colour, alpha=strength, lw=0)
+        colours = [to_rgba(colour, max(0.08, pointer["g"])) for pointer in pointers]
+        axis.scatter(times, heights, s=46, marker=marker, color=colours, lw=0)
         axis.scatter([], [], s=46, marker=marker, color=colour, label=f"{kind} (solid: g = 1)")
         named = ""
         for t, y, pointer in zip(times, heights, pointers, strict=True):
@@ -172,14 +173,14 @@ def _draw_delta(axis: Axes, steps: list[dict[str, Any]], times: list[int]) -> No
     axis.set_title("what it writes and has read", loc="left", fontsize=10)
 
 
-def _draw_weights(axis: Axes, steps: list[dict[str, Any]], times: list[int]) -> None:
+def _draw_weights(figure: Figure, axis: Axes, steps: list[dict[str, Any]], times: list[int]) -> None:
     names = list(steps[0]["shift"])
     shift = [[step["shift"][name] for step in steps] for name in names]
     largest = max(max(map(abs, row)) for row in shift) or 1.0
     extent = (times[0] - 0.5, times[-1] + 0.5, len(names) - 0.5, -0.5)
     image = axis.imshow(shift, aspect="auto", cmap="PuOr", vmin=-largest, vmax=largest, extent=extent)
     axis.set_yticks(range(len(names)), names, fontsize=8)
-    image.axes.get_figure(root=True).colorbar(image, cax=axis.inset_axes((1.02, 0, 0.025, 1)))
+    figure.colorbar(image, cax=axis.inset_axes((1.02, 0, 0.025, 1)))
     axis.set_title("the weights that change most: their shift from W(1) after each step", loc="left", fontsize=10)
 
 
