@@ -45,6 +45,7 @@ def save_training(training: Training, folder: Path) -> Path:
         "format": FORMAT,
         "config": json.dumps(training.config.to_json()),
         "update": str(training.update),
+        "seconds": str(training.seconds),
         "curve": json.dumps(training.curve),
     }
     content = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata=about)
@@ -76,7 +77,8 @@ def load_training(folder: Path, config: TrainConfig | None = None, device: torch
         training = Training(_agreed(saved, config, folder), device)
         with torch.no_grad():
             training.weights.copy_(tensors.pop("weights"))
-        training.update, training.curve = int(about["update"]), json.loads(about["curve"])
+        training.update, training.seconds = int(about["update"]), float(about["seconds"])
+        training.curve = json.loads(about["curve"])
         training.optimizer.state[training.weights] = {
             name.removeprefix("optimizer."): value if name == "optimizer.step" else value.to(device)
             for name, value in tensors.items()

@@ -101,15 +101,13 @@ def _train(args: argparse.Namespace, console: Console) -> int:
         training = Training(config, args.device)
     _describe(training, console)
 
-    began, first = time.monotonic(), training.update
     interrupted = _run(training, folder, console)
     save_training(training, folder)
     if interrupted:
         sys.stderr.write(f"{PROGRAM}: stopped and saved after {training.update} updates; the same command goes on\n")
         return INTERRUPTED
-    seconds = {"seconds": time.monotonic() - began, "updates_timed": training.update - first}
     result = training.evaluate()
-    write_whole(folder / RESULTS_FILE, (json.dumps(_report(training, result) | seconds, indent=1) + "\n").encode())
+    write_whole(folder / RESULTS_FILE, (json.dumps(_report(training, result), indent=1) + "\n").encode())
     console.print(_table(training, result))
     written = [folder / CHECKPOINT_FILE, folder / RESULTS_FILE]
     if args.trace:
@@ -186,6 +184,8 @@ def _report(training: Training, result: Evaluation) -> dict[str, Any]:
         "accuracy": result.accuracy,
         "solved": result.solved,
         "solved_from": SOLVED,
+        "updates": training.update,
+        "seconds": training.seconds,
         "curve": training.curve,
         "machine": {
             "python": platform.python_version(),

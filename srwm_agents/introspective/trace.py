@@ -22,7 +22,7 @@ SHOWN_WEIGHTS = 12
 LEAST_CHANGE = 1e-3
 """this since the step before."""
 NAMED_FROM = 0.3
-"""A pointer's connection is named in the picture from this g on, when it changes."""
+"""A pointer's connection is named in the picture from this g on, when it changes and there is room."""
 INK, READ, WRITE = "#1f2933", "#1f77b4", "#d62728"
 
 
@@ -154,10 +154,11 @@ def _draw_pointers(axis: Axes, traced: dict[str, Any], times: list[int]) -> None
         colours = [to_rgba(colour, max(0.08, pointer["g"])) for pointer in pointers]
         axis.scatter(times, heights, s=46, marker=marker, color=colours, lw=0)
         axis.scatter([], [], s=46, marker=marker, color=colour, label=f"{kind} (solid: g = 1)")
-        named = ""
+        named, at = "", -len(times)
         for t, y, pointer in zip(times, heights, pointers, strict=True):
-            if pointer["g"] > NAMED_FROM and pointer["connection"] != named:
-                named = pointer["connection"]
+            new = pointer["connection"] != named and t - at >= len(times) / 8  # names need room
+            if new and pointer["g"] > NAMED_FROM:
+                named, at = pointer["connection"], t
                 axis.annotate(named, (t, y), (0, side), textcoords="offset points", size=7, color=colour, ha="center")
     axis.set_ylim(-0.15, len(bands) + 0.15)
     axis.set_yticks([k + 0.5 for k in range(len(bands))], [label for label, _, _ in bands])

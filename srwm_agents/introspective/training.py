@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -125,6 +126,8 @@ class Training:
         self.weights = torch.stack(weights).to(device, PRECISIONS[config.precision]).requires_grad_()
         self.optimizer = OPTIMIZERS[config.optimizer]([self.weights], lr=config.learning_rate)
         self.update = 0
+        self.seconds = 0.0
+        """Spent on updates, over all resumptions."""
         self.curve: list[dict[str, Any]] = []
         self._recent: list[tuple[list[float], list[float]]] = []
 
@@ -136,7 +139,10 @@ class Training:
     def run(self) -> Iterator[Evaluation]:
         """Train to the last update; yields loss and accuracy on each update's sequences, before it."""
         while self.update < self.config.updates:
-            yield self._one_update()
+            began = time.perf_counter()
+            result = self._one_update()
+            self.seconds += time.perf_counter() - began
+            yield result
 
     def _one_update(self) -> Evaluation:
         config = self.config
@@ -164,7 +170,7 @@ class Training:
         """About a hundred points a curve, each the mean of all updates since the last."""
         self._recent.append((result.loss, result.accuracy))
         if self.update % max(1, self.config.updates // 100) == 0 or self.update == self.config.updates:
-            loss, accuracy = torch.tensor(self._recent, dtype=torch.float64).mean(0).tolist()
+            loss, accuracy = torch.tensor(self._recent, dtype=torch.float64).mean(0).round(decimals=6).tolist()
             self.curve.append({"update": self.update, "loss": loss, "accuracy": accuracy})
             self._recent = []
 
