@@ -11,7 +11,7 @@ from srwm_agents.introspective.bumps import Bump
 from srwm_agents.introspective.dynamics import Dynamics, Sequences, State
 from srwm_agents.introspective.gradients import sequence_loss
 from srwm_agents.introspective.wiring import Wiring
-from srwm_agents.ops.checks import check_shape
+from srwm_agents.ops.checks import check_alike, check_shape
 
 
 class Result(NamedTuple):
@@ -101,7 +101,7 @@ class IntrospectiveNet(nn.Module):
             state: what the last call returned; None begins at time 1 with ``weight``.
 
         Raises:
-            ValueError: a wrong shape, naming the expected one.
+            ValueError: a wrong shape, dtype or device, naming the expected one.
         """
         sequences = self.sequences(x, target, present, wipe)
         rollout = self.dynamics(self.weight.expand(len(x), -1, -1), sequences, state)
@@ -137,6 +137,8 @@ class IntrospectiveNet(nn.Module):
             target, present = x.new_zeros(shape), x.new_zeros(shape, dtype=torch.bool)
         present = torch.ones_like(target, dtype=torch.bool) if present is None else present
         wipe = torch.zeros(batch, inputs, dtype=torch.bool, device=x.device) if wipe is None else wipe
+        check_alike("x", x, "weight", self.weight)
+        check_alike("target", target, "weight", self.weight)
         check_shape("target", target, shape, "[B, n_s, n_o]")
         check_shape("present", present, shape, "[B, n_s, n_o]")
         check_shape("wipe", wipe, (batch, inputs), "[B, n_s]")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from srwm_agents.introspective import Compact, Dynamics, Gaussian, IntrospectiveNet, Wiring, make_bump
+from srwm_agents.introspective import Compact, Gaussian, IntrospectiveNet, Wiring, make_bump
 
 
 def by_the_paper(wiring: Wiring, w: list[list[float]], x: Tensor, d: Tensor, present: Tensor, width: float, big: float):
@@ -218,10 +218,11 @@ def test_wrong_settings_and_inputs_are_named() -> None:
     net, (x, d) = make_net(), inputs()
     with pytest.raises(ValueError, match=r"x has shape \[3, 5, 1\], expected \[B, n_s, 2\]"):
         net(x[:, :, :1])
+    with pytest.raises(ValueError, match=r"x is torch.float32, but weight is torch.float64: they must agree"):
+        net(x.float())
     with pytest.raises(ValueError, match=r"target has shape \[3, 4, 1\], expected \[B, n_s, n_o\] = \[3, 5, 1\]"):
         net(x, d[:, :4])
     with pytest.raises(ValueError, match=r"wipe is torch.float64, expected torch.bool"):
         net(x, d, wipe=torch.zeros(3, 5, dtype=torch.float64))
     with pytest.raises(ValueError, match="present is given without target"):
         net(x, present=torch.ones(3, 5, 1, dtype=torch.bool))
-    assert isinstance(net.dynamics, Dynamics)
