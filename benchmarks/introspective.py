@@ -37,9 +37,9 @@ from srwm_agents.introspective import Dynamics, Sequences, Wiring, forward_gradi
 from srwm_agents.introspective.gradients import bptt_bytes, forward_bytes
 from srwm_agents.introspective.net import initial_weights
 
-LENGTHS = "8,32,128,512"
+LENGTHS = "16,64,256,1024"
 WIDTHS = "1,4,8,16,24,32,44"
-RUNS = 7
+RUNS = 9
 TOLERANCE = 1e-9
 """Relative difference allowed between the two gradients in float64."""
 
@@ -73,49 +73,34 @@ def check(wiring: Wiring, batch: int, device: str) -> float:
     return error
 
 
-def seconds(run: Callable[[], object], runs: int, device: str) -> dict[str, float]:
-    """Median, min and max; one run before them to warm up."""
-    run()
-    times = []
-    for _ in range(runs):
-        if device != "cpu":
-            torch.cuda.synchronize()
-        began = time.perf_counter()
-        run()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return {"median": statistics.median(times), "min": min(times), "max": max(times)}
+def seconds(runs: dict[Any, Callable[[], object]], number: int, device: str) -> dict[Any, dict[str, float]]:
+    """Median, min and max of each; they take turns, so that a machine's other work meets all of them alike."""
+    times: dict[Any, list[float]] = {name: [] for name in runs}
+    for turn in range(number + 1):
+        for name, run in runs.items():
+            if device != "cpu":
+                torch.cuda.synchronize()
+            began = time.perf_counter()
+            run()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            if turn > 0:  # the first is the warm-up
+                times[name].append(time.perf_counter() - began)
+    return {name: {"median": statistics.median(t), "min": min(t), "max": max(t)} for name, t in times.items()}
 
 
-def time_both(wiring: Wiring, steps: int, args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Seconds a gradient of a whole sequence takes either way."""
+def both(wiring: Wiring, steps: int, args: argparse.Namespace) -> dict[str, Callable[[], object]]:
+    """A gradient over ``steps`` either way. The forward one goes on where the set-up ended: p and q are there."""
     dynamics, weight, sequences = problem(wiring, steps, args.batch_size, torch.float32, args.device)
+    begun = forward_gradient(dynamics, weight, Sequences(*(part[:, :1] for part in sequences)))
     leaf = weight.clone().requires_grad_()
 
     def through_time() -> object:
         return torch.autograd.grad(sequence_loss(dynamics, leaf, sequences, "bptt")[0].sum(), leaf)
 
-    runs = {"forward": lambda: forward_gradient(dynamics, weight, sequences), "bptt": through_time}
-    return {name: seconds(run, args.runs, args.device) for name, run in runs.items()}
-
-
-def time_steps(wiring: Wiring, args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Seconds a step takes either way; the forward gradient goes on from where the last run left, without set-up."""
-    dynamics, weight, sequences = problem(wiring, args.steps, args.batch_size, torch.float32, args.device)
-    result = forward_gradient(dynamics, weight, Sequences(*(part[:, :1] for part in sequences)))
-    leaf = weight.clone().requires_grad_()
-
-    def through_time() -> object:
-        return torch.autograd.grad(sequence_loss(dynamics, leaf, sequences, "bptt")[0].sum(), leaf)
-
-    runs = {
-        "forward": lambda: forward_gradient(dynamics, weight, sequences, result.state, result.sensitivity),
-        "bptt": through_time,
-    }
     return {
-        name: {key: value / args.steps for key, value in seconds(run, args.runs, args.device).items()}
-        for name, run in runs.items()
+        "forward": lambda: forward_gradient(dynamics, weight, sequences, begun.state, begun.sensitivity),
+        "bptt": through_time,
     }
 
 
@@ -215,8 +200,11 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"both gradients in float64 differ by {report['relative_difference']:.0e}\n")
     print(f"n = {small.num_connections}, B = {args.batch_size}, float32: milliseconds a time step, median (min-max)")
     print(f"{'T':>6} {'forward in time':>26} {'back through time':>26} {'p, q':>10} {'autograd':>10}")
+    runs = {(name, steps): run for steps in args.lengths for name, run in both(small, steps, args).items()}
+    times = seconds(runs, args.runs, args.device)
     for steps in args.lengths:
-        row = {"steps": steps, "seconds": time_both(small, steps, args), "bytes": memory(small, steps, args)}
+        row: dict[str, Any] = {"steps": steps, "bytes": memory(small, steps, args)}
+        row["seconds"] = {name: times[name, steps] for name in ("forward", "bptt")}
         rule = (forward_bytes(small, args.batch_size), bptt_bytes(small, steps, args.batch_size))
         row["bytes_by_the_rule"] = dict(zip(("forward", "bptt"), rule, strict=True))
         report["lengths"].append(row)
@@ -232,7 +220,9 @@ def main(arguments: list[str] | None = None) -> int:
     for width in args.widths:
         wiring = Wiring(width, width)
         n = wiring.num_connections
-        row = {"num_connections": n, "num_bits": wiring.num_bits, "seconds": time_steps(wiring, args)}
+        times = seconds(both(wiring, args.steps, args), args.runs, args.device)
+        row = {"num_connections": n, "num_bits": wiring.num_bits}
+        row["seconds"] = {name: {key: t / args.steps for key, t in times[name].items()} for name in times}
         row["crossings"] = crossings(wiring, row, args)
         report["sizes"].append(row)
         cells = [

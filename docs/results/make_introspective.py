@@ -1,6 +1,6 @@
 """Makes the tables and pictures of introspective.md from introspective/*.json.
 
-    python docs/results/make_introspective.py
+python docs/results/make_introspective.py
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ VARIANTS = {
     "recall_delta_0_init_3": "recall, Δ = 0, 4,000 updates, `--init_scale 3`",
 }
 FALLING = 0.05
-"""An unsolved run whose loss still fell by this share over its last quarter is called slow, not stuck."""
+"""A seed whose loss still fell by this share over its last quarter is called slow, not stuck."""
+WORSE = 1.5, 0.01
+"""A seed whose loss is so many times, and by so much, above the best seed's is no better than stuck, solved or not."""
 
 
 def load(name: str) -> dict[str, Any]:
@@ -46,13 +48,15 @@ def solved(run: dict[str, Any]) -> str:
 
 
 def stuck(run: dict[str, Any]) -> tuple[int, int]:
-    """How many unsolved seeds are stuck, and how many are slow."""
+    """How many seeds are stuck, and how many slow: unsolved or in a minimum worse than the best seed's."""
     loss = np.array([row["loss"] for row in run["curve"]])
     tenth = len(loss) // 10
     before = loss[-len(loss) // 4 - tenth : -len(loss) // 4].mean(0)
     falling = loss[-tenth:].mean(0) < (1 - FALLING) * before
-    unsolved = ~np.array(run["solved"])
-    return int((unsolved & ~falling).sum()), int((unsolved & falling).sum())
+    final = np.array(run["loss"])
+    worse = (final > WORSE[0] * final.min()) & (final > WORSE[1] + final.min())
+    bad = worse | ~np.array(run["solved"])
+    return int((bad & ~falling).sum()), int((bad & falling).sum())
 
 
 def clusters(run: dict[str, Any]) -> str:
@@ -122,7 +126,7 @@ def sizes_table(report: dict[str, Any]) -> str:
             f"| {n:,} | {times[0]} | {times[1]} | {law:.2f} | {cross['memory']:.0f} "
             f"| {cross['gradient_after_every_step']:.0f} |"
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"The forward gradient's step grows like (n² log2 n)^{report['exponent']:.2f}."])
 
 
 def _ms(seconds: dict[str, float], steps: int) -> str:
@@ -140,7 +144,7 @@ def draw_curves(picture: Path) -> None:
             lines[0].set_label(f"{label}: {sum(run['solved'])} of {len(run['solved'])} solved")
         axis.set_title(task)
         axis.set_xlabel("updates")
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.22 * axis.get_ylim()[1])  # room for the legend
         _tidy(axis)
         axis.legend(frameon=False, fontsize=8, loc="upper right")
     figure.axes[0].set_ylabel("E_total a sequence")
@@ -170,7 +174,7 @@ def draw_benchmark(report: dict[str, Any], picture: Path) -> None:
     ):
         values = [row["crossings"][key] for row in sizes]
         crossing.plot(n, values, color=colour, marker="o", ms=4, label=label)
-    by_length.set(title=f"a step does not know T (n = {report['num_connections']})", xlabel="time steps T", xscale="log")
+    by_length.set(title=f"a step, n = {report['num_connections']}", xlabel="time steps T", xscale="log")
     by_length.set_ylim(bottom=0)
     by_size.set(title="a step against n_conn", xlabel="connections n", xscale="log", yscale="log")
     crossing.set(title="back-propagation is, from T on, …", xlabel="connections n", xscale="log", yscale="log")

@@ -19,7 +19,7 @@ from srwm_agents.introspective.wiring import Wiring
 
 SHOWN_WEIGHTS = 12
 """The picture shows so many of the weights that changed most; the JSON lists all that changed by more than"""
-LEAST_CHANGE = 1e-3
+LEAST_CHANGE = 0.01
 """this since the step before."""
 NAMED_FROM = 0.3
 """A pointer's connection is named in the picture from this g on, when it changes and there is room."""
@@ -38,7 +38,7 @@ def trace(dynamics: Dynamics, weight: torch.Tensor, sequences: Sequences) -> dic
     Returns:
         JSON's types: the names of units and connections, and an entry a time step with input, target (None where there
         is none), output, eval and val as the net saw them, Δ, the connections nearest to both pointers with their g,
-        and every weight changed by more than 0.001.
+        and every weight changed by more than 0.01.
     """
     wiring = dynamics.wiring
     state = dynamics.initial_state(weight[None])
