@@ -211,13 +211,13 @@ def bptt_bytes(wiring: Wiring, num_steps: int, batch: int = 1, element_size: int
 def cheaper_gradient(
     wiring: Wiring, num_steps: int, batch: int = 1, element_size: int = 4, memory_limit: int = MEMORY_LIMIT
 ) -> str:
-    """ "bptt" or "forward": which to use for one gradient a sequence.
+    """Which to use for one gradient a sequence, "bptt" or "forward".
 
-    A step of back-propagation through time costs O(n log n) operations, one of the forward gradient n times as many:
-    in time, back-propagation is the cheaper one at every length. In memory it grows with the length, and passes the
-    forward gradient's n² at about ``num_steps`` = n / BPTT_TENSORS. So: back-propagation where its memory fits into
-    ``memory_limit`` bytes or is the smaller one, else the forward gradient. (Who needs a gradient after *every* step,
-    as for learning online, has another count: see docs/introspective.md.)
+    A step of back-propagation through time costs O(n log n) operations, one of the forward gradient n times as many,
+    and the length changes nothing about it. But its memory grows with the length, and passes the forward gradient's
+    n² at about ``num_steps`` = n / BPTT_TENSORS. So: back-propagation where its memory fits into ``memory_limit`` bytes
+    or is the smaller one, else the forward gradient. (Who needs a gradient after *every* step, as for learning online,
+    has another count: see docs/introspective.md.)
     """
     needed = bptt_bytes(wiring, num_steps, batch, element_size)
     fits = needed <= memory_limit or needed <= forward_bytes(wiring, batch, element_size)
