@@ -27,7 +27,8 @@ BOXES = [  # x, y, width, height, colour, title, text
     (0.0, 1.9, 3.35, 0.75, "base", "cores", "stacks behind one interface"),
     (3.55, 1.9, 3.35, 0.75, "base", "encoders", "images to features"),
     (0.0, 0.95, 6.9, 0.75, "base", "layers", "one nn.Module around each op; feed-forward block"),
-    (0.0, 0.0, 6.9, 0.75, "base", "ops", "pure functions: srwm, delta rule, V-trace"),
+    (0.0, 0.0, 3.35, 0.75, "base", "ops", "srwm, delta rule, V-trace"),
+    (3.55, 0.0, 3.35, 0.75, "base", "introspective", "the net of 1993, its gradients"),
     (
         7.3,
         0.0,
@@ -49,7 +50,9 @@ ARROWS = [
     ((1.7, 2.85), (1.7, 2.67)),
     ((5.2, 2.85), (5.2, 2.67)),
     ((1.7, 1.9), (1.7, 1.72)),
-    ((3.45, 0.95), (3.45, 0.77)),
+    ((1.7, 0.95), (1.7, 0.77)),
+    ((5.2, 0.95), (5.2, 0.77)),
+    ((3.57, 0.37), (3.33, 0.37)),
 ]
 
 

@@ -9,6 +9,7 @@ from srwm_agents.cores.config import CoreConfig
 from srwm_agents.cores.delta import DeltaCore
 from srwm_agents.cores.fake_sr import FakeSRCore
 from srwm_agents.cores.feedforward import FeedForwardCore
+from srwm_agents.cores.introspective import IntrospectiveCore
 from srwm_agents.cores.lstm import LSTMCore
 from srwm_agents.cores.sr_delta import SRDeltaCore
 from srwm_agents.cores.srwm import SRWMCore
@@ -20,6 +21,7 @@ CORES: dict[str, type[Core]] = {
     "sr_delta": SRDeltaCore,
     "delta": DeltaCore,
     "fake_sr": FakeSRCore,
+    "introspective": IntrospectiveCore,
     "lstm": LSTMCore,
     "feedforward": FeedForwardCore,
 }

@@ -73,7 +73,7 @@ def test_a_reset_is_a_fresh_episode(name: str) -> None:
     torch.testing.assert_close(final, fresh_final, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["srwm", "sr_delta", "delta", "lstm"])
+@pytest.mark.parametrize("name", ["srwm", "sr_delta", "delta", "introspective", "lstm"])
 def test_the_final_state_carries_gradient(name: str) -> None:
     core = make(name)
     x, state, _ = inputs(core)

@@ -41,9 +41,11 @@ def trained_accuracy(name: str, updates: int) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["srwm", "sr_delta", "delta", "lstm"])
-def test_cores_with_memory_recall_the_cue(name: str) -> None:
-    assert trained_accuracy(name, updates=500) >= 0.95
+@pytest.mark.parametrize(
+    ("name", "updates"), [("srwm", 500), ("sr_delta", 500), ("delta", 500), ("lstm", 500), ("introspective", 200)]
+)
+def test_cores_with_memory_recall_the_cue(name: str, updates: int) -> None:
+    assert trained_accuracy(name, updates) >= 0.95
 
 
 @pytest.mark.slow

@@ -1,0 +1,116 @@
+"""A training run on disk: one safetensors file that is replaced whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from srwm_agents.introspective.net import IntrospectiveNet
+from srwm_agents.introspective.training import TrainConfig, Training
+
+FORMAT = "1"
+CHECKPOINT_FILE = "checkpoint.safetensors"
+CAN_CHANGE = {"updates", "gradient"}
+"""Settings in which a resumed run may differ from its checkpoint."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged or of another run; the message says which and why."""
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write beside ``file`` and move there, so that a reader never sees half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    fresh = file.with_name(file.name + ".new")
+    with fresh.open("wb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+    fresh.replace(file)
+
+
+def save_training(training: Training, folder: Path) -> Path:
+    """Write ``checkpoint.safetensors`` into ``folder``."""
+    tensors = {"weights": training.weights.detach()}
+    for name, value in training.optimizer.state[training.weights].items():
+        if isinstance(value, torch.Tensor):
+            tensors[f"optimizer.{name}"] = value
+    about = {
+        "format": FORMAT,
+        "config": json.dumps(training.config.to_json()),
+        "update": str(training.update),
+        "seconds": str(training.seconds),
+        "curve": json.dumps(training.curve),
+    }
+    content = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata=about)
+    write_whole(folder / CHECKPOINT_FILE, content)
+    return folder / CHECKPOINT_FILE
+
+
+def load_training(folder: Path, config: TrainConfig | None = None, device: torch.device | str = "cpu") -> Training:
+    """Read what :func:`save_training` wrote.
+
+    Args:
+        folder: of the checkpoint.
+        config: what the run is asked to be; None takes it from the checkpoint.
+        device: where to put it.
+
+    Raises:
+        CheckpointError: a missing, truncated or unknown file, or one of a run with other settings.
+    """
+    file = folder / CHECKPOINT_FILE
+    if not file.is_file():
+        raise CheckpointError(f"no introspective net at {folder}: {CHECKPOINT_FILE} is missing")
+    try:
+        with safe_open(file, framework="pt") as opened:
+            about = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
+        if about.get("format") != FORMAT:
+            raise CheckpointError(f"{file} has format {about.get('format')!r}, this version reads {FORMAT!r}")
+        saved = TrainConfig(**json.loads(about["config"]))
+        training = Training(_agreed(saved, config, folder), device)
+        with torch.no_grad():
+            training.weights.copy_(tensors.pop("weights"))
+        training.update, training.seconds = int(about["update"]), float(about["seconds"])
+        training.curve = json.loads(about["curve"])
+        training.optimizer.state[training.weights] = {
+            name.removeprefix("optimizer."): value if name == "optimizer.step" else value.to(device)
+            for name, value in tensors.items()
+        }
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{file} holds no training run that this version can read: {reason}") from error
+    return training
+
+
+def load_net(folder: str | os.PathLike[str], seed: int | None = None) -> IntrospectiveNet:
+    """One trained net of a run's folder, on the CPU; ``seed`` says which, None the first."""
+    training = load_training(Path(folder))
+    seed = training.seeds[0] if seed is None else seed
+    if seed not in training.seeds:
+        raise CheckpointError(f"{folder} has no seed {seed}, there: {training.seeds[0]} to {training.seeds[-1]}")
+    net = training.config.make_net()
+    with torch.no_grad():
+        net.weight.copy_(training.weights[training.seeds.index(seed)])
+    return net
+
+
+def _agreed(saved: TrainConfig, asked: TrainConfig | None, folder: Path) -> TrainConfig:
+    if asked is None:
+        return saved
+    for f in fields(TrainConfig):
+        ours, theirs = getattr(asked, f.name), getattr(saved, f.name)
+        if f.name not in CAN_CHANGE and ours != theirs:
+            raise CheckpointError(
+                f"{folder} was trained with --{f.name} {theirs}, now it is {ours}; "
+                "name another --experiment, or --restart_behavior overwrite"
+            )
+    return replace(saved, **{name: getattr(asked, name) for name in CAN_CHANGE})

@@ -1,0 +1,206 @@
+"""The command line: ``python -m srwm_agents introspective train --task …``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from srwm_agents.introspective.checkpoint import CHECKPOINT_FILE, load_training, save_training, write_whole
+from srwm_agents.introspective.gradients import cheaper_gradient
+from srwm_agents.introspective.tasks import TASKS
+from srwm_agents.introspective.training import SOLVED, Evaluation, TrainConfig, Training
+
+PROGRAM = "srwm_agents introspective train"
+RESULTS_FILE = "results.json"
+SAVE_EVERY_SECONDS = 20
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line."""
+
+    def error(self, message: str) -> Any:
+        sys.stderr.write(f"{self.prog}: error: {message} (see --help)\n")
+        sys.exit(2)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """``introspective train``; its flags are the fields of ``TrainConfig`` and where to put things."""
+    parser = _Parser(
+        prog="python -m srwm_agents introspective",
+        description="Schmidhuber's introspective net of 1993: it reads and rewrites its own weights.",
+        allow_abbrev=False,
+    )
+    tasks = "\n".join(f"  {name:<9} {task.about}" for name, task in TASKS.items())
+    train = parser.add_subparsers(dest="command", required=True, metavar="train").add_parser(
+        "train",
+        help="train the initial weights on a task",
+        description=f"Train the initial weights of one or more introspective nets.\n\ntasks:\n{tasks}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for f in fields(TrainConfig):
+        own = {name: task.defaults[f.name] for name, task in TASKS.items() if f.name in task.defaults}
+        default = ", ".join(f"{name} {value}" for name, value in own.items()) if own else f.default
+        about = f"{f.metadata['help']} (default: {default})"
+        kind = type(f.default)
+        train.add_argument(f"--{f.name}", type=kind, choices=f.metadata["choices"], default=None, help=about)
+    add = train.add_argument
+    add("--train_dir", type=Path, default=Path("train_dir"), help="Where experiments lie (default: %(default)s)")
+    add("--experiment", help="Folder in --train_dir (default: introspective_TASK)")
+    add(
+        "--restart_behavior",
+        choices=("resume", "overwrite"),
+        default="resume",
+        help="If the experiment exists: go on with it, or begin anew (default: %(default)s)",
+    )
+    add("--device", default="cpu", help="Where to compute; such small nets gain little from a GPU (default: cpu)")
+    add("--trace", action="store_true", help="Also write trace.png and trace.json: what the best net does to itself")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, console: Console | None = None) -> int:
+    """Do as the command line says; returns the exit status. Errors are one line on stderr."""
+    args = make_parser().parse_args(argv)
+    try:
+        return _train(args, console or Console())
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{PROGRAM}: error: {error}\n")
+        return 1
+    except KeyboardInterrupt:  # outside of training, where a signal saves and stops
+        sys.stderr.write(f"{PROGRAM}: interrupted\n")
+        return INTERRUPTED
+
+
+def _train(args: argparse.Namespace, console: Console) -> int:
+    given = {f.name: getattr(args, f.name) for f in fields(TrainConfig) if getattr(args, f.name) is not None}
+    config = TrainConfig.of_task(given.pop("task", "boolean"), **given)
+    try:
+        torch.zeros(1, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device is {args.device!r}, which PyTorch cannot use here; try cpu or cuda") from error
+    folder = args.train_dir / (args.experiment or f"introspective_{config.task}")
+    if args.restart_behavior == "resume" and (folder / CHECKPOINT_FILE).exists():
+        training = load_training(folder, config, args.device)
+        console.print(f"going on with {folder} after {training.update} updates", highlight=False, soft_wrap=True)
+    else:
+        training = Training(config, args.device)
+    _describe(training, console)
+
+    interrupted = _run(training, folder, console)
+    save_training(training, folder)
+    if interrupted:
+        sys.stderr.write(f"{PROGRAM}: stopped and saved after {training.update} updates; the same command goes on\n")
+        return INTERRUPTED
+    result = training.evaluate()
+    write_whole(folder / RESULTS_FILE, (json.dumps(_report(training, result), indent=1) + "\n").encode())
+    console.print(_table(training, result))
+    written = [folder / CHECKPOINT_FILE, folder / RESULTS_FILE]
+    if args.trace:
+        from srwm_agents.introspective.trace import write_trace
+
+        best = min(range(len(result.loss)), key=lambda index: result.loss[index])
+        written += write_trace(training, best, folder)
+    for file in written:
+        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _run(training: Training, folder: Path, console: Console) -> bool:
+    """Train with a progress bar and a checkpoint every ``SAVE_EVERY_SECONDS``; True if a signal ended it."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("updates, {task.fields[rate]:.1f}/s, loss {task.fields[loss]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    saved = began = time.monotonic()
+    first, updates = training.update, training.config.updates
+    with _signals() as stop, Progress(*columns, console=console) as progress:
+        bar = progress.add_task(training.config.task, total=updates, completed=first, rate=0.0, loss="")
+        for result in training.run():
+            now = time.monotonic()
+            rate = (training.update - first) / (now - began)
+            progress.update(bar, completed=training.update, rate=rate, loss=f"{min(result.loss):.3f}")
+            if now - saved > SAVE_EVERY_SECONDS:
+                save_training(training, folder)
+                saved = now
+            if stop:
+                return True
+    return False
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """A list that SIGINT and SIGTERM append to, so that an update in progress is never cut in two."""
+    received: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    handlers = [signal.signal(number, lambda number, _: received.append(number)) for number in signals]
+    try:
+        yield received
+    finally:
+        for number, handler in zip(signals, handlers, strict=True):
+            signal.signal(number, handler)
+
+
+def _describe(training: Training, console: Console) -> None:
+    config, wiring = training.config, training.dynamics.wiring
+    steps = training.evaluation_batch(0, 1).sequences.x.shape[1] * config.steps_per_input
+    method = config.gradient
+    if method == "auto":
+        size = training.weights.element_size()
+        method = f"{cheaper_gradient(wiring, steps, config.batch_size * config.num_seeds, size)} (the cheaper here)"
+    console.print(
+        f"{config.task}: {TASKS[config.task].about}\n"
+        f"{wiring.num_units} units, {wiring.num_connections} connections, {wiring.num_bits}-bit addresses; "
+        f"{steps} time steps a sequence; gradient: {method}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _report(training: Training, result: Evaluation) -> dict[str, Any]:
+    return {
+        "config": training.config.to_json(),
+        "num_connections": training.dynamics.wiring.num_connections,
+        "seeds": list(training.seeds),
+        "loss": result.loss,
+        "accuracy": result.accuracy,
+        "solved": result.solved,
+        "solved_from": SOLVED,
+        "updates": training.update,
+        "seconds": training.seconds,
+        "curve": training.curve,
+        "machine": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "device": str(training.device),
+            "threads": torch.get_num_threads(),
+        },
+    }
+
+
+def _table(training: Training, result: Evaluation) -> Table:
+    title = f"{sum(result.solved)} of {len(result.solved)} solved (≥ {SOLVED:.0%})"
+    table = Table(title=title)
+    for name in ("seed", "loss", "right", "solved"):
+        table.add_column(name, justify="right")
+    for seed, loss, accuracy, solved in zip(training.seeds, result.loss, result.accuracy, result.solved, strict=True):
+        table.add_row(str(seed), f"{loss:.4f}", f"{accuracy:.1%}", "yes" if solved else "no")
+    return table

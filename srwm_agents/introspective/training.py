@@ -1,0 +1,207 @@
+"""Training of the initial weights: some nets side by side, one a seed, each as if it were alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srwm_agents.introspective.bumps import BUMPS, make_bump
+from srwm_agents.introspective.dynamics import Dynamics
+from srwm_agents.introspective.gradients import GRADIENTS, sequence_loss
+from srwm_agents.introspective.net import IntrospectiveNet, initial_weights
+from srwm_agents.introspective.tasks import TASKS, TaskBatch
+from srwm_agents.introspective.wiring import Wiring
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+SCHEDULES = ("linear_decay", "constant")
+SOLVED = 0.95
+"""Share of the counted answers that must be right, over ``EVALUATION_SEQUENCES`` fresh sequences."""
+EVALUATION_SEQUENCES = 1000
+
+
+def _setting(default: Any, about: str, choices: Any = None, least: float | None = None) -> Any:
+    choices = None if choices is None else tuple(choices)
+    return field(default=default, metadata={"help": about, "choices": choices, "least": least})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The settings of a training run; the fields are the command line's flags, their metadata its help."""
+
+    task: str = _setting("boolean", "What is learned", TASKS)
+    updates: int = _setting(3000, "Weight changes of eq. (5), each after a batch of sequences", least=0)
+    batch_size: int = _setting(32, "Sequences an update", least=1)
+    seed: int = _setting(0, "Of initial weights and sequences", least=0)
+    num_seeds: int = _setting(1, "Nets trained side by side, with seeds from --seed on", least=1)
+    gradient: str = _setting("auto", "Back-propagation through time, or forward in time, or the cheaper", GRADIENTS)
+    optimizer: str = _setting("adam", "sgd is eq. (5) as it stands", OPTIMIZERS)
+    learning_rate: float = _setting(0.01, "Step size of the optimizer", least=0)
+    lr_schedule: str = _setting("linear_decay", "Of the learning rate, to 0 at the last update", SCHEDULES)
+    max_grad_norm: float = _setting(1.0, "A longer gradient is cut to this length; 0: never", least=0)
+    num_hidden: int = _setting(0, "Hidden units; pointers are recurrent units, too", least=0)
+    steps_per_input: int = _setting(2, "Time steps an input is shown, n_r", least=1)
+    bump: str = _setting("gaussian", "g, which decides what a pointer touches", BUMPS)
+    width: float = _setting(0.5, "Of g; neighbouring addresses are 1 apart", least=0)
+    delta_scale: float = _setting(1.0, "Largest weight change a time step; 0 forbids self-modification", least=0)
+    init_scale: float = _setting(1.0, "Initial weights are from N(0, init_scale² / sources)", least=0)
+    precision: str = _setting("float32", "Of everything", PRECISIONS)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value, allowed, least = getattr(self, f.name), f.metadata["choices"], f.metadata["least"]
+            if allowed is not None and value not in allowed:
+                raise ValueError(f"{f.name} is {value!r}, allowed: {', '.join(allowed)}")
+            if least is not None and not least <= value < float("inf"):
+                raise ValueError(f"{f.name} is {value}, expected at least {least} and finite")
+        if self.width == 0:
+            raise ValueError("width is 0, expected more than 0")
+
+    @classmethod
+    def of_task(cls, task: str, **settings: Any) -> TrainConfig:
+        """The task's own settings, overridden by ``settings``."""
+        if task not in TASKS:
+            raise ValueError(f"task is {task!r}, allowed: {', '.join(TASKS)}")
+        return cls(**{"task": task, **TASKS[task].defaults, **settings})
+
+    def make_dynamics(self) -> Dynamics:
+        """The hard-wired part of the nets."""
+        task = TASKS[self.task]
+        wiring = Wiring(task.num_inputs, task.num_outputs, self.num_hidden)
+        dynamics = Dynamics(wiring, make_bump(self.bump, self.width), delta_scale=self.delta_scale)
+        return dynamics.to(PRECISIONS[self.precision])
+
+    def make_net(self) -> IntrospectiveNet:
+        """One net of this kind, with fresh weights."""
+        task = TASKS[self.task]
+        return IntrospectiveNet(
+            task.num_inputs,
+            task.num_outputs,
+            self.num_hidden,
+            steps_per_input=self.steps_per_input,
+            bump=make_bump(self.bump, self.width),
+            delta_scale=self.delta_scale,
+            dtype=PRECISIONS[self.precision],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As a dict of JSON's types."""
+        return asdict(self)
+
+
+@dataclass
+class Evaluation:
+    """How each net (a list entry a seed) does on fresh sequences."""
+
+    loss: list[float]
+    """Mean E_total a sequence."""
+    accuracy: list[float]
+    """Share of the counted answers that are right."""
+
+    @property
+    def solved(self) -> list[bool]:
+        """Which nets have at least ``SOLVED`` of the counted answers right."""
+        return [accuracy >= SOLVED for accuracy in self.accuracy]
+
+
+class Training:
+    """The nets of a run, their optimizer and their curves; ``srwm_agents.introspective.checkpoint`` saves it.
+
+    Each seed has its own initial weights and draws its own sequences, of which update u always gets the same: no
+    generator's state needs saving, and the ablation of a seed sees what the seed saw.
+    """
+
+    def __init__(self, config: TrainConfig, device: torch.device | str = "cpu") -> None:
+        self.config = config
+        self.device = device
+        self.dynamics = config.make_dynamics().to(device)
+        self.task = TASKS[config.task]
+        weights = [initial_weights(self.dynamics.wiring, config.init_scale, _generator(s, 0)) for s in self.seeds]
+        self.weights = torch.stack(weights).to(device, PRECISIONS[config.precision]).requires_grad_()
+        self.optimizer = OPTIMIZERS[config.optimizer]([self.weights], lr=config.learning_rate)
+        self.update = 0
+        self.seconds = 0.0
+        """Spent on updates, over all resumptions."""
+        self.curve: list[dict[str, Any]] = []
+        self._recent: list[tuple[list[float], list[float]]] = []
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the nets."""
+        return range(self.config.seed, self.config.seed + self.config.num_seeds)
+
+    def run(self) -> Iterator[Evaluation]:
+        """Train to the last update; yields loss and accuracy on each update's sequences, before it."""
+        while self.update < self.config.updates:
+            began = time.perf_counter()
+            result = self._one_update()
+            self.seconds += time.perf_counter() - began
+            yield result
+
+    def _one_update(self) -> Evaluation:
+        config = self.config
+        decayed = config.lr_schedule == "linear_decay"
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * (1 - self.update / config.updates if decayed else 1)
+        loss, accuracy = self._play(config.batch_size, 2 + self.update, config.gradient)
+        if not loss.isfinite().all():
+            seed = self.seeds[int((~loss.isfinite()).nonzero()[0])]
+            raise ValueError(f"seed {seed}: the loss is not finite after {self.update} updates; lower --learning_rate")
+        self.optimizer.zero_grad()
+        loss.sum().backward()  # each loss depends on its own weights only
+        gradient = self.weights.grad
+        assert gradient is not None
+        if config.max_grad_norm:
+            norm = gradient.flatten(1).norm(dim=1).clamp(min=config.max_grad_norm)
+            gradient *= (config.max_grad_norm / norm)[:, None, None]
+        self.optimizer.step()
+        self.update += 1
+        result = Evaluation(loss.tolist(), accuracy.tolist())
+        self._record(result)
+        return result
+
+    def _record(self, result: Evaluation) -> None:
+        """About a hundred points a curve, each the mean of all updates since the last."""
+        self._recent.append((result.loss, result.accuracy))
+        if self.update % max(1, self.config.updates // 100) == 0 or self.update == self.config.updates:
+            loss, accuracy = torch.tensor(self._recent, dtype=torch.float64).mean(0).round(decimals=6).tolist()
+            self.curve.append({"update": self.update, "loss": loss, "accuracy": accuracy})
+            self._recent = []
+
+    @torch.no_grad()
+    def evaluate(self) -> Evaluation:
+        """On ``EVALUATION_SEQUENCES`` sequences a net that training does not see."""
+        loss, accuracy = self._play(EVALUATION_SEQUENCES, 1, "bptt")
+        return Evaluation(loss.tolist(), accuracy.tolist())
+
+    def evaluation_batch(self, index: int, number: int) -> TaskBatch:
+        """``number`` sequences of net ``index``, other ones than in training."""
+        return self.task.sample(number, _generator(self.seeds[index], 1))
+
+    def _play(self, number: int, stream: int, gradient: str) -> tuple[Tensor, Tensor]:
+        """Mean loss and accuracy of each net on ``number`` sequences, both [S]."""
+        batches = [self.task.sample(number, _generator(seed, stream)) for seed in self.seeds]
+        parts = zip(*(batch.sequences for batch in batches), strict=True)
+        sequences = type(batches[0].sequences)(*(torch.cat(part).to(self.device) for part in parts))
+        sequences = sequences._replace(
+            x=sequences.x.to(self.weights.dtype), target=sequences.target.to(self.weights.dtype)
+        )
+        scored = torch.cat([batch.scored for batch in batches]).to(self.device)
+        weight = self.weights.repeat_interleave(number, dim=0)
+        steps = self.config.steps_per_input
+        loss, output = sequence_loss(self.dynamics, weight, sequences.blocks(steps), gradient)
+        right = ((output[:, steps - 1 :: steps] > 0.5) == (sequences.target > 0.5)).all(2) & scored
+        counts = [part.reshape(len(self.seeds), -1).sum(1) for part in (right, scored)]
+        return loss.view(len(self.seeds), number).mean(1), counts[0] / counts[1]
+
+
+def _generator(seed: int, stream: int) -> torch.Generator:
+    """Stream 0: initial weights, 1: evaluation, 2 + u: update u."""
+    # PyTorch's generator uses 32 bits of its seed only.
+    return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, stream)).generate_state(1)[0]))
