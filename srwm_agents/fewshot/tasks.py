@@ -34,6 +34,8 @@ class Task(Protocol):
 
     names: tuple[str, ...]
     """What each segment is, for reports."""
+    device: torch.device
+    """Where the images are."""
 
     def draw(self, batch: int, generator: torch.Generator | None = None) -> Episode:
         """``batch`` episodes at once, on the bank's device; the same generator state gives the same episodes."""
@@ -63,7 +65,7 @@ class FewShotTask:
         """:class:`DataError` if the bank has too few classes or images."""
         bank.check(shape.ways, shape.shots + shape.queries_per_class)
         self.bank, self.shape, self.augmentation = bank, shape, augmentation
-        self.names = (bank.name,)
+        self.names, self.device = (bank.name,), bank.device
 
     def draw(self, batch: int, generator: torch.Generator | None = None) -> Episode:
         per_class = self.shape.shots + self.shape.queries_per_class
@@ -85,7 +87,7 @@ class BootstrapTask:
         """``future_shots``: further examples a class in the second segment."""
         bank.check(shape.ways, shape.shots + future_shots + shape.queries_per_class)
         self.bank, self.shape, self.future_shots, self.augmentation = bank, shape, future_shots, augmentation
-        self.names = (bank.name, f"{bank.name}, {future_shots} more shots")
+        self.names, self.device = (bank.name, f"{bank.name}, {future_shots} more shots"), bank.device
 
     def draw(self, batch: int, generator: torch.Generator | None = None) -> Episode:
         shape, future = self.shape, self.future_shots
@@ -120,6 +122,7 @@ class SequentialTask:
             bank.check(shape.ways, shape.shots + shape.queries_per_class)
         self.banks, self.shape, self.augmentation = tuple(banks), shape, augmentation
         self.both_orders, self.random_lengths = both_orders, random_lengths
+        self.device = banks[0].device
         first, second = (bank.name for bank in banks)
         self.names = ("first part", "second part") if both_orders else (f"{first}, first", f"{second}, second")
 

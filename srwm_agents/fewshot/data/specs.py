@@ -27,8 +27,6 @@ class DatasetSpec:
     cite: str
     inverted: bool = False
     """Whether black and white are swapped, so that strokes are the bright part."""
-    rotations: bool = False
-    """Whether each class, turned by 90, 180 and 270 degrees, makes three more (a preset's default)."""
 
 
 DATASETS: dict[str, DatasetSpec] = {
@@ -46,7 +44,6 @@ DATASETS: dict[str, DatasetSpec] = {
             "MIT, (c) 2015 Brenden Lake",
             "Lake, Salakhutdinov & Tenenbaum, Science 350:1332, 2015; split of Vinyals et al., NeurIPS 2016",
             inverted=True,
-            rotations=True,
         ),
         DatasetSpec(
             "mini-imagenet",
