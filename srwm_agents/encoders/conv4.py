@@ -18,8 +18,8 @@ def conv4(in_channels: int, *, channels: int = 64, dropout: float = 0.0) -> nn.S
         layers += [
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels),
-            nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.ReLU(),  # after the pool, which it commutes with: a quarter of the work
         ]
         if dropout > 0:
             layers.append(nn.Dropout(dropout))

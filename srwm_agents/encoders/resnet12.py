@@ -33,12 +33,11 @@ def resnet12(in_channels: int, *, channels: int = 64, dropout: float = 0.0) -> n
     [N, C, H, W] -> [N, 10 · channels]; 64 channels give the usual widths 64, 160, 320, 640.
 
     Source: Oreshkin et al., "TADAM", NeurIPS 2018, for the blocks; Lee et al., "Meta-Learning with Differentiable
-    Convex Optimization", CVPR 2019, for these widths. Deviations: dropout in the place of DropBlock, and the mean over the
-    image in the place of its last 5×5 map.
+    Convex Optimization", CVPR 2019, for these widths. Deviations: dropout in the place of DropBlock, and
+    the mean over the image in the place of its last 5×5 map.
     """
     widths = [channels, channels * 5 // 2, channels * 5, channels * 10]
     blocks = [
-        ResNet12Block(before, width, dropout)
-        for before, width in zip([in_channels, *widths[:-1]], widths, strict=True)
+        ResNet12Block(before, width, dropout) for before, width in zip([in_channels, *widths[:-1]], widths, strict=True)
     ]
     return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten())

@@ -110,7 +110,9 @@ class Chosen(NamedTuple):
     """[B, N, M]: M different images of each, as indices into the bank."""
 
 
-def shuffled_labels(batch: int, ways: int, times: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
+def shuffled_labels(
+    batch: int, ways: int, times: int, device: torch.device, generator: torch.Generator | None
+) -> Tensor:
     """[B, ways · times]: each label ``times`` times, in random order."""
     order = torch.rand(batch, ways * times, device=device, generator=generator).argsort(dim=1)
     return order % ways

@@ -28,7 +28,7 @@ class Images:
         datasets: Sequence[str],
         split: str,
         data_dir: Path,
-        cache_dir: Path,
+        cache_dir: Path | None,
         image_size: int | None,
         channels: int | None,
         track: Track | None = None,
@@ -66,8 +66,8 @@ def evaluation_tasks(banks: Sequence[ImageBank], shape: Shape) -> list[Task]:
     """What a classifier is measured on: full length, nothing augmented; two data sets in either order."""
     if len(banks) == 1:
         return [FewShotTask(banks[0], shape)]
-    settings = {"both_orders": False, "random_lengths": False}
-    return [SequentialTask(order, shape, **settings) for order in (banks, banks[::-1])]
+    orders = (banks, banks[::-1])
+    return [SequentialTask(order, shape, both_orders=False, random_lengths=False) for order in orders]
 
 
 def make_classifier(settings: Settings, images: Images, record: dict[str, Any]) -> FewShotClassifier:

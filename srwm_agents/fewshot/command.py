@@ -14,9 +14,7 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from srwm_agents.fewshot.data import DATASETS, SPLITS, DataError, default_cache_dir, load_images
-from srwm_agents.fewshot.data.specs import DatasetSpec
-from srwm_agents.fewshot.display import tracker
+from srwm_agents.fewshot.data import DATASETS, SPLITS, default_cache_dir
 from srwm_agents.fewshot.experiment import AGENT_FOLDERS
 from srwm_agents.fewshot.presets import PRESETS
 from srwm_agents.fewshot.settings import Settings
@@ -36,7 +34,7 @@ class Parser(argparse.ArgumentParser):
         sys.stderr.write(f"{self.prog}: error: {message} (see --help)\n")
         sys.exit(2)
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
         return super().parse_args([_underscored(arg) for arg in args or []], namespace)
 
 
@@ -68,7 +66,8 @@ def _make_parser() -> Parser:
     parser = Parser(prog=PROG, description="Classifiers that learn new classes from a few labelled images.", **options)
     commands = parser.add_subparsers(metavar="{train,eval,data}", required=True)
 
-    train = commands.add_parser("train", help="train a classifier", description="Train a few-shot classifier.", **options)
+    text = "Train a few-shot classifier. The same command goes on where it was stopped."
+    train = commands.add_parser("train", help="train a classifier", description=text, **options)
     train.add_argument("--preset", choices=sorted(PRESETS), help="Settings by name; flags override them")
     _add_settings(train)
     train.set_defaults(run=_train)
@@ -81,7 +80,7 @@ def _make_parser() -> Parser:
     text = "What to get for each data set, and decoding it ahead of time."
     data = commands.add_parser("data", help="data sets", description=text, **options)
     actions = data.add_subparsers(metavar="{prepare}", required=True)
-    text = "Decode data sets into the cache; for those that are missing say what to get, from where, under which licence."
+    text = "Decode data sets into the cache; for what is missing, say what to get, from where, under which licence."
     prepare = actions.add_parser("prepare", help="decode, or say what to get", description=text, **options)
     prepare.add_argument("--dataset", help=f"Comma-separated, of: {', '.join(DATASETS)}; default: whatever is there")
     prepare.add_argument("--split", default="train,val,test", help="Comma-separated, of: train, val, test")
@@ -118,9 +117,7 @@ def _boolean(text: str) -> bool:
 
 def _add_directories(parser: Parser) -> None:
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="Where the data sets lie")
-    parser.add_argument(
-        "--cache_dir", type=Path, default=default_cache_dir(), help="Where decoded images are kept (memory-mapped)"
-    )
+    parser.add_argument("--cache_dir", type=Path, help=f"Where decoded images are kept; default: {default_cache_dir()}")
 
 
 def _add_evaluation(parser: Parser) -> None:
@@ -163,7 +160,7 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     if not result.first:  # of several processes one speaks
         return 0
     lines = [
-        f"classifiers:  {result.folder / AGENT_FOLDERS['best']} (best), {result.folder / AGENT_FOLDERS['latest']} (latest)",
+        *(f"{kind + ':':14}{result.folder / folder}" for kind, folder in AGENT_FOLDERS.items()),
         f"TensorBoard:  tensorboard --logdir {result.folder}",
         f"evaluate it:  {PROG} eval --train_dir {result.folder.parent} --experiment {result.folder.name}",
     ]
@@ -184,41 +181,6 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
 
 
 def _prepare(args: argparse.Namespace, console: Console) -> int:
-    """Decode what is there; status 1 if something that was asked for by name is not."""
-    names = list(DATASETS) if args.dataset is None else [name.strip() for name in args.dataset.split(",")]
-    splits = [split.strip() for split in args.split.split(",")]
-    for name in names:
-        if name not in DATASETS:
-            raise ValueError(f"unknown data set {name!r}, allowed: {', '.join(DATASETS)}")
-    for split in splits:
-        if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}, allowed: {', '.join(SPLITS)}")
-    missing = False
-    for name in names:
-        if name == "folder" and args.dataset is None:
-            continue
-        found, reason = False, ""
-        for split in splits:
-            try:
-                images = load_images(
-                    name, split, args.data_dir, args.cache_dir, args.image_size, args.channels, tracker(console, "images")
-                )
-            except DataError as error:
-                reason = str(error)
-                continue
-            found = True
-            text = f"{name} {split}: {len(images.counts)} classes, {len(images.images):,} images of {images.images.shape[1:]}"
-            console.print(text, highlight=False, soft_wrap=True)
-        if reason:
-            console.print(f"{name}: {reason}", highlight=False, soft_wrap=True)
-        if not found:
-            _explain(DATASETS[name], console)
-            missing |= args.dataset is not None
-    return int(missing)
+    from srwm_agents.fewshot.preparing import prepare
 
-
-def _explain(spec: DatasetSpec, console: Console) -> None:
-    lines = [("get", spec.what), ("from", spec.where), ("licence", spec.licence), ("cite", spec.cite)]
-    for word, text in lines:
-        if text:
-            console.print(f"  {word + ':':9} {text}", highlight=False, soft_wrap=True)
+    return prepare(args, console)

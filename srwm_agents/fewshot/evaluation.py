@@ -62,7 +62,9 @@ def accuracy_within(classifier: FewShotClassifier, episode: Episode) -> list[tup
     return results
 
 
-def validate(classifier: FewShotClassifier, task: Task, episodes: int, batch_size: int, seed: int) -> tuple[float, float]:
+def validate(
+    classifier: FewShotClassifier, task: Task, episodes: int, batch_size: int, seed: int
+) -> tuple[float, float]:
     """Mean final accuracy over segments and episodes, with half of its interval; the same seed asks the same."""
     accuracies = [final_accuracy(classifier, episode) for episode in _episodes(task, episodes, batch_size, seed)]
     return mean_interval(torch.cat(accuracies).mean(1).cpu().numpy())
@@ -103,7 +105,7 @@ def evaluate(
                 )
     curve = pd.DataFrame(rows)
     last = curve[curve["axis"] == "examples"].groupby("segment", sort=False).tail(1)
-    summary = last.rename(columns={"x": "examples"}).drop(columns="axis").reset_index(drop=True)
+    summary = last.assign(examples=last["x"]).drop(columns=["axis", "x"]).reset_index(drop=True)
     return summary, curve
 
 

@@ -1,4 +1,4 @@
-"""An experiment's folder: settings, checkpoint, portable classifiers, curves. Files are replaced whole or not at all."""
+"""An experiment's folder: settings, checkpoint, portable classifiers, curves; each replaced whole or not at all."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,8 @@ SCHEDULES = ("constant", "linear", "cosine", "inverse_sqrt")
 def learning_rate_factor(schedule: str, step: int, warmup_steps: int, train_steps: int) -> float:
     """What the highest learning rate is multiplied by at update ``step`` (from 0).
 
-    A linear warm-up reaches 1 at step ``warmup_steps - 1``. Then "constant"; "linear" and "cosine" reach 0 after the last
-    step; "inverse_sqrt" falls as 1 / sqrt(step) (Vaswani et al., NeurIPS 2017, eq. 3, which the published few-shot
+    A linear warm-up reaches 1 at step ``warmup_steps - 1``. Then "constant"; "linear" and "cosine" reach 0 after the
+    last step; "inverse_sqrt" falls as 1 / sqrt(step) (Vaswani et al., NeurIPS 2017, eq. 3, which the published few-shot
     code uses).
     """
     if step < warmup_steps:
@@ -45,8 +45,8 @@ def backward_in_parts(objective: nn.Module, draw: Callable[[], Episode], parts: 
     """
     totals = []
     for part in range(parts):
-        wait = isinstance(objective, DistributedDataParallel) and part < parts - 1
-        with objective.no_sync() if wait else contextlib.nullcontext():
+        hold = objective.no_sync if part < parts - 1 and isinstance(objective, DistributedDataParallel) else nullcontext
+        with hold():
             loss, accuracy = objective(draw())
             (loss / parts).backward()
         totals.append(torch.stack([loss.detach(), accuracy]))
@@ -73,6 +73,8 @@ class AveragedWeights:
         """After each update of the weights."""
         if self.decay == 0:
             return
-        torch._foreach_lerp_(list(self.model.parameters()), list(self.source.parameters()), 1 - self.decay)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            list(self.model.parameters()), list(self.source.parameters()), 1 - self.decay
+        )
         for mine, theirs in zip(self.model.buffers(), self.source.buffers(), strict=True):
             mine.copy_(theirs)

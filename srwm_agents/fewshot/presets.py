@@ -28,16 +28,18 @@ PRESETS: dict[str, Preset] = {
     # Anywhere: no download, minutes on one CPU core.
     "glyphs": {
         "dataset": "glyphs",
+        "image_size": 20,
         "encoder_channels": 32,
         "hidden_size": 64,
         "num_heads": 4,
         "ff_size": 128,
         "queries": 5,
         "batch_size": 32,
-        "train_steps": 4000,
+        "train_steps": 3000,
+        "learning_rate": 3e-3,
         "lr_schedule": "cosine",
         "warmup_steps": 100,
-        "validate_every": 500,
+        "validate_every": 250,
     },
     "omniglot-1shot": {
         "dataset": "omniglot",

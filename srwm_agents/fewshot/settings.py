@@ -8,7 +8,7 @@ from typing import Any
 
 from srwm_agents.cores import CORES
 from srwm_agents.fewshot.classifier import ENCODERS, LABELS
-from srwm_agents.fewshot.data import DATASET_NAMES, default_cache_dir
+from srwm_agents.fewshot.data import DATASET_NAMES
 from srwm_agents.fewshot.optimisation import SCHEDULES
 from srwm_agents.ops.srwm import BACKENDS
 
@@ -32,7 +32,7 @@ class Settings:
     shots: int = setting(1, "Examples a class; sequential: the most in each part")
     queries: int = setting(1, "Queries an episode in training, each answered on its own")
     future_shots: int = setting(5, "Bootstrap: further examples a class before the queries are asked again")
-    rotations: str = setting("", "Data sets, comma-separated, whose classes, turned by 90, 180 and 270 degrees, make more")
+    rotations: str = setting("", "Data sets, comma-separated, whose classes, turned by 90, 180, 270 degrees, make more")
     image_size: int | None = setting(None, "Side of the images; default: the data set's")
     channels: int | None = setting(None, "1 for grey, 3 for colour images; default: the data set's")
 
@@ -76,7 +76,7 @@ class Settings:
 
     # Where it goes, and for how long.
     data_dir: Path = setting(Path("data"), "Where the data sets lie (see: fewshot data); glyphs need none")
-    cache_dir: Path = setting(default_cache_dir(), "Where decoded images are kept")
+    cache_dir: Path | None = setting(None, "Where decoded images are kept; default: ~/.cache/srwm_agents/fewshot")
     train_dir: Path = setting(Path("train_dir"), "Where experiments lie")
     experiment: str | None = setting(None, "Name of the experiment and its folder; default: the preset's name")
     restart_behavior: str = setting("resume", "If the experiment is there already", ("resume", "overwrite"))

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
 
 from srwm_agents.fewshot.bank import Augmentation, Chosen, Draw, ImageBank, occurrence, shuffled_labels
 

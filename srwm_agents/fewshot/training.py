@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from srwm_agents.fewshot.building import Images, evaluation_tasks, make_classifier, training_task
 from srwm_agents.fewshot.display import TrainingDisplay, tracker
@@ -76,8 +76,7 @@ class Trainer:
             auxiliary_weight=s.auxiliary_weight,
             identities=sum(bank.num_classes for bank in banks),
         ).to(device)
-        if device.type == "cuda":
-            self.objective.to(memory_format=torch.channels_last)
+        self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.classifier = classifier
         self.average = AveragedWeights(classifier, s.average_decay)
         # On a GPU the rate is read there, so that it can change under a captured graph.
@@ -235,9 +234,10 @@ def train(settings: Settings, console: Console | None = None) -> TrainingResult:
         if content is not None:
             trainer.load(content)
             before = content["seconds"]
-        with _signals() as stop, TrainingDisplay(
-            console, settings.train_steps, trainer.step, quiet=not processes.first
-        ) as display:
+        with (
+            _signals() as stop,
+            TrainingDisplay(console, settings.train_steps, trainer.step, quiet=not processes.first) as display,
+        ):
             if content is not None:
                 display.say(f"resumed {experiment.folder} at update {trainer.step:,}")
             _loop(trainer, experiment, display, stop, before)

@@ -16,9 +16,9 @@ from srwm_agents.fewshot.data.archives import Archive, DataError, find_archives
 from srwm_agents.fewshot.data.listing import Listing
 
 FOLDER = "cifar-100-binary"
-WHAT = "cifar-100-binary.tar.gz (the binary version, not the Python one), or the folder cifar-100-binary unpacked from it"
+WHAT = "cifar-100-binary.tar.gz (the binary version, not the Python one), or the folder unpacked from it"
 WHERE = "https://www.cs.toronto.edu/~kriz/cifar.html"
-LICENCE = "none stated by its authors, who ask for a citation of Krizhevsky, 'Learning Multiple Layers of Features', 2009"
+LICENCE = "none stated; its authors ask to cite Krizhevsky, 'Learning Multiple Layers of Features', 2009"
 
 SIDE = 32
 _RECORD = 2 + 3 * SIDE * SIDE  # coarse label, fine label, then the red, green and blue plane
@@ -26,19 +26,19 @@ _FILES = ("train.bin", "test.bin")
 
 # Bertinetto et al., "Meta-learning with differentiable closed-form solvers", ICLR 2019: 64 + 16 + 20 classes.
 CIFAR_FS = {
-    "val": frozenset(
-        "beaver otter flatfish shark lamp television beetle butterfly sea camel cattle crab crocodile maple_tree "
-        "motorcycle tractor".split()
+    "val": (
+        *("beaver", "otter", "flatfish", "shark", "lamp", "television", "beetle", "butterfly", "sea", "camel"),
+        *("cattle", "crab", "crocodile", "maple_tree", "motorcycle", "tractor"),
     ),
-    "test": frozenset(
-        "whale poppy rose sweet_pepper telephone bed table wardrobe leopard plain chimpanzee fox snail worm baby man "
-        "woman bicycle pickup_truck rocket".split()
+    "test": (
+        *("whale", "poppy", "rose", "sweet_pepper", "telephone", "bed", "table", "wardrobe", "leopard", "plain"),
+        *("chimpanzee", "fox", "snail", "worm", "baby", "man", "woman", "bicycle", "pickup_truck", "rocket"),
     ),
 }
 # Oreshkin et al., "TADAM", NeurIPS 2018: 12 + 4 + 4 superclasses, so that no superclass is in two splits.
 FC100 = {
-    "val": frozenset("large_carnivores large_omnivores_and_herbivores non-insect_invertebrates small_mammals".split()),
-    "test": frozenset("aquatic_mammals insects medium_mammals people".split()),
+    "val": ("large_carnivores", "large_omnivores_and_herbivores", "non-insect_invertebrates", "small_mammals"),
+    "test": ("aquatic_mammals", "insects", "medium_mammals", "people"),
 }
 
 
@@ -52,14 +52,15 @@ def list_fc100(data_dir: Path, split: str) -> Listing:
     return _list(data_dir, lambda coarse, _: _split_of(coarse, FC100) == split)
 
 
-def _split_of(name: str, held_out: dict[str, frozenset[str]]) -> str:
+def _split_of(name: str, held_out: dict[str, tuple[str, ...]]) -> str:
     return next((split for split, names in held_out.items() if name in names), "train")
 
 
 def _list(data_dir: Path, wanted: Callable[[str, str], bool]) -> Listing:
     """Classes, in the archive's order, for which ``wanted(coarse name, fine name)``."""
     for archive, root in find_archives(data_dir, FOLDER, ("cifar-100-binary*.tar.gz", "cifar-100-binary*.zip")):
-        coarse, fine = (_names(archive, f"{root}{kind}_label_names.txt", n) for kind, n in (("coarse", 20), ("fine", 100)))
+        coarse = _names(archive, f"{root}coarse_label_names.txt", 20)
+        fine = _names(archive, f"{root}fine_label_names.txt", 100)
         found: dict[str, list[Callable[[], Image.Image]]] = {}
         digest = hashlib.sha256()
         for file in _FILES:

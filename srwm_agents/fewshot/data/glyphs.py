@@ -43,10 +43,7 @@ def make_glyphs(
     if track is not None:
         starts = track(starts, math.ceil(number / _CHUNK), f"drawing {NAME} {split}")
     images = torch.cat(
-        [
-            _draw(range(_FIRST[split] + a, _FIRST[split] + min(a + _CHUNK, number)), styles, image_size)
-            for a in starts
-        ]
+        [_draw(range(_FIRST[split] + a, _FIRST[split] + min(a + _CHUNK, number)), styles, image_size) for a in starts]
     )
     pixels = images.numpy()
     scaled = pixels.astype(np.float32) / 255

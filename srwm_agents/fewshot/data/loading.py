@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from srwm_agents.fewshot.data.cache import ImageSet, Track, load_split
+from srwm_agents.fewshot.data.cache import ImageSet, Track, default_cache_dir, load_split
 from srwm_agents.fewshot.data.glyphs import NAME as GLYPHS
 from srwm_agents.fewshot.data.glyphs import make_glyphs
 from srwm_agents.fewshot.data.specs import DATASETS, SPLITS, get_spec
@@ -24,12 +24,14 @@ def load_images(
     name: str,
     split: str,
     data_dir: Path,
-    cache_dir: Path,
+    cache_dir: Path | None = None,
     image_size: int | None = None,
     channels: int | None = None,
     track: Track | None = None,
 ) -> ImageSet:
-    """All images of one split of a data set, by name; size and channels default to :func:`image_format`.
+    """All images of one split of a data set, by name.
+
+    ``cache_dir`` defaults to :func:`default_cache_dir`, size and channels to :func:`image_format`.
 
     Raises:
         ValueError: an unknown data set or split (:class:`DataError`: missing or damaged images), in one line.
@@ -42,4 +44,4 @@ def load_images(
     if name == GLYPHS:
         glyphs = make_glyphs(split, size, track=track)
         return glyphs if colours == 1 else glyphs.with_channels(colours)
-    return load_split(get_spec(name), split, data_dir, cache_dir, size, colours, track)
+    return load_split(get_spec(name), split, data_dir, cache_dir or default_cache_dir(), size, colours, track)

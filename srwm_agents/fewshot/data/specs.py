@@ -11,6 +11,7 @@ from srwm_agents.fewshot.data.listing import Listing
 
 SPLITS = ("train", "val", "test")
 
+
 @dataclass(frozen=True)
 class DatasetSpec:
     """A data set that lies on the user's disk."""
@@ -81,8 +82,8 @@ DATASETS: dict[str, DatasetSpec] = {
             folder.list_split,
             84,
             3,
-            "your own images: a folder or zip with {train,val,test}/CLASS/IMAGE, or with CLASS/IMAGE, whose classes are "
-            "then split 60/20/20 % in a fixed random order",
+            "your own images: a folder or zip with {train,val,test}/CLASS/IMAGE, or with CLASS/IMAGE, whose classes "
+            "are then split 60/20/20 % in a fixed random order",
             "your disk: --data_dir names the folder or the zip itself",
             "yours",
             "",
@@ -96,4 +97,3 @@ def get_spec(name: str) -> DatasetSpec:
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}, allowed: glyphs, {', '.join(DATASETS)}")
     return DATASETS[name]
-
