@@ -29,10 +29,18 @@ class Parser(argparse.ArgumentParser):
         prefix = "unrecognized arguments: "
         if message.startswith(prefix):
             flag = message[len(prefix) :].split()[0].split("=")[0]
-            close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
+            close = difflib.get_close_matches(flag, self._flags(), n=1)
             message = f"unknown flag {flag}" + (f", did you mean {close[0]}?" if close else "")
         sys.stderr.write(f"{self.prog}: error: {message} (see --help)\n")
         sys.exit(2)
+
+    def _flags(self) -> set[str]:
+        """Of this parser and its sub-commands: what a sub-command does not know comes back to this one."""
+        flags = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                flags |= {flag for parser in action.choices.values() for flag in parser._flags()}
+        return flags
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
         return super().parse_args([_underscored(arg) for arg in args or []], namespace)
