@@ -143,7 +143,9 @@ def _add_evaluation(parser: Parser) -> None:
     add("--batch_size", type=int, default=100, help="Episodes at once")
     add("--seed", type=int, default=0, help="Of the episodes: the same seed, the same numbers")
     add("--device", default="auto", help="cpu, cuda, cuda:1, …; auto: cuda where there is one")
-    add("--output", type=Path, help="Folder of the reports; default: evaluation/ beside the classifier")
+    add(
+        "--output", type=Path, help="Folder of the reports; default: evaluation/ in the experiment, or evaluation/AGENT"
+    )
     _add_directories(parser)
 
 

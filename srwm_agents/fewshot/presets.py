@@ -1,7 +1,8 @@
 """Settings by name. A preset sets defaults: any flag on the command line overrides it.
 
 The sizes of the Omniglot, mini-ImageNet, sequential and bootstrap presets are those of Irie et al., ICML 2022 (their
-published scripts); what differs for the sake of speed or accuracy is said beside it.
+published scripts), with these deviations: five queries an episode in place of one, which are independent of each other
+and cost next to nothing beside the examples; on mini-ImageNet, shifted and mirrored training images.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ Preset = dict[str, Any]
 
 _MINI: Preset = {
     "dataset": "mini-imagenet",
+    "queries": 5,
     "encoder_channels": 32,
     "vision_dropout": 0.1,
     "num_layers": 3,
@@ -44,6 +46,7 @@ PRESETS: dict[str, Preset] = {
     "omniglot-1shot": {
         "dataset": "omniglot",
         "rotations": "omniglot",
+        "queries": 5,
         "train_steps": 300_000,
         "validate_every": 2000,
     },

@@ -18,11 +18,11 @@ class Processes:
     """
 
     def __init__(self, device: str) -> None:
-        """``device`` as in the settings; with several processes on CUDA each takes the GPU of its local rank."""
+        """``device`` as in the settings; "cuda" is the GPU of the process's local rank."""
         self.rank = int(os.environ.get("RANK", "0"))
         self.number = int(os.environ.get("WORLD_SIZE", "1"))
         name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        if self.number > 1 and name == "cuda":
+        if name == "cuda":
             name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         try:
             self.device = torch.device(name)

@@ -30,7 +30,7 @@ def evaluate_agent(args: argparse.Namespace, console: Console) -> int:
     for name in ("episodes", "batch_size", "shots", "queries"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise ValueError(f"--{name} is {value}, expected at least 1")
-    folder, name = _folder(args)
+    folder, name, output = _locate(args)
     with Processes(args.device) as processes:
         # Some of cuDNN's algorithms add in another order each time; the same seed shall give the same numbers.
         torch.backends.cudnn.deterministic = True
@@ -70,23 +70,23 @@ def evaluate_agent(args: argparse.Namespace, console: Console) -> int:
     }
     summary, curve = pd.concat(summaries, ignore_index=True), pd.concat(curves, ignore_index=True)
     console.print(_table(summary, f"{name}: {shape.ways}-way {shape.shots}-shot, {args.split} classes"))
-    output = args.output or folder.parent / "evaluation"
-    for file in write_reports(output, f"eval_{args.split}_{shape.shots}shot", summary, curve, about):
+    for file in write_reports(args.output or output, f"eval_{args.split}_{shape.shots}shot", summary, curve, about):
         console.print(f"wrote {file}", highlight=False, soft_wrap=True)
     return 0
 
 
-def _folder(args: argparse.Namespace) -> tuple[Path, str]:
-    """The classifier's folder and its name."""
+def _locate(args: argparse.Namespace) -> tuple[Path, str, Path]:
+    """The classifier's folder, its name, and where reports go unless told otherwise."""
     if (args.experiment is None) == (args.agent is None):
         raise ValueError("name one of --experiment and --agent")
     if args.agent is not None:
-        return args.agent, args.agent.resolve().name
+        name = args.agent.resolve().name
+        return args.agent, name, Path("evaluation") / name
     experiment = args.train_dir / args.experiment
     if not experiment.is_dir():
         known = ", ".join(sorted(file.parent.name for file in args.train_dir.glob("*/agent_best"))) or "none"
         raise ExperimentError(f"no experiment {args.experiment!r} in {args.train_dir}; there: {known}")
-    return experiment / AGENT_FOLDERS[args.load_checkpoint_kind], args.experiment
+    return experiment / AGENT_FOLDERS[args.load_checkpoint_kind], args.experiment, experiment / "evaluation"
 
 
 def write_reports(

@@ -132,9 +132,8 @@ class Settings:
         return {name: getattr(self, name) for name in _FIXED}
 
     def to_json(self) -> dict[str, Any]:
-        """All settings, paths as strings."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+        """All settings but the folders, which are the machine's."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if not f.name.endswith("_dir")}
 
 
 _POSITIVE = (

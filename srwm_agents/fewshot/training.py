@@ -228,7 +228,7 @@ def train(settings: Settings, console: Console | None = None) -> TrainingResult:
             experiment.begin(settings)
         processes.wait()
         content = experiment.load(settings)
-        _tune(processes.device)
+        tune(processes.device, one_shape=settings.task != "sequential")
         trainer = Trainer(settings, processes, tracker(console) if processes.first else None)
         before = 0.0
         if content is not None:
@@ -323,11 +323,11 @@ def _validate(
     )
 
 
-def _tune(device: torch.device) -> None:
-    """TF32 for the core's matrix products, and the fastest convolutions for shapes that never change."""
+def tune(device: torch.device, one_shape: bool) -> None:
+    """TF32 for the core's matrix products, and convolutions that are tried out once for each shape there is."""
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
-        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark = one_shape
 
 
 def _writer(folder: Path) -> Any:
