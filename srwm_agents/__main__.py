@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 COMMANDS = {
+    "fewshot": ("srwm_agents.fewshot.command:main", "learn new classes from a few labelled images"),
     "introspective": ("srwm_agents.introspective.command:main", "train Schmidhuber's introspective net of 1993"),
 }
 """Name: ("module:function", one line about it). The function takes the rest of the arguments, returns a status."""

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from srwm_agents.cores import make_core
 from srwm_agents.encoders import ACTIVATIONS, IMAGE_KEY, ImageEncoder, ObservationEncoder, ObservationNormalizer
+from srwm_agents.portable import AgentError, config_from_json, read_portable, write_portable
 
-FORMAT = 1
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
+__all__ = ["Agent", "AgentConfig", "AgentError", "load_agent", "save_agent"]
 
-
-class AgentError(ValueError):
-    """A saved agent is missing, damaged, or does not fit what it is asked to do; the message says which and why."""
+KIND = "agent"
 
 
 @dataclass(frozen=True)
@@ -66,17 +58,8 @@ class AgentConfig:
     @classmethod
     def from_json(cls, raw: Any) -> AgentConfig:
         """Raise :class:`AgentError` for a field that is unknown, missing or of the wrong kind."""
-        if not isinstance(raw, dict):
-            raise AgentError("the configuration is no JSON object")
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(raw) - known):
-            raise AgentError(f"unknown field {unknown[0]!r}, allowed: {', '.join(sorted(known))}")
-        if missing := sorted({"core", "core_settings", "num_actions"} - set(raw)):
-            raise AgentError(f"field {missing[0]!r} is missing")
-        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in raw.items()}
-        if "running" in values:
-            values["running"] = {key: tuple(shape) for key, shape in values["running"].items()}
-        return cls(**values)
+        config = config_from_json(cls, raw, required={"core", "core_settings", "num_actions"})
+        return replace(config, running={key: tuple(shape) for key, shape in config.running.items()})
 
 
 class Agent(nn.Module):
@@ -186,22 +169,7 @@ def save_agent(agent: Agent, path: str | os.PathLike[str]) -> Path:
     """Write ``config.json`` and ``model.safetensors`` into the folder ``path``; a good one is replaced only when the
     new one is whole on disk.
     """
-    target = Path(path)
-    fresh, old = target.with_name(target.name + ".new"), target.with_name(target.name + ".old")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_file({name: tensor.contiguous().cpu() for name, tensor in agent.state_dict().items()}, fresh / WEIGHTS_FILE)
-    document = {"format": FORMAT, "weights_sha256": _sha256(fresh / WEIGHTS_FILE), "agent": asdict(agent.config)}
-    (fresh / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n")
-    for file in (WEIGHTS_FILE, CONFIG_FILE):
-        with (fresh / file).open("rb+") as handle:
-            os.fsync(handle.fileno())
-    if target.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        target.rename(old)
-    fresh.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
-    return target
+    return write_portable(agent, KIND, asdict(agent.config), path)
 
 
 def load_agent(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Agent:
@@ -212,28 +180,4 @@ def load_agent(path: str | os.PathLike[str], device: torch.device | str = "cpu")
     Raises:
         AgentError: a missing, truncated, altered or unknown file; nothing is loaded then.
     """
-    folder = Path(path)
-    for file in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / file).is_file():
-            raise AgentError(f"no agent at {folder}: {file} is missing")
-    try:
-        document = json.loads((folder / CONFIG_FILE).read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise AgentError(f"{folder / CONFIG_FILE} is no JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        found = document.get("format") if isinstance(document, dict) else None
-        raise AgentError(f"{folder / CONFIG_FILE} has format {found!r}, this version reads {FORMAT}")
-    if document.get("weights_sha256") != _sha256(folder / WEIGHTS_FILE):
-        raise AgentError(f"{folder / WEIGHTS_FILE} is truncated or altered: its SHA-256 is not the recorded one")
-    try:
-        agent = Agent(AgentConfig.from_json(document.get("agent")))
-        agent.load_state_dict(load_file(folder / WEIGHTS_FILE))
-    except (AgentError, TypeError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise AgentError(f"{folder} holds no agent that this version can make: {reason}") from error
-    return agent.eval().to(device)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return read_portable(path, KIND, lambda raw: Agent(AgentConfig.from_json(raw))).eval().to(device)

@@ -155,7 +155,7 @@ def test_a_failed_save_keeps_the_old_agent(saved, monkeypatch) -> None:
     def full_disk(*_args, **_kwargs):
         raise OSError("no space left")
 
-    monkeypatch.setattr("srwm_agents.agent.save_file", full_disk)
+    monkeypatch.setattr("srwm_agents.portable.save_file", full_disk)
     with pytest.raises(OSError, match="no space left"):
         save_agent(make_agent(), saved)
     load_agent(saved)

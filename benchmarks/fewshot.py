@@ -1,0 +1,151 @@
+"""Time few-shot training: updates a second at a preset's sizes, launched one by one and as a CUDA graph.
+
+Glyphs of Omniglot's format stand in for Omniglot, so that no data set is needed: 28×28 grey, as many classes as it has.
+First each way of running is checked: 20 updates from the same seed must lose as much as the plain ones. Then medians
+(min-max) over windows of updates, and where a plain update's time goes on the device (torch.profiler).
+
+    python benchmarks/fewshot.py --json docs/results/fewshot/speed.json
+    python benchmarks/fewshot.py --preset omniglot-1shot --overrides queries=1
+    python benchmarks/fewshot.py --preset mini-1shot --updates 50
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from srwm_agents.fewshot.data import glyphs, image_format
+from srwm_agents.fewshot.presets import PRESETS
+from srwm_agents.fewshot.processes import Processes
+from srwm_agents.fewshot.settings import Settings
+from srwm_agents.fewshot.training import Trainer, tune
+
+MODES = {
+    "plain": {},
+    "graph": {"cuda_graph": True},
+    "compiled": {"compile": True},
+    "compiled graph": {"compile": True, "cuda_graph": True},
+}
+CHECKED_UPDATES = 20
+TOLERANCE = 0.05
+"""Of the mean loss over the checked updates, relative: bfloat16 and TF32 round otherwise in compiled kernels, and the
+differences grow from update to update; a draw that repeats or a missed update changes far more."""
+
+
+def settings_of(preset: str, overrides: dict[str, str], mode: str) -> Settings:
+    """The preset's settings on glyphs of its data set's format."""
+    values: dict[str, Any] = {**PRESETS[preset]}
+    size, channels = image_format(values["dataset"].split(",")[0])
+    values |= {"dataset": "glyphs", "image_size": size, "channels": channels, "mixed_precision": "bf16"}
+    if values.get("rotations"):
+        values["rotations"] = "glyphs"
+    for name, text in overrides.items():
+        values[name] = type(getattr(Settings(), name))(text)
+    return Settings(**{**values, **MODES[mode]})
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def updates_per_second(trainer: Trainer, device: torch.device, updates: int, windows: int) -> list[float]:
+    rates = []
+    for _ in range(windows):
+        wait(device)
+        began = time.perf_counter()
+        for _ in range(updates):
+            trainer.update()
+        wait(device)
+        rates.append(updates / (time.perf_counter() - began))
+    return rates
+
+
+def device_time(trainer: Trainer, device: torch.device, updates: int = 10) -> dict[str, float]:
+    """Milliseconds of device time an update, by kind of kernel."""
+    activities = [
+        torch.profiler.ProfilerActivity.CUDA if device.type == "cuda" else torch.profiler.ProfilerActivity.CPU
+    ]
+    with torch.profiler.profile(activities=activities) as profile:
+        for _ in range(updates):
+            trainer.update()
+        wait(device)
+    total: dict[str, float] = defaultdict(float)
+    for event in profile.key_averages():
+        spent = event.self_device_time_total if device.type == "cuda" else event.self_cpu_time_total
+        total[kind_of(event.key.lower())] += spent / updates / 1000
+        total["kernels"] += event.count / updates if spent else 0
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
+
+
+def kind_of(kernel: str) -> str:
+    kinds = {
+        "memory layers": ("srwm", "delta_", "rnn"),
+        "batch norm": ("batch_norm", "bn_", "batchnorm"),
+        "pooling": ("pool",),
+        "convolution": ("conv", "xmma", "cudnn", "wgrad", "dgrad", "implicit"),
+        "matrix products": ("gemm", "addmm", "::mm", "cutlass", "nvjet"),
+        "optimizer": ("adam", "multi_tensor", "fused_adam"),
+        "drawing": ("rand", "topk", "sort", "gather", "index", "scatter"),
+    }
+    return next((kind for kind, words in kinds.items() if any(word in kernel for word in words)), "the rest")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="omniglot-1shot", choices=sorted(set(PRESETS) - {"sequential"}))
+    parser.add_argument("--overrides", nargs="*", default=[], metavar="NAME=VALUE", help="settings to change")
+    parser.add_argument("--modes", default=",".join(MODES), help="comma-separated (on a CPU: plain only)")
+    parser.add_argument("--updates", type=int, default=200, help="of each window")
+    parser.add_argument("--windows", type=int, default=5)
+    parser.add_argument("--classes", type=int, default=1028, help="of the stand-in data set")
+    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    args = parser.parse_args()
+    overrides = dict(item.split("=", 1) for item in args.overrides)
+    glyphs.CLASSES.update(train=args.classes, val=20)
+    results: dict[str, Any] = {"preset": args.preset, "overrides": overrides, "modes": {}}
+    reference = None
+    with Processes("auto") as processes:
+        device = processes.device
+        name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
+        results |= {"device": name, "torch": torch.__version__, "python": platform.python_version()}
+        tune(device, one_shape=True)
+        for mode in args.modes.split(",") if device.type == "cuda" else ["plain"]:
+            trainer = Trainer(settings_of(args.preset, overrides, mode), processes)
+            for _ in range(CHECKED_UPDATES):
+                trainer.update()
+            loss, _ = trainer.read_totals(CHECKED_UPDATES)
+            reference = loss if reference is None else reference
+            if not abs(loss - reference) <= TOLERANCE * reference:
+                print(
+                    f"{mode}: mean loss {loss:.4f} over {CHECKED_UPDATES} updates, plain {reference:.4f}: not the same"
+                )
+                return 1
+            rates = updates_per_second(trainer, device, args.updates, args.windows)
+            results["modes"][mode] = {"loss": loss, "updates_per_second": rates}
+            spread = f"({min(rates):.1f}-{max(rates):.1f})"
+            print(f"{mode:15} {statistics.median(rates):7.1f} updates/s {spread}, loss {loss:.4f}")
+            if mode == "plain":
+                results["device_ms_per_update"] = device_time(trainer, device)
+    print(f"{name}, {args.preset}, {overrides or 'as it is'}; device time of a plain update, ms:")
+    for kind, value in results["device_ms_per_update"].items():
+        print(f"  {kind:16} {value:8.3f}")
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(results, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

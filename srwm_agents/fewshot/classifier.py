@@ -1,0 +1,201 @@
+"""The few-shot classifier: an encoder, a recurrent core that is told labels, and a linear read-out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from srwm_agents.cores import make_core
+from srwm_agents.encoders.conv4 import conv4
+from srwm_agents.encoders.resnet12 import resnet12
+from srwm_agents.portable import config_from_json, read_portable, write_portable
+
+KIND = "few_shot_classifier"
+ENCODERS = {"conv4": conv4, "resnet12": resnet12}
+LABELS = ("synchronous", "delayed")
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """Everything that :class:`FewShotClassifier` is made from, and where it comes from; what ``config.json`` holds."""
+
+    core: str
+    """Name of the core, a key of ``srwm_agents.cores.CORES``."""
+    core_settings: dict[str, Any]
+    """Keyword arguments of ``make_core`` except input_size."""
+    ways: int = 5
+    """N, the number of labels."""
+    labels: str = "synchronous"
+    """"synchronous": an example comes with its label; "delayed": with the label of the example before it."""
+    image_shape: tuple[int, ...] = (1, 28, 28)
+    """(C, H, W)."""
+    mean: tuple[float, ...] = (0.0,)
+    """Of each channel, in units of 255, subtracted first."""
+    std: tuple[float, ...] = (1.0,)
+    """Of each channel, divided by next."""
+    encoder: str = "conv4"
+    """Name of the encoder, a key of ``ENCODERS``."""
+    encoder_settings: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the encoder except in_channels."""
+    task: dict[str, Any] = field(default_factory=dict)
+    """What it was trained on: data sets, task, shots, …"""
+    training: dict[str, Any] = field(default_factory=dict)
+    """How it was trained, for the record: experiment, steps, …"""
+
+    def __post_init__(self) -> None:
+        if self.encoder not in ENCODERS:
+            raise ValueError(f"unknown encoder {self.encoder!r}, allowed: {', '.join(ENCODERS)}")
+        if self.labels not in LABELS:
+            raise ValueError(f"labels is {self.labels!r}, allowed: {', '.join(LABELS)}")
+        if self.ways < 2:
+            raise ValueError(f"ways is {self.ways}, expected at least 2")
+        if len(self.image_shape) != 3 or min(self.image_shape[1:]) < 16:
+            raise ValueError(f"image_shape is {self.image_shape}, expected (C, H, W) with H and W of at least 16")
+
+
+class Memory(NamedTuple):
+    """What a classifier knows of B episodes."""
+
+    state: Tensor
+    """[B, state_size], the core's."""
+    label: Tensor
+    """int64 [B], the label that the next image comes with: N, 'unknown', unless labels are delayed."""
+
+
+class FewShotClassifier(nn.Module):
+    """Learns N new classes from labelled images, in its recurrent state alone.
+
+    The core's input is the image's embedding joined to a one-hot label of N + 1 entries, the last meaning 'unknown':
+    so a query is told apart from an example of any class. With synchronous labels an example comes with its own
+    label and a query with 'unknown'; with delayed labels each image comes with the label of the image before it, the
+    very first with 'unknown' (Hochreiter et al., ICANN 2001; Irie et al., ICML 2022, section 4.1).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        """Make a classifier with fresh weights; ValueError for a setting out of range."""
+        super().__init__()
+        self.config = config
+        channels = config.image_shape[0]
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(config, name)) * 255
+            if len(values) != channels:
+                raise ValueError(f"{name} has {len(values)} entries, images have {channels} channels")
+            self.register_buffer(name, values.view(-1, 1, 1), persistent=False)
+        self.encoder = ENCODERS[config.encoder](channels, **config.encoder_settings)
+        with torch.no_grad():
+            self.embedding_size = self.encoder.eval()(torch.zeros(1, *config.image_shape)).shape[1]
+        self.encoder.train()
+        # Deviation: embeddings are centred before the memory sees them. What all images have in common drowns what
+        # tells them apart, and training then stays at chance for a long time.
+        self.norm = nn.BatchNorm1d(self.embedding_size)
+        input_size = self.embedding_size + config.ways + 1
+        self.core = make_core(config.core, input_size=input_size, **config.core_settings)
+        self.head = nn.Linear(self.core.output_size, config.ways)
+        self.autocast = False
+        """Whether the encoder runs in bfloat16; a matter of the machine, so not in the configuration."""
+
+    @property
+    def unknown(self) -> int:
+        """The label that means 'unknown': N."""
+        return self.config.ways
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
+
+    def blank(self, batch: int) -> Memory:
+        """The memory of B episodes that have not begun."""
+        label = torch.full((batch,), self.unknown, device=self.device)
+        return Memory(self.core.initial_state(batch), label)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """uint8 (or float, 0 to 255) images [..., C, H, W] -> float32 [..., embedding_size]."""
+        flat = (images.flatten(0, -4) - self.mean) / self.std
+        flat = flat.contiguous(memory_format=torch.channels_last)  # faster everywhere, twice so on a CPU
+        # Nothing is cast twice in a step, and a cast that is remembered cannot be captured in a CUDA graph.
+        with torch.autocast(flat.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=False):
+            embedded = self.encoder(flat)
+        return self.norm(embedded.float()).unflatten(0, images.shape[:-3])
+
+    def read(self, embedded: Tensor, labels: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
+        """Show examples, embedded [B, S, E] with labels [B, S].
+
+        Returns the logits [B, S, N] at each, which with delayed labels are predictions, and the memory after them.
+        """
+        if self.config.labels == "synchronous":
+            told, last = labels, memory.label
+        else:
+            told, last = torch.cat([memory.label[:, None], labels[:, :-1]], dim=1), labels[:, -1]
+        logits, state = self._step(embedded, told, memory.state)
+        return logits, Memory(state, last)
+
+    def answer(self, embedded: Tensor, memory: Memory) -> Tensor:
+        """Logits [B, Q, N] for queries, embedded [B, Q, E], each from the same memory, which stays as it is."""
+        queries = embedded.shape[1]
+        state = memory.state.repeat_interleave(queries, dim=0)
+        told = memory.label.repeat_interleave(queries, dim=0)[:, None]
+        logits, _ = self._step(embedded.flatten(0, 1)[:, None], told, state)
+        return logits.view(-1, queries, self.config.ways)
+
+    def _step(self, embedded: Tensor, told: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        label = F.one_hot(told, self.config.ways + 1).to(embedded.dtype)
+        out, state = self.core(torch.cat([embedded, label], dim=-1), state)
+        return self.head(out), state
+
+    @torch.no_grad()
+    def learn(self, images: Tensor, labels: Tensor, memory: Memory | None = None) -> Memory:
+        """Show labelled images to one learner or to B of them.
+
+        Args:
+            images: uint8 [B, S, C, H, W], or [S, C, H, W] for one learner, in the order in which they are shown.
+            labels: int64 [B, S] or [S], 0 to N - 1.
+            memory: what the last call returned; None begins anew.
+
+        Raises:
+            ValueError: images of another shape than the classifier's; a label out of range.
+        """
+        images, labels = self._batched(images), torch.as_tensor(labels, device=self.device)
+        labels = labels.view(images.shape[:2])
+        low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (0, 0)
+        if low < 0 or high >= self.config.ways:
+            raise ValueError(f"labels go from {low} to {high}, expected 0 to {self.config.ways - 1}")
+        memory = self.blank(len(images)) if memory is None else memory
+        return self.read(self.embed(images), labels, memory)[1]
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, memory: Memory) -> Tensor:
+        """Probabilities [B, Q, N] (or [Q, N] for one learner) for images [B, Q, C, H, W] (or [Q, C, H, W])."""
+        single = images.dim() == 4
+        probabilities = self.answer(self.embed(self._batched(images)), memory).softmax(-1)
+        return probabilities[0] if single else probabilities
+
+    def _batched(self, images: Tensor) -> Tensor:
+        images = torch.as_tensor(images, device=self.device)
+        batched = images[None] if images.dim() == 4 else images
+        if batched.dim() != 5 or tuple(batched.shape[2:]) != tuple(self.config.image_shape):
+            raise ValueError(f"images have shape {list(images.shape)}, expected [..., {list(self.config.image_shape)}]")
+        return batched
+
+
+def save_classifier(classifier: FewShotClassifier, path: str | os.PathLike[str]) -> Path:
+    """Write a portable classifier into the folder ``path``, in the format of :func:`srwm_agents.save_agent`."""
+    return write_portable(classifier, KIND, asdict(classifier.config), path)
+
+
+def load_classifier(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> FewShotClassifier:
+    """Read a classifier that :func:`save_classifier` wrote, in evaluation mode; as :func:`srwm_agents.load_agent`."""
+
+    def make(raw: Any) -> FewShotClassifier:
+        return FewShotClassifier(config_from_json(ClassifierConfig, raw, required={"core", "core_settings"}))
+
+    return read_portable(path, KIND, make).eval().to(device)

@@ -1,0 +1,196 @@
+"""The command line: ``python -m srwm_agents fewshot {train,eval,data}``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+
+from srwm_agents.fewshot.data import DATASETS, SPLITS, default_cache_dir
+from srwm_agents.fewshot.experiment import AGENT_FOLDERS
+from srwm_agents.fewshot.presets import PRESETS
+from srwm_agents.fewshot.settings import Settings
+
+PROG = "python -m srwm_agents fewshot"
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one line, with the flag that was probably meant; flags may be spelt with hyphens too."""
+
+    def error(self, message: str) -> NoReturn:
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            flag = message[len(prefix) :].split()[0].split("=")[0]
+            close = difflib.get_close_matches(flag, self._flags(), n=1)
+            message = f"unknown flag {flag}" + (f", did you mean {close[0]}?" if close else "")
+        sys.stderr.write(f"{self.prog}: error: {message} (see --help)\n")
+        sys.exit(2)
+
+    def _flags(self) -> set[str]:
+        """Of this parser and its sub-commands: what a sub-command does not know comes back to this one."""
+        flags = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                flags |= {flag for parser in action.choices.values() for flag in parser._flags()}
+        return flags
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        return super().parse_args([_underscored(arg) for arg in args or []], namespace)
+
+
+def _underscored(argument: str) -> str:
+    """--data-dir=my-images -> --data_dir=my-images."""
+    if not argument.startswith("--"):
+        return argument
+    flag, sign, value = argument.partition("=")
+    return "--" + flag[2:].replace("-", "_") + sign + value
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one of the commands; returns the exit status. Errors are one line on stderr."""
+    parser = _make_parser()
+    arguments = list(argv) or ["--help"]
+    args = parser.parse_args(_with_preset_defaults(parser, arguments))
+    try:
+        return args.run(args, Console())
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.stderr.write(f"{PROG}: error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{PROG}: interrupted\n")
+        return 130
+
+
+def _make_parser() -> Parser:
+    options: dict[str, Any] = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter, "allow_abbrev": False}
+    parser = Parser(prog=PROG, description="Classifiers that learn new classes from a few labelled images.", **options)
+    commands = parser.add_subparsers(metavar="{train,eval,data}", required=True)
+
+    text = "Train a few-shot classifier. The same command goes on where it was stopped."
+    train = commands.add_parser("train", help="train a classifier", description=text, **options)
+    train.add_argument("--preset", choices=sorted(PRESETS), help="Settings by name; flags override them")
+    _add_settings(train)
+    train.set_defaults(run=_train)
+
+    text = "Measure a classifier on classes that it has never seen."
+    evaluate = commands.add_parser("eval", help="evaluate a classifier", description=text, **options)
+    _add_evaluation(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+
+    text = "What to get for each data set, and decoding it ahead of time."
+    data = commands.add_parser("data", help="data sets", description=text, **options)
+    actions = data.add_subparsers(metavar="{prepare}", required=True)
+    text = "Decode data sets into the cache; for what is missing, say what to get, from where, under which licence."
+    prepare = actions.add_parser("prepare", help="decode, or say what to get", description=text, **options)
+    prepare.add_argument("--dataset", help=f"Comma-separated, of: {', '.join(DATASETS)}; default: whatever is there")
+    prepare.add_argument("--split", default="train,val,test", help="Comma-separated, of: train, val, test")
+    prepare.add_argument("--image_size", type=int, help="Side of the images; default: the data set's")
+    prepare.add_argument("--channels", type=int, choices=(1, 3), help="Grey or colour; default: the data set's")
+    _add_directories(prepare)
+    prepare.set_defaults(run=_prepare)
+    return parser
+
+
+def _add_settings(parser: Parser) -> None:
+    """A flag for each field of :class:`Settings`."""
+    types_of = typing.get_type_hints(Settings)
+    for field in dataclasses.fields(Settings):
+        kind = types_of[field.name]
+        if isinstance(kind, types.UnionType):  # X | None
+            kind = next(member for member in kind.__args__ if member is not type(None))
+        options: dict[str, Any] = {"default": field.default, "help": field.metadata["help"]}
+        if kind is bool:
+            options |= {"type": _boolean, "nargs": "?", "const": True, "metavar": "BOOL"}
+        elif field.metadata["choices"]:
+            options["choices"] = field.metadata["choices"]
+        else:
+            options["type"] = kind
+        parser.add_argument(f"--{field.name}", **options)
+
+
+def _boolean(text: str) -> bool:
+    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return values[text.lower()]
+
+
+def _add_directories(parser: Parser) -> None:
+    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="Where the data sets lie")
+    parser.add_argument("--cache_dir", type=Path, help=f"Where decoded images are kept; default: {default_cache_dir()}")
+
+
+def _add_evaluation(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--experiment", help="An experiment of fewshot train; its portable classifier is evaluated")
+    add("--agent", type=Path, help="A portable classifier's folder")
+    add("--train_dir", type=Path, default=Path("train_dir"), help="Where experiments lie")
+    add("--load_checkpoint_kind", default="best", choices=sorted(AGENT_FOLDERS), help="Which one of an experiment")
+    add("--dataset", help="Other data sets than it was trained on, comma-separated")
+    add("--split", default="val", choices=SPLITS, help="Which classes")
+    add("--shots", type=int, help="Examples a class; default: as trained")
+    add("--queries", type=int, help="Queries an episode, each answered on its own; default: one a class")
+    add("--rotations", help="Data sets with turned classes as classes of their own ('' for none); default: as trained")
+    add("--episodes", type=int, default=10_000, help="Episodes")
+    add("--batch_size", type=int, default=100, help="Episodes at once")
+    add("--seed", type=int, default=0, help="Of the episodes: the same seed, the same numbers")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, …; auto: cuda where there is one")
+    add(
+        "--output", type=Path, help="Folder of the reports; default: evaluation/ in the experiment, or evaluation/AGENT"
+    )
+    _add_directories(parser)
+
+
+def _with_preset_defaults(parser: Parser, arguments: list[str]) -> list[str]:
+    """Put a preset's settings before the flags that were given, which then override them."""
+    if arguments[0] != "train":
+        return arguments
+    finder = Parser(prog=f"{PROG} train", add_help=False, allow_abbrev=False)
+    finder.add_argument("--preset", choices=sorted(PRESETS))
+    name = finder.parse_known_args(arguments[1:])[0].preset
+    if name is None:
+        return arguments
+    preset = {"experiment": name, **PRESETS[name]}
+    return ["train", *(f"--{key}={value}" for key, value in preset.items()), *arguments[1:]]
+
+
+def _train(args: argparse.Namespace, console: Console) -> int:
+    from srwm_agents.fewshot.training import train
+
+    settings = Settings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)})
+    result = train(settings, console)
+    if not result.first:  # of several processes one speaks
+        return 0
+    lines = [
+        *(f"{kind + ':':14}{result.folder / folder}" for kind, folder in AGENT_FOLDERS.items()),
+        f"TensorBoard:  tensorboard --logdir {result.folder}",
+        f"evaluate it:  {PROG} eval --train_dir {result.folder.parent} --experiment {result.folder.name}",
+    ]
+    if result.best_accuracy is not None:
+        lines.insert(0, f"best on validation classes: {100 * result.best_accuracy:.2f} %")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    if result.signal_number is not None:
+        sys.stderr.write(f"{PROG}: stopped by a signal at update {result.step:,}, saved; the same command goes on\n")
+        return 130
+    return 0
+
+
+def _evaluate(args: argparse.Namespace, console: Console) -> int:
+    from srwm_agents.fewshot.reporting import evaluate_agent
+
+    return evaluate_agent(args, console)
+
+
+def _prepare(args: argparse.Namespace, console: Console) -> int:
+    from srwm_agents.fewshot.preparing import prepare
+
+    return prepare(args, console)

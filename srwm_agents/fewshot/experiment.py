@@ -1,0 +1,122 @@
+"""An experiment's folder: settings, checkpoint, portable classifiers, curves; each replaced whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from srwm_agents.fewshot.classifier import FewShotClassifier, save_classifier
+from srwm_agents.fewshot.settings import Settings
+
+AGENT_FOLDERS = {"latest": "agent", "best": "agent_best"}
+
+
+class ExperimentError(ValueError):
+    """An experiment cannot be begun or resumed; the message says why."""
+
+
+class Experiment:
+    """Where one training run keeps what it makes."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Name the folder; nothing is written yet."""
+        if not settings.experiment:
+            raise ExperimentError("name the experiment: --experiment NAME (or a --preset, whose name it then has)")
+        self.name = settings.experiment
+        self.folder = settings.train_dir / settings.experiment
+        self.checkpoint = self.folder / "checkpoint.pt"
+        self.curves = self.folder / "curves.csv"
+
+    def begin(self, settings: Settings) -> None:
+        """Make the folder, empty if ``restart_behavior`` is "overwrite"; ExperimentError if its checkpoint is lost."""
+        if settings.restart_behavior == "overwrite" and self.folder.exists():
+            shutil.rmtree(self.folder)
+        kept = [folder for folder in AGENT_FOLDERS.values() if (self.folder / folder).exists()]
+        if kept and not self.checkpoint.exists():
+            raise ExperimentError(
+                f"{self.folder} holds {kept[0]} but no checkpoint to resume from; "
+                "name another --experiment, or --restart_behavior overwrite"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write(self.folder / "settings.json", lambda file: _write_json(file, settings.to_json()))
+
+    def load(self, settings: Settings) -> dict[str, Any] | None:
+        """The checkpoint to resume from; None in a new experiment.
+
+        Raises:
+            ExperimentError: a checkpoint that does not load, or one of other settings. Nothing is deleted then.
+        """
+        if not self.checkpoint.exists():
+            return None
+        try:
+            content = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            saved = content["settings"]
+        except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ExperimentError(
+                f"{self.checkpoint} does not load ({reason}); to begin anew: --restart_behavior overwrite"
+            ) from error
+        for name, value in settings.fixed().items():
+            if saved.get(name) != value:
+                raise ExperimentError(
+                    f"{self.folder} was trained with {name} {saved.get(name)!r}, not {value!r}; "
+                    "name another --experiment, or --restart_behavior overwrite"
+                )
+        return content
+
+    def save(self, content: dict[str, Any], history: list[dict[str, Any]]) -> None:
+        """Write checkpoint and curves."""
+        self._write(self.checkpoint, lambda file: torch.save(content, file))
+        if history:
+            self._write(self.curves, lambda file: pd.DataFrame(history).to_csv(file, index=False))
+
+    def save_classifier(self, classifier: FewShotClassifier, kind: str) -> Path:
+        """Write the portable classifier, "latest" or "best"."""
+        return save_classifier(classifier, self.folder / AGENT_FOLDERS[kind])
+
+    def plot(self, history: list[dict[str, Any]]) -> Path:
+        """Draw accuracy and loss over updates."""
+        curves = pd.DataFrame(history)
+        figure = Figure(figsize=(9, 3.4), layout="constrained")
+        accuracy, loss = figure.subplots(1, 2)
+        accuracy.plot(curves["step"], 100 * curves["accuracy"], color="tab:grey", lw=1.2, label="training episodes")
+        accuracy.errorbar(
+            *(curves["step"], 100 * curves["validation_accuracy"], 100 * curves["validation_interval"]),
+            color="tab:blue",
+            lw=1.6,
+            label="validation classes",
+        )
+        accuracy.set_ylabel("accuracy, %")
+        accuracy.legend(frameon=False)
+        loss.plot(curves["step"], curves["loss"], color="tab:grey", lw=1.2)
+        loss.set_ylabel("training loss")
+        for axis in (accuracy, loss):
+            axis.set_xlabel("updates")
+            axis.set_xlim(left=0)
+            axis.grid(alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+        figure.suptitle(self.name)
+        picture = self.folder / "learning_curve.png"
+        figure.savefig(picture, dpi=110)
+        return picture
+
+    @staticmethod
+    def _write(file: Path, write: Callable[[Path], Any]) -> None:
+        fresh = file.with_name(file.name + ".new")
+        write(fresh)
+        with fresh.open("rb+") as handle:
+            os.fsync(handle.fileno())
+        fresh.replace(file)
+
+
+def _write_json(file: Path, content: Any) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,80 @@
+"""One update of the weights: learning-rate schedules, accumulated gradients, averaged weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from srwm_agents.fewshot.tasks import Episode
+
+SCHEDULES = ("constant", "linear", "cosine", "inverse_sqrt")
+
+
+def learning_rate_factor(schedule: str, step: int, warmup_steps: int, train_steps: int) -> float:
+    """What the highest learning rate is multiplied by at update ``step`` (from 0).
+
+    A linear warm-up reaches 1 at step ``warmup_steps - 1``. Then "constant"; "linear" and "cosine" reach 0 after the
+    last step; "inverse_sqrt" falls as 1 / sqrt(step) (Vaswani et al., NeurIPS 2017, eq. 3, which the published few-shot
+    code uses).
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, train_steps - warmup_steps)
+    if schedule == "linear":
+        return max(0.0, 1 - progress)
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    if schedule == "inverse_sqrt":
+        return math.sqrt(max(1, warmup_steps) / (step + 1))
+    return 1.0
+
+
+def backward_in_parts(objective: nn.Module, draw: Callable[[], Episode], parts: int) -> Tensor:
+    """Back-propagate the mean of ``parts`` equal parts of a batch, so that their number changes memory, not scale.
+
+    Gradients are added to what is there. Under DDP, processes exchange them once, with the last part.
+
+    Returns:
+        Detached [2]: loss and accuracy, means over the parts.
+    """
+    totals = []
+    for part in range(parts):
+        hold = objective.no_sync if part < parts - 1 and isinstance(objective, DistributedDataParallel) else nullcontext
+        with hold():
+            loss, accuracy = objective(draw())
+            (loss / parts).backward()
+        totals.append(torch.stack([loss.detach(), accuracy]))
+    return torch.stack(totals).mean(0)
+
+
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> None:
+    """Scale all gradients to a joint norm of at most ``max_norm``; 0 leaves them. Never waits for the device."""
+    if max_norm > 0:
+        nn.utils.clip_grad_norm_(list(parameters), max_norm, foreach=True)
+
+
+class AveragedWeights:
+    """An exponential moving average of a model's parameters, with the model's own latest buffers."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        """Begin at the present weights; ``decay`` 0 gives the weights themselves."""
+        self.decay = decay
+        self.source = model
+        self.model = model if decay == 0 else copy.deepcopy(model).requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """After each update of the weights."""
+        if self.decay == 0:
+            return
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            list(self.model.parameters()), list(self.source.parameters()), 1 - self.decay
+        )
+        for mine, theirs in zip(self.model.buffers(), self.source.buffers(), strict=True):
+            mine.copy_(theirs)

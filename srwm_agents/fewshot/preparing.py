@@ -1,0 +1,55 @@
+"""The data command: decode what is there, and say what to get for what is not."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rich.console import Console
+
+from srwm_agents.fewshot.data import DATASETS, SPLITS, DataError, load_images
+from srwm_agents.fewshot.data.specs import DatasetSpec
+from srwm_agents.fewshot.display import tracker
+
+_PLAIN: Any = {"highlight": False, "soft_wrap": True}
+
+
+def prepare(args: argparse.Namespace, console: Console) -> int:
+    """Decode as the command line says; status 1 if a data set that was asked for by name has no split here."""
+    # A folder of one's own can only be meant by name: any folder has other folders in it.
+    names = [name for name in DATASETS if name != "folder"] if args.dataset is None else _list(args.dataset)
+    splits = _list(args.split)
+    for what, given, allowed in (("data set", names, tuple(DATASETS)), ("split", splits, SPLITS)):
+        for name in given:
+            if name not in allowed:
+                raise ValueError(f"unknown {what} {name!r}, allowed: {', '.join(allowed)}")
+    where = (args.data_dir, args.cache_dir, args.image_size, args.channels, tracker(console, "images"))
+    absent = False
+    for name in names:
+        reasons = []
+        for split in splits:
+            try:
+                images = load_images(name, split, *where)
+            except DataError as error:
+                reasons.append(str(error))
+                continue
+            shape = "×".join(map(str, images.images.shape[1:]))
+            console.print(
+                f"{name} {split}: {len(images.counts)} classes, {len(images.images):,} images of {shape}", **_PLAIN
+            )
+        for reason in dict.fromkeys(reasons):
+            console.print(f"{name}: {reason}", **_PLAIN)
+        if len(reasons) == len(splits):
+            _explain(DATASETS[name], console)
+            absent |= args.dataset is not None
+    return int(absent)
+
+
+def _list(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _explain(spec: DatasetSpec, console: Console) -> None:
+    for word, text in (("get", spec.what), ("from", spec.where), ("licence", spec.licence), ("cite", spec.cite)):
+        if text:
+            console.print(f"  {word + ':':9} {text}", **_PLAIN)

@@ -1,0 +1,76 @@
+"""One process or several: what ``torchrun`` says, and the little that processes tell each other."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+class Processes:
+    """The processes that train together; a context manager that joins them and parts from them.
+
+    Without ``torchrun`` there is one, and nothing here does anything.
+    """
+
+    def __init__(self, device: str) -> None:
+        """``device`` as in the settings; "cuda" is the GPU of the process's local rank."""
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.number = int(os.environ.get("WORLD_SIZE", "1"))
+        name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        if name == "cuda":
+            name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        try:
+            self.device = torch.device(name)
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"--device is {device!r}, which PyTorch cannot use here; try cpu or cuda") from error
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that validates, saves and speaks."""
+        return self.rank == 0
+
+    def __enter__(self) -> Processes:
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        if self.number > 1:
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.number > 1:
+            dist.destroy_process_group()
+
+    def wrap(self, objective: nn.Module) -> nn.Module:
+        """The module with its gradients averaged over the processes."""
+        if self.number == 1:
+            return objective
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(objective, device_ids=ids)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.number > 1:
+            dist.barrier()
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Of the processes' values."""
+        if self.number > 1:
+            dist.all_reduce(values)
+            values /= self.number
+        return values
+
+    def any(self, mine: bool) -> bool:
+        """Whether any process says so: all stop at the same update, or none."""
+        if self.number == 1:
+            return mine
+        flag = torch.tensor(float(mine), device=self.device)
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return bool(flag)

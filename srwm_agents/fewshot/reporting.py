@@ -1,0 +1,151 @@
+"""The evaluation command: play many episodes, print the table, write CSV, JSON and the picture of learning."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from srwm_agents.fewshot.building import Images, evaluation_tasks
+from srwm_agents.fewshot.classifier import load_classifier
+from srwm_agents.fewshot.display import bar_for, tracker
+from srwm_agents.fewshot.evaluation import evaluate
+from srwm_agents.fewshot.experiment import AGENT_FOLDERS, ExperimentError
+from srwm_agents.fewshot.processes import Processes
+from srwm_agents.fewshot.tasks import Shape
+
+
+def evaluate_agent(args: argparse.Namespace, console: Console) -> int:
+    """Evaluate as the command line says; returns the exit status."""
+    for name in ("episodes", "batch_size", "shots", "queries"):
+        if (value := getattr(args, name)) is not None and value < 1:
+            raise ValueError(f"--{name} is {value}, expected at least 1")
+    folder, name, output = _locate(args)
+    with Processes(args.device) as processes:
+        # Some of cuDNN's algorithms add in another order each time; the same seed shall give the same numbers.
+        torch.backends.cudnn.deterministic = True
+        classifier = load_classifier(folder, processes.device)
+        config = classifier.config
+        datasets = tuple((args.dataset or config.task.get("dataset", "glyphs")).split(","))
+        rotated = config.task.get("rotations", "") if args.rotations is None else args.rotations
+        channels, size = config.image_shape[0], config.image_shape[-1]
+        where = (args.data_dir, args.cache_dir, size, channels, tracker(console))
+        banks = Images.load(datasets, args.split, *where).banks(processes.device, rotated.split(","))
+        shape = Shape(config.ways, args.shots or config.task.get("shots", 1), args.queries or config.ways)
+        summaries, curves = [], []
+        for task in evaluation_tasks(banks, shape):
+            with bar_for(console, "episodes") as progress:
+                bar = progress.add_task(" then ".join(task.names), total=args.episodes)
+                summary, curve = evaluate(
+                    *(classifier, task, args.episodes, args.batch_size, args.seed),
+                    on_batch=lambda n, bar=bar, progress=progress: progress.advance(bar, n),
+                )
+            order = " then ".join(task.names)
+            summaries.append(summary.assign(sequence=order))
+            curves.append(curve.assign(sequence=order))
+    about = {
+        "agent": name,
+        "datasets": list(datasets),
+        "split": args.split,
+        "rotations": rotated,
+        "labels": config.labels,
+        "core": config.core,
+        "encoder": config.encoder,
+        "parameters": sum(p.numel() for p in classifier.parameters()),
+        "ways": shape.ways,
+        "shots": shape.shots,
+        "queries_per_episode": shape.queries,
+        "seed": args.seed,
+        "training": config.training,
+    }
+    summary, curve = pd.concat(summaries, ignore_index=True), pd.concat(curves, ignore_index=True)
+    console.print(_table(summary, f"{name}: {shape.ways}-way {shape.shots}-shot, {args.split} classes"))
+    for file in write_reports(args.output or output, f"eval_{args.split}_{shape.shots}shot", summary, curve, about):
+        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _locate(args: argparse.Namespace) -> tuple[Path, str, Path]:
+    """The classifier's folder, its name, and where reports go unless told otherwise."""
+    if (args.experiment is None) == (args.agent is None):
+        raise ValueError("name one of --experiment and --agent")
+    if args.agent is not None:
+        name = args.agent.resolve().name
+        return args.agent, name, Path("evaluation") / name
+    experiment = args.train_dir / args.experiment
+    if not experiment.is_dir():
+        known = ", ".join(sorted(file.parent.name for file in args.train_dir.glob("*/agent_best"))) or "none"
+        raise ExperimentError(f"no experiment {args.experiment!r} in {args.train_dir}; there: {known}")
+    return experiment / AGENT_FOLDERS[args.load_checkpoint_kind], args.experiment, experiment / "evaluation"
+
+
+def write_reports(
+    folder: Path, name: str, summary: pd.DataFrame, curve: pd.DataFrame, about: dict[str, Any]
+) -> list[Path]:
+    """Write ``name.csv`` (the curve), ``name.json`` (everything) and ``name.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    table, document = folder / f"{name}.csv", folder / f"{name}.json"
+    curve.to_csv(table, index=False)
+    content = {**about, "accuracy": _records(summary), "curve": _records(curve)}
+    document.write_text(json.dumps(content, indent=1) + "\n")
+    title = f"{about['agent']}: {about['ways']}-way {about['shots']}-shot, {about['split']} classes"
+    return [table, document, plot_curve(curve, folder / f"{name}.png", title, about["ways"])]
+
+
+def plot_curve(curve: pd.DataFrame, picture: Path, title: str, ways: int) -> Path:
+    """Draw accuracy after each example in all, and by examples of the query's own class; bands are 95 % intervals."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    several = curve["segment"].nunique() > 1
+    labels = ("labelled examples shown, of all classes", "examples shown of the query's own class")
+    for axis, kind, label in zip(panels, ("examples", "shots"), labels, strict=True):
+        rows = curve[curve["axis"] == kind]
+        for i, (segment, line) in enumerate(rows.groupby("segment", sort=False)):
+            colour = mpl.color_sequences["tab10"][i]
+            accuracy, interval = 100 * line["accuracy"], 100 * line["interval"]
+            axis.plot(line["x"], accuracy, color=colour, lw=1.6, marker="o", ms=3, label=str(segment))
+            axis.fill_between(line["x"], accuracy - interval, accuracy + interval, color=colour, alpha=0.2, lw=0)
+        axis.axhline(100 / ways, color="black", lw=0.8, ls=":")
+        axis.set_xlabel(label)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_ylim(0, 100)
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("accuracy, %")
+    panels[0].annotate("chance", (1, 100 / ways), (0, 3), ("axes fraction", "data"), "offset points", ha="right")
+    if several:
+        panels[1].legend(frameon=False, loc="lower right")
+    figure.suptitle(title)
+    figure.savefig(picture, dpi=110)
+    return picture
+
+
+def _table(summary: pd.DataFrame, title: str) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("data set")
+    for name in ("accuracy, %", "95 % interval", "after examples", "episodes"):
+        table.add_column(name, justify="right")
+    for row in summary.to_dict("records"):
+        table.add_row(
+            str(row["segment"]),
+            f"{100 * row['accuracy']:.2f}",
+            f"± {100 * row['interval']:.2f}",
+            str(row["examples"]),
+            f"{row['episodes']:,}",
+        )
+    return table
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows with null where a number is missing: JSON has no NaN."""
+    return json.loads(frame.to_json(orient="records") or "[]")

@@ -1,0 +1,152 @@
+"""Every setting of training, its default and what it means: the flags of ``fewshot train`` are made from this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from srwm_agents.cores import CORES
+from srwm_agents.fewshot.classifier import ENCODERS, LABELS
+from srwm_agents.fewshot.data import DATASET_NAMES
+from srwm_agents.fewshot.optimisation import SCHEDULES
+from srwm_agents.ops.srwm import BACKENDS
+
+TASKS = ("few_shot", "sequential", "bootstrap")
+
+
+def setting(default: Any, text: str, choices: Any = None) -> Any:
+    """A dataclass field with the text and the allowed values of its flag."""
+    return field(default=default, metadata={"help": text, "choices": None if choices is None else tuple(choices)})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to train, on what, how, and where it goes."""
+
+    # What is learned; fixed for the life of an experiment.
+    dataset: str = setting("glyphs", "Data set; two, comma-separated, for the sequential task")
+    task: str = setting("few_shot", "What an episode is", TASKS)
+    labels: str = setting("synchronous", "Whether an example comes with its label or with the one before it", LABELS)
+    ways: int = setting(5, "Classes an episode")
+    shots: int = setting(1, "Examples a class; sequential: the most in each part")
+    queries: int = setting(1, "Queries an episode in training, each answered on its own")
+    future_shots: int = setting(5, "Bootstrap: further examples a class before the queries are asked again")
+    rotations: str = setting("", "Data sets, comma-separated, whose classes, turned by 90, 180, 270 degrees, make more")
+    image_size: int | None = setting(None, "Side of the images; default: the data set's")
+    channels: int | None = setting(None, "1 for grey, 3 for colour images; default: the data set's")
+
+    # The model; fixed as well.
+    encoder: str = setting("conv4", "Image encoder", ENCODERS)
+    encoder_channels: int = setting(64, "Width of the encoder (resnet12: of its first block)")
+    vision_dropout: float = setting(0.0, "Dropout after each block of the encoder")
+    core: str = setting("srwm", "Memory of the classifier", CORES)
+    hidden_size: int = setting(256, "Width of the core")
+    num_layers: int = setting(2, "Memory layers of the core")
+    num_heads: int = setting(16, "Heads of each memory layer")
+    ff_size: int = setting(1024, "Width inside the core's feed-forward blocks")
+    dropout: float = setting(0.0, "Dropout in the core")
+    input_softmax: bool = setting(False, "Softmax over each SRWM head's inputs")
+    input_norm: bool = setting(True, "Layer norm before each memory layer")
+    beta_mean: float = setting(-1.0, "Mean of the initial weights that make an SRWM's learning rates")
+    query_scale: float = setting(1.0, "Factor on the initial weights that make an SRWM's queries")
+
+    # How it is trained.
+    train_steps: int = setting(100_000, "Updates")
+    batch_size: int = setting(128, "Episodes an update, over all processes and accumulated parts")
+    gradient_accumulation: int = setting(1, "Parts that a batch is worked off in, to save memory")
+    learning_rate: float = setting(1e-3, "Of Adam, at its highest")
+    lr_schedule: str = setting("constant", "Learning rate after the warm-up", SCHEDULES)
+    warmup_steps: int = setting(0, "Updates over which the learning rate grows linearly from 0")
+    weight_decay: float = setting(0.0, "Decoupled weight decay (AdamW)")
+    max_grad_norm: float = setting(1.0, "The gradient is scaled down to this norm; 0: never")
+    average_decay: float = setting(0.0, "Evaluate and save a running average of the weights with this decay; 0: none")
+    augment_shift: int = setting(0, "Shift training images by up to this many pixels")
+    augment_flip: bool = setting(False, "Mirror half of the training images")
+    bootstrap_weight: float = setting(10.0, "Bootstrap: weight of KL(future || now)")
+    auxiliary_weight: float = setting(0.0, "Weight of also classifying the examples among all training classes")
+    seed: int = setting(0, "Of weights, episodes and dropout")
+
+    # Where it runs.
+    device: str = setting("auto", "cpu, cuda, cuda:1, …; auto: cuda where there is one")
+    mixed_precision: str = setting("none", "Precision of the encoder", ("none", "bf16"))
+    compile: bool = setting(False, "Compile the model with torch.compile")
+    cuda_graph: bool = setting(False, "Capture an update, drawing included, in a CUDA graph; not for sequential")
+    backend: str = setting("auto", "Of the core's op", BACKENDS)
+
+    # Where it goes, and for how long.
+    data_dir: Path = setting(Path("data"), "Where the data sets lie (see: fewshot data); glyphs need none")
+    cache_dir: Path | None = setting(None, "Where decoded images are kept; default: ~/.cache/srwm_agents/fewshot")
+    train_dir: Path = setting(Path("train_dir"), "Where experiments lie")
+    experiment: str | None = setting(None, "Name of the experiment and its folder; default: the preset's name")
+    restart_behavior: str = setting("resume", "If the experiment is there already", ("resume", "overwrite"))
+    train_for_seconds: float | None = setting(None, "Stop, save and exit after this time; the same command goes on")
+    validate_every: int = setting(1000, "Updates between validations")
+    validation_episodes: int = setting(1000, "Episodes of a validation, always the same ones")
+    log_every: int = setting(50, "Updates between looks at the loss, for TensorBoard and the display")
+    save_every_sec: float = setting(60.0, "Seconds between checkpoints (each validation saves too)")
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            if (allowed := f.metadata["choices"]) and getattr(self, f.name) not in allowed:
+                raise ValueError(f"{f.name} is {getattr(self, f.name)!r}, allowed: {', '.join(allowed)}")
+        for name in _POSITIVE:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name in _NOT_NEGATIVE:
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 0")
+        for name in ("dropout", "vision_dropout", "average_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 0 <= {name} < 1")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}, expected more than 0")
+        if self.ways < 2:
+            raise ValueError(f"ways is {self.ways}, expected at least 2")
+        for name in (*self.datasets, *self.rotated):
+            if name not in DATASET_NAMES:
+                raise ValueError(f"unknown data set {name!r}, allowed: {', '.join(DATASET_NAMES)}")
+        wanted = 2 if self.task == "sequential" else 1
+        if len(self.datasets) != wanted:
+            raise ValueError(f"task {self.task} takes {wanted} data set(s), not {self.dataset!r}")
+        if self.batch_size % self.gradient_accumulation:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, expected a multiple of gradient_accumulation = "
+                f"{self.gradient_accumulation}"
+            )
+        if self.cuda_graph and self.task == "sequential":
+            raise ValueError("cuda_graph is for steps of one shape, and the sequential task's lengths are random")
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The data sets' names."""
+        return tuple(name.strip() for name in self.dataset.split(","))
+
+    @property
+    def rotated(self) -> tuple[str, ...]:
+        """The data sets with rotations."""
+        return tuple(name.strip() for name in self.rotations.split(",") if name.strip())
+
+    def fixed(self) -> dict[str, Any]:
+        """What a resumed experiment must agree in: everything that training is of."""
+        return {name: getattr(self, name) for name in _FIXED}
+
+    def to_json(self) -> dict[str, Any]:
+        """All settings but the folders, which are the machine's."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if not f.name.endswith("_dir")}
+
+
+_POSITIVE = (
+    *("shots", "queries", "future_shots", "encoder_channels", "train_steps", "batch_size", "gradient_accumulation"),
+    *("validate_every", "validation_episodes", "log_every"),
+)
+_NOT_NEGATIVE = (
+    *("warmup_steps", "weight_decay", "max_grad_norm", "augment_shift", "bootstrap_weight", "auxiliary_weight"),
+    "save_every_sec",
+)
+_FIXED = (
+    *("dataset", "task", "labels", "ways", "shots", "queries", "future_shots", "rotations", "image_size", "channels"),
+    *("encoder", "encoder_channels", "vision_dropout", "core", "hidden_size", "num_layers", "num_heads", "ff_size"),
+    *("dropout", "input_softmax", "input_norm", "beta_mean", "query_scale", "batch_size", "average_decay", "seed"),
+    *("auxiliary_weight", "bootstrap_weight", "augment_shift", "augment_flip"),
+)

@@ -1,0 +1,353 @@
+"""Training: updates without a word between host and device, and everything around them."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from srwm_agents.fewshot.building import Images, evaluation_tasks, make_classifier, training_task
+from srwm_agents.fewshot.display import TrainingDisplay, tracker
+from srwm_agents.fewshot.evaluation import validate
+from srwm_agents.fewshot.experiment import Experiment
+from srwm_agents.fewshot.objective import Objective
+from srwm_agents.fewshot.optimisation import AveragedWeights, backward_in_parts, clip_gradients, learning_rate_factor
+from srwm_agents.fewshot.processes import Processes
+from srwm_agents.fewshot.settings import Settings
+from srwm_agents.fewshot.tasks import Shape
+
+VALIDATION_SEED = 1234
+VALIDATION_BATCH = 100
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How training ended."""
+
+    folder: Path
+    step: int
+    best_accuracy: float | None
+    """On validation classes; None before the first validation."""
+    signal_number: int | None
+    """What stopped it early, if a signal did."""
+    first: bool
+    """Whether this process is the one that speaks, of those that trained together."""
+
+
+class Trainer:
+    """The parts of one training run, and one update of them."""
+
+    def __init__(self, settings: Settings, processes: Processes, track: Any = None) -> None:
+        """Load the images and make everything, on the device; DataError or ValueError if something does not fit."""
+        s, device = settings, processes.device
+        if s.batch_size % (processes.number * s.gradient_accumulation):
+            raise ValueError(
+                f"batch_size is {s.batch_size}, expected a multiple of {processes.number} processes "
+                f"times gradient_accumulation {s.gradient_accumulation}"
+            )
+        if s.cuda_graph and (processes.number > 1 or device.type != "cuda"):
+            raise ValueError(f"cuda_graph needs one process on a CUDA device, not {processes.number} on {device}")
+        where = (s.data_dir, s.cache_dir, s.image_size, s.channels, track)
+        images = Images.load(s.datasets, "train", *where)
+        self.settings, self.processes = s, processes
+        banks = images.banks(device, s.rotated)
+        self.task = training_task(s, banks)
+        self.validation_tasks = []
+        if processes.first:
+            # One query of each class: the answers are independent, so more of them only narrow the interval.
+            shape = Shape(s.ways, s.shots, s.ways)
+            self.validation_tasks = evaluation_tasks(
+                Images.load(s.datasets, "val", *where).banks(device, s.rotated), shape
+            )
+        torch.manual_seed(s.seed)  # the same weights everywhere
+        classifier = make_classifier(s, images, {}).to(device)
+        classifier.autocast = s.mixed_precision == "bf16" and device.type == "cuda"
+        self.objective = Objective(
+            classifier,
+            bootstrap_weight=s.bootstrap_weight if s.task == "bootstrap" else None,
+            auxiliary_weight=s.auxiliary_weight,
+            identities=sum(bank.num_classes for bank in banks),
+        ).to(device)
+        self.objective.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.classifier = classifier
+        self.average = AveragedWeights(classifier, s.average_decay)
+        # On a GPU the rate is read there, so that it can change under a captured graph.
+        self.optimizer = torch.optim.AdamW(
+            self.objective.parameters(),
+            lr=torch.tensor(s.learning_rate, device=device),
+            weight_decay=s.weight_decay,
+            fused=True,
+            capturable=device.type == "cuda",
+        )
+        self.totals = torch.zeros(2, device=device)
+        """Loss and accuracy, summed over the updates since they were last read."""
+        self.step = 0
+        self.best_accuracy: float | None = None
+        self.history: list[dict[str, Any]] = []
+        self._wrapped: nn.Module = processes.wrap(self.objective)
+        if s.compile:
+            self._wrapped = torch.compile(self._wrapped)  # type: ignore[assignment]
+        self._run: Callable[[], None] = CapturedUpdate(self._update) if s.cuda_graph else self._update
+        self._seed_processes()
+
+    def _seed_processes(self) -> None:
+        """Each process draws episodes of its own; a resumed run draws others than it drew before."""
+        if self.processes.number > 1:
+            torch.manual_seed(self.settings.seed + 1_000_003 * (self.processes.rank + 1) + self.step)
+
+    def update(self) -> None:
+        """One update; returns before the device has done it."""
+        s = self.settings
+        rate = s.learning_rate * learning_rate_factor(s.lr_schedule, self.step, s.warmup_steps, s.train_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"].fill_(rate)
+        self._run()
+        self.step += 1
+
+    def _update(self) -> None:
+        s = self.settings
+        self.optimizer.zero_grad(set_to_none=True)
+        batch = s.batch_size // (s.gradient_accumulation * self.processes.number)
+        self.totals += backward_in_parts(self._wrapped, lambda: self.task.draw(batch), s.gradient_accumulation)
+        clip_gradients(self.objective.parameters(), s.max_grad_norm)
+        self.optimizer.step()
+        self.average.update()
+
+    def read_totals(self, updates: int) -> tuple[float, float]:
+        """Mean loss and accuracy of the last updates, over all processes; waits for the device."""
+        loss, accuracy = self.processes.mean(self.totals / updates).tolist()
+        self.totals.zero_()
+        return loss, accuracy
+
+    def validate(self) -> tuple[float, float]:
+        """Accuracy on validation classes and half its interval."""
+        model = self.average.model
+        model.eval()
+        scores = [
+            validate(model, task, self.settings.validation_episodes, VALIDATION_BATCH, VALIDATION_SEED)  # type: ignore[arg-type]
+            for task in self.validation_tasks
+        ]
+        model.train()
+        accuracy = sum(mean for mean, _ in scores) / len(scores)
+        return accuracy, sum(half**2 for _, half in scores) ** 0.5 / len(scores)
+
+    def portable(self, seconds: float) -> Any:
+        """The classifier as it is saved: with the record of its training."""
+        model: Any = self.average.model
+        record = {
+            "experiment": self.settings.experiment,
+            "steps": self.step,
+            "seconds": round(seconds, 1),
+            "seed": self.settings.seed,
+            "validation_accuracy": self.history[-1]["validation_accuracy"] if self.history else None,
+        }
+        model.config = replace(model.config, training=record)
+        return model
+
+    def state(self, seconds: float) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+        return {
+            "settings": self.settings.to_json(),
+            "step": self.step,
+            "seconds": seconds,
+            "best_accuracy": self.best_accuracy,
+            "history": self.history,
+            "objective": self.objective.state_dict(),
+            "average": self.average.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state() if self.processes.device.type == "cuda" else None,
+        }
+
+    def load(self, content: dict[str, Any]) -> None:
+        """Go on from ``state()``'s content."""
+        self.objective.load_state_dict(content["objective"])
+        self.average.model.load_state_dict(content["average"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["lr"].to(self.processes.device)
+        self.step, self.best_accuracy, self.history = content["step"], content["best_accuracy"], content["history"]
+        torch.set_rng_state(content["rng"])
+        if content["cuda_rng"] is not None and self.processes.device.type == "cuda":
+            torch.cuda.set_rng_state(content["cuda_rng"])
+        self._seed_processes()
+
+
+class CapturedUpdate:
+    """Runs a function on CUDA tensors; after a few ordinary calls captures it as a graph and replays that.
+
+    The graph holds all launches of an update, so the host says one word instead of hundreds.
+    """
+
+    warmup = 5
+    """Ordinary calls first: libraries choose their algorithms, the optimizer makes its state."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self.function = function
+        self.calls = 0
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        self.calls += 1
+        if self.calls <= self.warmup:
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self.function()
+            torch.cuda.current_stream().wait_stream(stream)
+            return
+        if self.graph is None:
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):  # records, does nothing yet
+                self.function()
+        self.graph.replay()
+
+
+def train(settings: Settings, console: Console | None = None) -> TrainingResult:
+    """Train as the settings say, from the experiment's checkpoint if there is one.
+
+    Ends after ``train_steps`` or ``train_for_seconds``, or when SIGINT or SIGTERM comes (a second one interrupts at
+    once); all of them save. Under ``torchrun`` the first process validates, saves and speaks.
+
+    Raises:
+        ExperimentError, DataError, ValueError: in one line, before anything is trained.
+        FloatingPointError: the loss is not finite; the last checkpoint stays.
+    """
+    console = console or Console()
+    with Processes(settings.device) as processes:
+        experiment = Experiment(settings)
+        if processes.first:
+            experiment.begin(settings)
+        processes.wait()
+        content = experiment.load(settings)
+        tune(processes.device, one_shape=settings.task != "sequential")
+        trainer = Trainer(settings, processes, tracker(console) if processes.first else None)
+        before = 0.0
+        if content is not None:
+            trainer.load(content)
+            before = content["seconds"]
+        with (
+            _signals() as stop,
+            TrainingDisplay(console, settings.train_steps, trainer.step, quiet=not processes.first) as display,
+        ):
+            if content is not None:
+                display.say(f"resumed {experiment.folder} at update {trainer.step:,}")
+            _loop(trainer, experiment, display, stop, before)
+        return TrainingResult(experiment.folder, trainer.step, trainer.best_accuracy, stop.number, processes.first)
+
+
+@dataclass
+class _Stop:
+    """Which signal has asked to stop."""
+
+    number: int | None = None
+
+
+def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, stop: _Stop, before: float) -> None:
+    s, processes = trainer.settings, trainer.processes
+    writer = _writer(experiment.folder) if processes.first else None
+    began = time.monotonic()
+    last_save, last_look, looked_at = began, began, trainer.step
+    row = {"loss": float("nan"), "accuracy": float("nan"), "steps_per_second": float("nan")}
+
+    def seconds() -> float:
+        return before + time.monotonic() - began
+
+    def save() -> None:
+        if processes.first:
+            experiment.save(trainer.state(seconds()), trainer.history)
+            experiment.save_classifier(trainer.portable(seconds()), "latest")
+
+    while trainer.step < s.train_steps:
+        trainer.update()
+        validates = trainer.step % s.validate_every == 0 or trainer.step == s.train_steps
+        if not (validates or trainer.step % s.log_every == 0 or (processes.number == 1 and stop.number is not None)):
+            continue
+        loss, accuracy = trainer.read_totals(trainer.step - looked_at)
+        now = time.monotonic()
+        row = {"loss": loss, "accuracy": accuracy, "steps_per_second": (trainer.step - looked_at) / (now - last_look)}
+        if loss != loss or abs(loss) == float("inf"):
+            raise FloatingPointError(
+                f"the loss is {loss} at update {trainer.step:,}; the last checkpoint is untouched: "
+                "try a lower --learning_rate or a longer --warmup_steps"
+            )
+        display.update(trainer.step, loss, accuracy, row["steps_per_second"])
+        if writer is not None:
+            for name, value in row.items():
+                writer.add_scalar(f"train/{name}", value, trainer.step)
+            writer.add_scalar("train/learning_rate", float(trainer.optimizer.param_groups[0]["lr"]), trainer.step)
+        if validates and processes.first:
+            _validate(trainer, experiment, display, writer, row, seconds)
+        out_of_time = s.train_for_seconds is not None and now - began >= s.train_for_seconds
+        stopping = processes.any(out_of_time or stop.number is not None)
+        if validates or stopping or now - last_save >= s.save_every_sec:
+            save()
+            last_save = time.monotonic()
+        if stopping:
+            break
+        last_look, looked_at = time.monotonic(), trainer.step
+    if processes.first and trainer.history:
+        experiment.plot(trainer.history)
+    if writer is not None:
+        writer.close()
+
+
+def _validate(
+    trainer: Trainer,
+    experiment: Experiment,
+    display: TrainingDisplay,
+    writer: Any,
+    row: dict[str, float],
+    seconds: Callable[[], float],
+) -> None:
+    """Measure, remember, and keep the classifier if it is the best so far on validation classes."""
+    accuracy, interval = trainer.validate()
+    entry = {"step": trainer.step, "seconds": round(seconds(), 1), **row}
+    trainer.history.append(entry | {"validation_accuracy": accuracy, "validation_interval": interval})
+    writer.add_scalar("validation/accuracy", accuracy, trainer.step)
+    best = trainer.best_accuracy is None or accuracy > trainer.best_accuracy
+    if best:
+        trainer.best_accuracy = accuracy
+        experiment.save_classifier(trainer.portable(seconds()), "best")
+    display.say(
+        f"{trainer.step:,} updates, {seconds():.0f} s: loss {row['loss']:.3f}, "
+        f"validation {100 * accuracy:.2f} ± {100 * interval:.2f} %{', the best so far' if best else ''}"
+    )
+
+
+def tune(device: torch.device, one_shape: bool) -> None:
+    """TF32 for the core's matrix products, and convolutions that are tried out once for each shape there is."""
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = one_shape
+
+
+def _writer(folder: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, and only training needs it
+
+    return SummaryWriter(folder / ".summary")
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Stop]:
+    """The first SIGINT or SIGTERM asks to stop; the next one interrupts at once."""
+    stop = _Stop()
+
+    def ask(number: int, _frame: Any) -> None:
+        stop.number = number
+        signal.signal(number, signal.default_int_handler)
+
+    handlers = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

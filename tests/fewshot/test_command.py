@@ -1,0 +1,207 @@
+"""The command line end to end: training, resuming, stopping, evaluating, and every kind of wrong input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from srwm_agents.__main__ import main as srwm_agents_main
+from srwm_agents.fewshot import load_classifier
+from srwm_agents.fewshot.command import main
+from srwm_agents.fewshot.presets import PRESETS
+from srwm_agents.fewshot.settings import Settings
+from srwm_agents.fewshot.training import Trainer
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = (
+    *("--image_size=16", "--encoder_channels=4", "--hidden_size=8", "--num_heads=2", "--num_layers=1", "--ff_size=8"),
+    *("--batch_size=4", "--validate_every=4", "--validation_episodes=20", "--log_every=2", "--device=cpu"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _few_glyphs(monkeypatch) -> None:
+    monkeypatch.setattr("srwm_agents.fewshot.data.glyphs.CLASSES", {"train": 30, "val": 12, "test": 12})
+
+
+@pytest.fixture
+def train(tmp_path):
+    def call(*arguments: str, small: bool = True) -> int:
+        return main(["train", f"--train_dir={tmp_path}", *(SMALL if small else ()), *arguments])
+
+    return call
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_classifier(folder).state_dict()
+
+
+def test_train_then_evaluate(train, tmp_path, capsys) -> None:
+    assert train("--preset=glyphs", "--train_steps=8") == 0
+    folder = tmp_path / "glyphs"
+    assert {"agent", "agent_best", "checkpoint.pt", "curves.csv", "learning_curve.png", "settings.json"} <= {
+        file.name for file in folder.iterdir()
+    }
+    curves = pd.read_csv(folder / "curves.csv")
+    assert curves["step"].tolist() == [4, 8]
+    assert "evaluate it:  python -m srwm_agents fewshot eval" in capsys.readouterr().out
+    arguments = ["eval", f"--train_dir={tmp_path}", "--experiment=glyphs", "--episodes=120", "--split=test"]
+    assert main(arguments) == 0
+    report = json.loads((folder / "evaluation" / "eval_test_1shot.json").read_text())
+    assert report["core"] == "srwm"
+    assert report["accuracy"][0]["episodes"] == 120
+    assert {file.suffix for file in (folder / "evaluation").iterdir()} == {".json", ".csv", ".png"}
+    first = report["curve"]
+    assert main([*arguments, "--batch_size=50"]) == 0
+    assert main(arguments) == 0
+    assert json.loads((folder / "evaluation" / "eval_test_1shot.json").read_text())["curve"] == first
+
+
+def test_resumed_training_is_the_same_as_uninterrupted(train, tmp_path) -> None:
+    settings = ("--average_decay=0.9", "--lr_schedule=cosine", "--warmup_steps=2", "--dropout=0.1")
+    assert train("--experiment=whole", "--train_steps=9", *settings) == 0
+    assert train("--experiment=parts", "--train_steps=9", "--train_for_seconds=0", *settings) == 0
+    stopped_at = torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)["step"]
+    assert 0 < stopped_at < 9
+    assert train("--experiment=parts", "--train_steps=9", *settings) == 0
+    for name, tensor in weights(tmp_path / "whole" / "agent").items():
+        torch.testing.assert_close(weights(tmp_path / "parts" / "agent")[name], tensor, rtol=0, atol=0)
+    assert pd.read_csv(tmp_path / "parts" / "curves.csv")["step"].tolist() == [4, 8, 9]
+
+
+def test_the_best_agent_is_chosen_on_validation_classes(train, tmp_path, monkeypatch) -> None:
+    scores = iter([0.3, 0.7, 0.5])
+    monkeypatch.setattr("srwm_agents.fewshot.training.validate", lambda *_: (next(scores), 0.01))
+    assert train("--experiment=x", "--train_steps=12") == 0
+    assert load_classifier(tmp_path / "x" / "agent_best").config.training["steps"] == 8
+    assert load_classifier(tmp_path / "x" / "agent").config.training["steps"] == 12
+
+
+def test_a_signal_saves_and_stops(train, tmp_path, monkeypatch, capsys) -> None:
+    update = Trainer.update
+
+    def interrupted(self: Trainer) -> None:
+        update(self)
+        if self.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "update", interrupted)
+    assert train("--experiment=x", "--train_steps=100") == 130
+    assert "stopped by a signal at update 3, saved" in capsys.readouterr().err
+    assert torch.load(tmp_path / "x" / "checkpoint.pt", weights_only=True)["step"] == 3
+
+
+def test_a_broken_or_lost_checkpoint_never_means_starting_over(train, tmp_path, capsys) -> None:
+    assert train("--experiment=x", "--train_steps=4") == 0
+    assert train("--experiment=x", "--train_steps=4", "--shots=2") == 1
+    assert "was trained with shots 1, not 2" in capsys.readouterr().err
+    checkpoint = tmp_path / "x" / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
+    assert train("--experiment=x", "--train_steps=4") == 1
+    assert "checkpoint.pt does not load" in capsys.readouterr().err
+    checkpoint.unlink()
+    assert train("--experiment=x", "--train_steps=4") == 1
+    assert "holds agent but no checkpoint" in capsys.readouterr().err
+    load_classifier(tmp_path / "x" / "agent")
+    assert train("--experiment=x", "--train_steps=4", "--restart_behavior=overwrite") == 0
+
+
+def test_a_loss_that_is_not_finite_ends_training(train, tmp_path, capsys) -> None:
+    assert train("--experiment=x", "--learning_rate=1e30", "--max_grad_norm=0", "--train_steps=50") == 1
+    error = capsys.readouterr().err
+    assert "the loss is" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--core=gru"], "invalid choice: 'gru'"),
+        (["--preset=imagenet"], "invalid choice: 'imagenet'"),
+        (["--learning_rat=1"], "unknown flag --learning_rat, did you mean --learning_rate?"),
+        (["--experiment=x", "--dataset=moons"], "unknown data set 'moons', allowed: glyphs, omniglot"),
+        (["--experiment=x", "--dataset=glyphs,glyphs"], "task few_shot takes 1 data set(s)"),
+        (["--experiment=x", "--ways=1"], "ways is 1, expected at least 2"),
+        (["--experiment=x", "--gradient_accumulation=3"], "batch_size is 4, expected a multiple of"),
+        (["--experiment=x", "--dataset=omniglot", "--data-dir=/no/such/place"], "/no/such/place, which does not exist"),
+        (["--experiment=x", "--cuda_graph"], "cuda_graph needs one process on a CUDA device"),
+        (["--experiment=x", "--device=tpu"], "--device is 'tpu', which PyTorch cannot use here"),
+        (["--experiment=x", "--compile=maybe"], "'maybe' is neither True nor False"),
+        ([], "name the experiment"),
+    ],
+)
+def test_wrong_input_is_one_line_and_no_success(train, capsys, arguments, message: str) -> None:
+    try:
+        status = train(*arguments)
+    except SystemExit as stop:
+        status = stop.code
+    assert status not in (0, None)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_evaluation_names_what_is_wrong(tmp_path, capsys) -> None:
+    for arguments, message in (
+        ([], "name one of --experiment and --agent"),
+        (["--experiment=none"], "no experiment 'none'"),
+        ([f"--agent={tmp_path}"], "config.json is missing"),
+        ([f"--agent={tmp_path}", "--episodes=0"], "--episodes is 0, expected at least 1"),
+    ):
+        assert main(["eval", f"--train_dir={tmp_path}", *arguments]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_presets_are_settings() -> None:
+    assert set(PRESETS) == {"glyphs", "omniglot-1shot", "mini-1shot", "mini-5shot", "sequential", "bootstrap"}
+    for preset in PRESETS.values():
+        Settings(**preset)
+
+
+def test_preparing_says_what_to_get_and_under_which_licence(tmp_path, capsys, lay_out, png) -> None:
+    files = {f"mini-imagenet/val/n0{c}/{i}.png": png(9) for c in range(2) for i in range(2)}
+    where = [f"--data_dir={lay_out(files)}", f"--cache_dir={tmp_path / 'cache'}"]
+    assert main(["data", "prepare", *where]) == 0
+    out = capsys.readouterr().out
+    assert "mini-imagenet val: 2 classes, 4 images of 3×84×84" in out
+    assert "no omniglot in" in out
+    assert "MIT, (c) 2015 Brenden Lake" in out
+    assert main(["data", "prepare", "--dataset=omniglot", *where]) == 1
+    assert main(["data", "prepare", "--dataset=mnist", *where]) == 1
+    assert "unknown data set 'mnist'" in capsys.readouterr().err
+
+
+def test_help_has_defaults_and_imports_nothing_heavy(capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "--help"])
+    assert stop.value.code == 0
+    assert "Of Adam, at its highest (default: 0.001)" in " ".join(capsys.readouterr().out.split())
+    assert srwm_agents_main(["--help"]) == 0
+    assert "fewshot" in capsys.readouterr().out
+    assert srwm_agents_main(["fewshoot"]) == 2
+    assert "unknown command 'fewshoot', allowed: " in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_and_resume(tmp_path, lay_out, png) -> None:
+    images = {
+        f"{split}/c{c}/{i}.png": png(40 * c + i) for split in ("train", "val") for c in range(6) for i in range(4)
+    }
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "srwm_agents"),
+        *("fewshot", "train", "--experiment=x", f"--train_dir={tmp_path}", *SMALL, "--gradient_accumulation=2"),
+        *("--dataset=folder", f"--data_dir={lay_out(images)}", f"--cache_dir={tmp_path / 'cache'}"),
+    ]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([*command, "--train_steps=4"], env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("evaluate it:") == 1
+    assert load_classifier(tmp_path / "x" / "agent").config.training["steps"] == 4
