@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from srwm_agents.fewshot.optimisation import AveragedWeights, backward_in_parts,
 from srwm_agents.fewshot.processes import Processes
 from srwm_agents.fewshot.settings import Settings
 from srwm_agents.fewshot.tasks import Shape
+from srwm_agents.graphs import Graphed
 
 VALIDATION_SEED = 1234
 VALIDATION_BATCH = 100
@@ -95,7 +96,7 @@ class Trainer:
         self._wrapped: nn.Module = processes.wrap(self.objective)
         if s.compile:
             self._wrapped = torch.compile(self._wrapped)  # type: ignore[assignment]
-        self._run: Callable[[], None] = CapturedUpdate(self._update) if s.cuda_graph else self._update
+        self._run = Graphed(self._update) if s.cuda_graph else self._update
         self._seed_processes()
 
     def _seed_processes(self) -> None:
@@ -109,10 +110,11 @@ class Trainer:
         rate = s.learning_rate * learning_rate_factor(s.lr_schedule, self.step, s.warmup_steps, s.train_steps)
         for group in self.optimizer.param_groups:
             group["lr"].fill_(rate)
-        self._run()
+        self._run({})
         self.step += 1
 
-    def _update(self) -> None:
+    def _update(self, _inputs: Mapping[str, Any]) -> None:
+        # All that it needs it draws itself, on the device.
         s = self.settings
         self.optimizer.zero_grad(set_to_none=True)
         batch = s.batch_size // (s.gradient_accumulation * self.processes.number)
@@ -179,36 +181,6 @@ class Trainer:
         if content["cuda_rng"] is not None and self.processes.device.type == "cuda":
             torch.cuda.set_rng_state(content["cuda_rng"])
         self._seed_processes()
-
-
-class CapturedUpdate:
-    """Runs a function on CUDA tensors; after a few ordinary calls captures it as a graph and replays that.
-
-    The graph holds all launches of an update, so the host says one word instead of hundreds.
-    """
-
-    warmup = 5
-    """Ordinary calls first: libraries choose their algorithms, the optimizer makes its state."""
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self.function = function
-        self.calls = 0
-        self.graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self) -> None:
-        self.calls += 1
-        if self.calls <= self.warmup:
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                self.function()
-            torch.cuda.current_stream().wait_stream(stream)
-            return
-        if self.graph is None:
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):  # records, does nothing yet
-                self.function()
-        self.graph.replay()
 
 
 def train(settings: Settings, console: Console | None = None) -> TrainingResult:

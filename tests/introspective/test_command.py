@@ -138,7 +138,8 @@ def test_unknown_names_are_one_line(tmp_path: Path, capsys) -> None:
     assert dispatch(["introspect"]) == 2
     assert f"unknown command 'introspect', allowed: {', '.join(COMMANDS)}" in capsys.readouterr().err
     assert dispatch([]) == dispatch(["--help"]) == 0
-    assert all(name in capsys.readouterr().out for name in COMMANDS)
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in COMMANDS)
 
 
 def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, capsys) -> None:

@@ -18,8 +18,8 @@ from sample_factory.utils.utils import experiment_dir, log
 from torch import Tensor
 
 from srwm_agents.agent import save_agent
+from srwm_agents.graphs import Graphed
 from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from srwm_agents.integrations.sample_factory.graphs import Graphed
 from srwm_agents.integrations.sample_factory.losses import GameScales, Losses, vtrace_losses
 from srwm_agents.integrations.sample_factory.model import export_agent
 

@@ -17,9 +17,9 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from srwm_agents.agent import Agent, AgentConfig
 from srwm_agents.cores import make_core
 from srwm_agents.encoders import IMAGE_KEY, ImageEncoder, ObservationEncoder
+from srwm_agents.graphs import Graphed
 from srwm_agents.integrations.sample_factory.config import core_settings
 from srwm_agents.integrations.sample_factory.environment import GAME_ENTRY
-from srwm_agents.integrations.sample_factory.graphs import Graphed
 
 
 class SampleFactoryEncoder(Encoder):
