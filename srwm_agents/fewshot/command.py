@@ -46,6 +46,15 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args([_underscored(arg) for arg in args or []], namespace)
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds the default to a flag's text, unless there is none or the text says it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, "") or "default:" in (action.help or ""):
+            return action.help
+        return super()._get_help_string(action)
+
+
 def _underscored(argument: str) -> str:
     """--data-dir=my-images -> --data_dir=my-images."""
     if not argument.startswith("--"):
@@ -56,9 +65,7 @@ def _underscored(argument: str) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Run one of the commands; returns the exit status. Errors are one line on stderr."""
-    parser = _make_parser()
-    arguments = list(argv) or ["--help"]
-    args = parser.parse_args(_with_preset_defaults(parser, arguments))
+    args = _make_parser(_preset(argv)).parse_args(argv or ["--help"])
     try:
         return args.run(args, Console())
     except (ValueError, OSError, FloatingPointError) as error:
@@ -69,8 +76,9 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
-def _make_parser() -> Parser:
-    options: dict[str, Any] = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter, "allow_abbrev": False}
+def _make_parser(preset: str | None) -> Parser:
+    """The whole parser; a preset's settings are the defaults of ``train``."""
+    options: dict[str, Any] = {"formatter_class": HelpFormatter, "allow_abbrev": False}
     parser = Parser(prog=PROG, description="Classifiers that learn new classes from a few labelled images.", **options)
     commands = parser.add_subparsers(metavar="{train,eval,data}", required=True)
 
@@ -78,7 +86,7 @@ def _make_parser() -> Parser:
     train = commands.add_parser("train", help="train a classifier", description=text, **options)
     train.add_argument("--preset", choices=sorted(PRESETS), help="Settings by name; flags override them")
     _add_settings(train)
-    train.set_defaults(run=_train)
+    train.set_defaults(run=_train, **({"experiment": preset, **PRESETS[preset]} if preset else {}))
 
     text = "Measure a classifier on classes that it has never seen."
     evaluate = commands.add_parser("eval", help="evaluate a classifier", description=text, **options)
@@ -149,17 +157,12 @@ def _add_evaluation(parser: Parser) -> None:
     _add_directories(parser)
 
 
-def _with_preset_defaults(parser: Parser, arguments: list[str]) -> list[str]:
-    """Put a preset's settings before the flags that were given, which then override them."""
-    if arguments[0] != "train":
-        return arguments
-    finder = Parser(prog=f"{PROG} train", add_help=False, allow_abbrev=False)
-    finder.add_argument("--preset", choices=sorted(PRESETS))
-    name = finder.parse_known_args(arguments[1:])[0].preset
-    if name is None:
-        return arguments
-    preset = {"experiment": name, **PRESETS[name]}
-    return ["train", *(f"--{key}={value}" for key, value in preset.items()), *arguments[1:]]
+def _preset(arguments: Sequence[str]) -> str | None:
+    """The preset that a command line names, if it is one."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--preset", nargs="?")
+    name = finder.parse_known_args([_underscored(argument) for argument in arguments])[0].preset
+    return name if name in PRESETS else None
 
 
 def _train(args: argparse.Namespace, console: Console) -> int:
@@ -169,10 +172,16 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     result = train(settings, console)
     if not result.first:  # of several processes one speaks
         return 0
+    usual = Settings()
+    where = "".join(
+        f" --{name} {getattr(settings, name)}"
+        for name in ("train_dir", "data_dir", "cache_dir")
+        if getattr(settings, name) != getattr(usual, name)
+    )
     lines = [
         *(f"{kind + ':':14}{result.folder / folder}" for kind, folder in AGENT_FOLDERS.items()),
         f"TensorBoard:  tensorboard --logdir {result.folder}",
-        f"evaluate it:  {PROG} eval --train_dir {result.folder.parent} --experiment {result.folder.name}",
+        f"evaluate it:  {PROG} eval{where} --experiment {result.folder.name}",
     ]
     if result.best_accuracy is not None:
         lines.insert(0, f"best on validation classes: {100 * result.best_accuracy:.2f} %")

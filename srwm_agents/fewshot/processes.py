@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from types import TracebackType
 
 import torch
@@ -54,6 +56,15 @@ class Processes:
             return objective
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(objective, device_ids=ids)
+
+    @contextlib.contextmanager
+    def first_ahead(self) -> Iterator[None]:
+        """The first process goes through the block before the others: what it decodes, they find in the cache."""
+        if not self.first:
+            self.wait()
+        yield
+        if self.first:
+            self.wait()
 
     def wait(self) -> None:
         """Until all processes are here."""

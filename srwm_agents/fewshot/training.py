@@ -57,7 +57,8 @@ class Trainer:
         if s.cuda_graph and (processes.number > 1 or device.type != "cuda"):
             raise ValueError(f"cuda_graph needs one process on a CUDA device, not {processes.number} on {device}")
         where = (s.data_dir, s.cache_dir, s.image_size, s.channels, track)
-        images = Images.load(s.datasets, "train", *where)
+        with processes.first_ahead():
+            images = Images.load(s.datasets, "train", *where)
         self.settings, self.processes = s, processes
         banks = images.banks(device, s.rotated)
         self.task = training_task(s, banks)
