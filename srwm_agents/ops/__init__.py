@@ -1,8 +1,8 @@
 """Pure functions on tensors: no parameters, no modules, no global state."""
 
 from srwm_agents.ops.checks import BackendUnavailableError
-from srwm_agents.ops.delta import delta_rule
-from srwm_agents.ops.srwm import SRWMState, SRWMWeights, srwm
+from srwm_agents.ops.delta import delta_rule, delta_rule_step_
+from srwm_agents.ops.srwm import SRWMState, SRWMWeights, srwm, srwm_step_
 from srwm_agents.ops.vtrace import VTraceReturns, vtrace
 
 __all__ = [
@@ -11,6 +11,8 @@ __all__ = [
     "SRWMWeights",
     "VTraceReturns",
     "delta_rule",
+    "delta_rule_step_",
     "srwm",
+    "srwm_step_",
     "vtrace",
 ]

@@ -26,6 +26,12 @@ def check_alike(name: str, tensor: Tensor, reference_name: str, reference: Tenso
         raise ValueError(f"{name} is on {tensor.device}, but {reference_name} is on {reference.device}")
 
 
+def check_contiguous(name: str, tensor: Tensor) -> None:
+    """Raise ``ValueError`` unless ``tensor``, which is to be updated in place, is contiguous."""
+    if not tensor.is_contiguous():
+        raise ValueError(f"{name} is updated in place, so it must be contiguous; its strides are {tensor.stride()}")
+
+
 def check_resets(resets: Tensor | None, batch: int, steps: int, device: torch.device) -> None:
     """Raise ``ValueError`` unless ``resets`` is None or a bool tensor [B, T] on ``device``."""
     if resets is None:

@@ -5,10 +5,13 @@ Imports no Triton: asking costs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
+
+from srwm_agents.ops.checks import BackendUnavailableError
 
 MAX_WIDTH = 128
 """The widest head (D or O) that the kernels take: matrices and their gradients live in registers."""
@@ -44,6 +47,20 @@ def unsupported_reason(tensor: Tensor, widths: dict[str, int], interpreted: bool
     if tensor.device.type != "cuda" and not interpreted:
         return f"it needs CUDA tensors (or Triton's interpreter, TRITON_INTERPRET=1), not {tensor.device.type}"
     return None
+
+
+def use_kernels(backend: str, tensor: Tensor, why_not: Callable[[], str | None]) -> bool:
+    """Whether ``backend`` ("auto" | "naive" | "triton") means the kernels for ``tensor``.
+
+    "auto" takes them on a CUDA device if they can run; "triton" raises ``BackendUnavailableError`` if they cannot, with
+    the reason that ``why_not`` gives.
+    """
+    if backend == "naive" or (backend == "auto" and not tensor.is_cuda):
+        return False
+    reason = why_not()
+    if reason is not None and backend == "triton":
+        raise BackendUnavailableError(f"backend 'triton' cannot run here: {reason}")
+    return reason is None
 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[object]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from srwm_agents.ops import BackendUnavailableError, delta_rule
+from srwm_agents.ops import BackendUnavailableError, delta_rule, delta_rule_step_
 
 CUDA = torch.cuda.is_available()
 if not CUDA:
@@ -162,17 +162,18 @@ def test_two_chained_chunks_equal_one_sequence() -> None:
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-def test_acting_updates_the_state_in_place() -> None:
+@pytest.mark.parametrize("backend", ["naive", "triton"])
+def test_acting_updates_the_state_in_place(backend: str) -> None:
     inputs = make_inputs((2, 3, 2, 12, 5))
     true_y, true_final = delta_rule(*inputs, backend="naive")
     *inputs, state = (z.float().to(DEVICE) for z in inputs)
     pointer = state.data_ptr()
-    steps = [kernels.delta_step_(*(z[:, t] for z in inputs), state) for t in range(3)]
+    steps = [delta_rule_step_(*(z[:, t] for z in inputs), state, backend=backend) for t in range(3)]
     assert state.data_ptr() == pointer
     torch.testing.assert_close(torch.stack(steps, dim=1).double().cpu(), true_y, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(state.double().cpu(), true_final, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="contiguous"):
-        kernels.delta_step_(*(z[:, 0] for z in inputs), state.mT)
+        delta_rule_step_(*(z[:, 0] for z in inputs), state.mT.contiguous().mT, backend=backend)
 
 
 def test_without_gradient_nothing_is_kept_and_the_given_state_is_not_touched() -> None:

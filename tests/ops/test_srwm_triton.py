@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from srwm_agents.ops import BackendUnavailableError, SRWMState, SRWMWeights, srwm
+from srwm_agents.ops import BackendUnavailableError, SRWMState, SRWMWeights, srwm, srwm_step_
 
 CUDA = torch.cuda.is_available()
 if not CUDA:
@@ -209,18 +209,22 @@ def _on_device(blocks):
     return type(blocks)(*(block.float().to(DEVICE) for block in blocks))
 
 
-def test_acting_updates_the_state_in_place() -> None:
+@pytest.mark.parametrize("backend", ["naive", "triton"])
+def test_acting_updates_the_state_in_place(backend: str) -> None:
     x, weights, state = make_inputs((2, 3, 2, 12, 5))
     true_y, true_final = srwm(x, weights, state, backend="naive")
     weights, state = _on_device(weights), _on_device(state)
     pointers = [block.data_ptr() for block in state]
-    steps = [kernels.srwm_step_(x[:, t].float().to(DEVICE), weights, state) for t in range(3)]
+    steps = [srwm_step_(x[:, t].float().to(DEVICE), weights, state, backend=backend) for t in range(3)]
     assert pointers == [block.data_ptr() for block in state]
     torch.testing.assert_close(torch.stack(steps, dim=1).double().cpu(), true_y, rtol=1e-4, atol=1e-5)
     for block, true in zip(state, true_final, strict=True):
         torch.testing.assert_close(block.double().cpu(), true, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="contiguous"):
-        kernels.srwm_step_(x[:, 0].float(), weights, SRWMState(*(block.mT for block in state)))
+    x = x[:, 0].float().to(DEVICE)
+    with pytest.raises(ValueError, match=r"state\.q is updated in place, so it must be contiguous"):
+        srwm_step_(x, weights, state._replace(q=state.q.mT), backend=backend)
+    with pytest.raises(ValueError, match=r"x has shape \[2, 12\], expected \[B, H, D\]"):
+        srwm_step_(x[:, 0], weights, state, backend=backend)
 
 
 def test_without_gradient_nothing_is_kept_and_the_given_state_is_not_touched() -> None:

@@ -207,14 +207,8 @@ def delta_rule_triton(
     return y, final
 
 
-@torch.no_grad()
-def delta_step_(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor) -> Tensor:
-    """Acting: one step, no gradient, no checks; the state is updated in place and nothing but ``y`` is allocated.
-
-    q, k [B, H, D], v [B, H, O], beta [B, H], state [B, H, D, O] contiguous float32 -> y [B, H, O].
-    """
-    if not state.is_contiguous():
-        raise ValueError("state is updated in place, so it must be contiguous")
+def delta_rule_triton_step_(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor) -> Tensor:
+    """One step in place. Shapes as of ``delta_rule_step_``, which has checked them."""
     q, k, v, beta = (z.contiguous()[:, None] for z in (q, k, v, beta))
     y, _, _ = forward(q, k, v, beta, state, None, save=False, in_place=True)
     return y[:, 0]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from srwm_agents.ops.checks import BackendUnavailableError, check_alike, check_backend, check_resets, check_shape
+from srwm_agents.ops.checks import check_alike, check_backend, check_contiguous, check_resets, check_shape
 from srwm_agents.ops.delta.naive import delta_rule_naive
-from srwm_agents.ops.triton_support import check_precision, state_dtype, unsupported_reason
+from srwm_agents.ops.triton_support import check_precision, state_dtype, unsupported_reason, use_kernels
 
 BACKENDS = ("auto", "naive", "triton")
 
@@ -48,6 +49,48 @@ def delta_rule(
         ValueError: a wrong shape, dtype or device, with what was expected; an unknown backend.
         BackendUnavailableError: the explicitly chosen backend cannot run these arguments here.
     """
+    _check(q, k, v, beta, state, resets, backend)
+    if use_kernels(backend, q, lambda: _why_not_triton(q, v)) and q.shape[1] > 0:  # no step, no kernel
+        from srwm_agents.ops.delta.autograd import delta_rule_triton
+
+        return delta_rule_triton(q, k, v, beta, state, resets)
+    return _naive(q, k, v, beta, state, resets)
+
+
+@torch.no_grad()
+def delta_rule_step_(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor, *, backend: str = "auto") -> Tensor:
+    """Acting: one step without gradient, the next state written over ``state``.
+
+    The same step as :func:`delta_rule` with T = 1; on the kernels nothing but ``y`` is allocated.
+
+    Args:
+        q, k: [B, H, D].
+        v: [B, H, O].
+        beta: [B, H].
+        state: [B, H, D, O], contiguous; overwritten.
+        backend: as for :func:`delta_rule`.
+
+    Returns:
+        y [B, H, O].
+
+    Raises:
+        ValueError, BackendUnavailableError: as :func:`delta_rule`; ValueError also for a state that is not contiguous.
+    """
+    inputs = q[:, None], k[:, None], v[:, None], beta[:, None]
+    _check(*inputs, state, None, backend)
+    check_contiguous("state", state)
+    if use_kernels(backend, q, lambda: _why_not_triton(q, v)):
+        from srwm_agents.ops.delta.autograd import delta_rule_triton_step_
+
+        return delta_rule_triton_step_(q, k, v, beta, state)
+    y, following = _naive(*inputs, state, None)
+    state.copy_(following)
+    return y[:, 0]
+
+
+def _check(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | None, resets: Tensor | None, backend: str
+) -> None:
     check_backend(backend, BACKENDS)
     if q.dim() != 4:
         raise ValueError(f"q has shape {list(q.shape)}, expected [B, T, H, D]")
@@ -65,18 +108,15 @@ def delta_rule(
         check_shape("state", state, (batch, heads, dim, out), "[B, H, D, O]")
         check_precision("state", state, "q", q)
 
-    if backend == "triton" or (backend == "auto" and q.is_cuda):
-        reason = _why_not_triton(q, v)
-        if reason is not None and backend == "triton":
-            raise BackendUnavailableError(f"backend 'triton' cannot run here: {reason}")
-        if reason is None and steps > 0:  # no step, no kernel
-            from srwm_agents.ops.delta.autograd import delta_rule_triton
 
-            return delta_rule_triton(q, k, v, beta, state, resets)
-    # Narrow inputs are computed in the state's float32, as the kernels do.
+def _naive(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | None, resets: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Narrow inputs are computed in the state's float32, as the kernels do."""
     dtype = state_dtype(q)
     if state is None:
-        state = q.new_zeros(batch, heads, dim, out, dtype=dtype)
+        batch, _, heads, dim = q.shape
+        state = q.new_zeros(batch, heads, dim, v.shape[-1], dtype=dtype)
     y, state = delta_rule_naive(q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype), state, resets)
     return y.to(q.dtype), state
 

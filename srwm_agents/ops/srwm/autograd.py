@@ -266,13 +266,7 @@ def srwm_triton(
     return y, SRWMState(*final)
 
 
-@torch.no_grad()
-def srwm_step_(x: Tensor, weights: SRWMWeights, state: SRWMState) -> Tensor:
-    """Acting: one step, no gradient, no checks; the state is updated in place and nothing but ``y`` is allocated.
-
-    x [B, H, D], weights [H, D, *], state [B, H, D, *] contiguous float32 -> y [B, H, O].
-    """
-    if not all(block.is_contiguous() for block in state):
-        raise ValueError("state is updated in place, so its blocks must be contiguous")
+def srwm_triton_step_(x: Tensor, weights: SRWMWeights, state: SRWMState) -> Tensor:
+    """One step in place. Shapes as in :func:`srwm_agents.ops.srwm.srwm_step_`, which has checked them."""
     y, _, _ = forward(x.contiguous()[:, None], _contiguous(weights), tuple(state), None, save=False, in_place=True)
     return y[:, 0]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from srwm_agents.ops.checks import BackendUnavailableError, check_backend, check_resets, check_shape
+from srwm_agents.ops.checks import check_backend, check_contiguous, check_resets, check_shape
 from srwm_agents.ops.srwm.naive import srwm_naive
 from srwm_agents.ops.srwm.types import SRWMState, SRWMWeights
-from srwm_agents.ops.triton_support import check_precision, state_dtype, unsupported_reason
+from srwm_agents.ops.triton_support import check_precision, state_dtype, unsupported_reason, use_kernels
 
 BACKENDS = ("auto", "naive", "triton")
 
@@ -47,15 +48,44 @@ def srwm(
         BackendUnavailableError: the explicitly chosen backend cannot run these arguments here.
     """
     _check(x, weights, state, resets, backend)
-    if backend == "triton" or (backend == "auto" and x.is_cuda):
-        reason = _why_not_triton(x, weights)
-        if reason is not None and backend == "triton":
-            raise BackendUnavailableError(f"backend 'triton' cannot run here: {reason}")
-        if reason is None and x.shape[1] > 0:  # no step, no kernel
-            from srwm_agents.ops.srwm.autograd import srwm_triton
+    if use_kernels(backend, x, lambda: _why_not_triton(x, weights)) and x.shape[1] > 0:  # no step, no kernel
+        from srwm_agents.ops.srwm.autograd import srwm_triton
 
-            return srwm_triton(x, weights, state, resets)
+        return srwm_triton(x, weights, state, resets)
     return _naive(x, weights, state, resets)
+
+
+@torch.no_grad()
+def srwm_step_(x: Tensor, weights: SRWMWeights, state: SRWMState, *, backend: str = "auto") -> Tensor:
+    """Acting: one step without gradient, the next state written over ``state``.
+
+    The same step as :func:`srwm` with T = 1; on the kernels nothing but ``y`` is allocated.
+
+    Args:
+        x: [B, H, D].
+        weights: as for :func:`srwm`.
+        state: as for :func:`srwm`, its blocks contiguous; overwritten.
+        backend: as for :func:`srwm`.
+
+    Returns:
+        y [B, H, O].
+
+    Raises:
+        ValueError, BackendUnavailableError: as :func:`srwm`; ValueError also for a block that is not contiguous.
+    """
+    if x.dim() != 3:
+        raise ValueError(f"x has shape {list(x.shape)}, expected [B, H, D]")
+    _check(x[:, None], weights, state, None, backend)
+    for name, block in zip(SRWMState._fields, state, strict=True):
+        check_contiguous(f"state.{name}", block)
+    if use_kernels(backend, x, lambda: _why_not_triton(x, weights)):
+        from srwm_agents.ops.srwm.autograd import srwm_triton_step_
+
+        return srwm_triton_step_(x, weights, state)
+    y, final = _naive(x[:, None], weights, state, None)
+    for block, following in zip(state, final, strict=True):
+        block.copy_(following)
+    return y[:, 0]
 
 
 def _naive(x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None) -> tuple[Tensor, SRWMState]:
