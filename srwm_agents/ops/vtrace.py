@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from srwm_agents.ops.checks import check_shape
 
@@ -60,13 +61,15 @@ def vtrace(
     values_tp1 = torch.cat([values[:, 1:], bootstrap_value[:, None]], dim=1)
     deltas = clipped_rhos * (rewards + discounts * values_tp1 - values)
 
-    # v_s - V(x_s) = delta_s + discount_s c_s (v_{s+1} - V(x_{s+1})), backwards in time.
-    correction = torch.zeros_like(bootstrap_value)
-    corrections = []
-    for t in reversed(range(steps)):
-        correction = deltas[:, t] + discounts[:, t] * cs[:, t] * correction
-        corrections.append(correction)
-    targets = values + torch.stack(corrections[::-1], dim=1)
+    # v_s - V(x_s) = delta_s + discount_s c_s (v_{s+1} - V(x_{s+1})): affine maps, composed over ever longer stretches
+    # in log2 T rounds. On a GPU, where a launch costs more than this arithmetic, T rounds would take several times that.
+    corrections, factors = deltas, discounts * cs
+    reach = 1
+    while reach < steps:
+        corrections = corrections + factors * functional.pad(corrections[:, reach:], (0, reach))
+        factors = factors * functional.pad(factors[:, reach:], (0, reach))
+        reach *= 2
+    targets = values + corrections
 
     targets_tp1 = torch.cat([targets[:, 1:], bootstrap_value[:, None]], dim=1)
     advantages = clipped_rhos * (rewards + discounts * targets_tp1 - values)
