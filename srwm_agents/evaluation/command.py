@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from envs import IMAGE_SHAPE, NUM_ACTIONS, SimulatorError, parse_games
-from envs.games import MODES
+from envs.games import MODES, check_levels, check_mode
 from srwm_agents.agent import Agent, AgentError, load_agent
 from srwm_agents.evaluation.reports import aggregate_table, games_table, write_reports
 from srwm_agents.evaluation.rollouts import Policy, RandomPolicy, play_episodes
@@ -23,6 +23,7 @@ from srwm_agents.evaluation.statistics import aggregate, per_game
 from srwm_agents.evaluation.videos import record_video
 
 KNOWN_INPUTS = {"last_reward", "last_action"}
+DEFAULT_SPLITS = "train,test"
 AGENT_FOLDERS = {"latest": "agent", "best": "agent_best"}
 
 
@@ -49,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--load_checkpoint_kind", default="latest", choices=sorted(AGENT_FOLDERS), help="Which agent of an experiment")
     add("--games", help="Some of the games that the agent was trained on; default: all of them")
     add("--distribution_mode", choices=MODES, help="Procgen's variant; default: as trained")
-    add("--splits", default="train,test", help=f"Level ranges, comma-separated, of: {', '.join(NAMES)}")
+    add("--splits", help=f"Level ranges, comma-separated, of: {', '.join(NAMES)}; default: {DEFAULT_SPLITS}")
     add("--start_level", type=int, help="With --num_levels: this range of levels instead of --splits")
     add("--num_levels", type=int, help="Number of levels from --start_level; 0 for no bound")
     add("--episodes", type=int, default=200, help="Episodes of each game and split")
@@ -86,6 +87,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
     policy, environment, name, folder = _policy(args)
     games = _games(args.games, environment)
     mode = args.distribution_mode or environment.get("distribution_mode", "easy")
+    check_mode(games, mode)
     splits = _splits(args, environment)
     if args.episodes < 1:
         raise ValueError(f"--episodes is {args.episodes}, expected at least 1")
@@ -199,8 +201,15 @@ def _games(wanted: str | None, environment: dict[str, Any]) -> list[str]:
 
 def _splits(args: argparse.Namespace, environment: dict[str, Any]) -> list[Split]:
     if args.start_level is None and args.num_levels is None:
-        return make_splits([name.strip() for name in args.splits.split(",") if name.strip()], environment)
+        wanted = DEFAULT_SPLITS if args.splits is None else args.splits
+        names = [name.strip() for name in wanted.split(",") if name.strip()]
+        if not names:
+            raise ValueError(f"--splits is {wanted!r}, expected some of: {', '.join(NAMES)}")
+        return make_splits(names, environment)
     if args.start_level is None or args.num_levels is None:
         raise ValueError("--start_level and --num_levels go together")
+    if args.splits is not None:
+        raise ValueError("name --splits or --start_level and --num_levels, not both")
+    check_levels(args.num_levels, args.start_level)
     last = f"{args.start_level + args.num_levels - 1}" if args.num_levels else "…"
     return [Split(f"levels {args.start_level}-{last}", args.start_level, args.num_levels)]

@@ -62,7 +62,7 @@ def vtrace(
     deltas = clipped_rhos * (rewards + discounts * values_tp1 - values)
 
     # v_s - V(x_s) = delta_s + discount_s c_s (v_{s+1} - V(x_{s+1})): affine maps, composed over ever longer stretches
-    # in log2 T rounds. On a GPU, where a launch costs more than this arithmetic, T rounds would take several times that.
+    # in log2 T rounds. On a GPU, where a launch costs more than this arithmetic, T rounds would take far longer.
     corrections, factors = deltas, discounts * cs
     reach = 1
     while reach < steps:

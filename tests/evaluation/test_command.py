@@ -94,6 +94,8 @@ def truncate(folder) -> None:
         (None, ["--games", "leapr"], "unknown game 'leapr'; did you mean 'leaper'?"),
         (None, ["--splits", "tset"], "unknown split 'tset'"),
         (None, ["--start_level", "3"], "--start_level and --num_levels go together"),
+        (None, ["--splits", ","], "--splits is ',', expected some of: train, validation, test"),
+        (None, ["--splits", "test", "--start_level", "3", "--num_levels", "5"], "name --splits or --start_level"),
         (None, ["--device", "cuda:77"], "--device is 'cuda:77', which PyTorch cannot use here"),
         (None, ["--episodes", "0"], "--episodes is 0, expected at least 1"),
         (None, ["--distribution_mode", "memory"], "has no distribution_mode 'memory'"),

@@ -93,6 +93,10 @@ def _frames_so_far(cfg: Any) -> int:
 
 def _run(cfg: Any, frames: int, console: Console) -> TrainingResult:
     register()
+    if cfg.compile:
+        # Learner and inference worker compile at the same time, by default with one compiler a core each; an encoder
+        # is a few dozen kernels, and starting so many compilers takes longer than they save.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
     folder = experiment_folder(cfg)
     games = cfg.games.split(",")
     runner = (SerialWatchedRunner if cfg.serial_mode else ParallelWatchedRunner)(cfg)
