@@ -16,6 +16,7 @@ from torch import Tensor
 from envs.episodes import EpisodeTracker
 from envs.games import IMAGE_SHAPE, NUM_ACTIONS, check_levels, check_mode, parse_games
 from envs.simulator import new_simulator
+from envs.upload import Upload
 
 Array = npt.NDArray[Any]
 Observation = dict[str, Any]
@@ -37,6 +38,8 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
     gives them.
 
     With ``device`` None everything is NumPy; with a torch device observations, rewards and flags are tensors there.
+
+    ``step_async`` sets the simulator's threads to work and returns at once; ``step_wait`` gives what ``step`` would.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012 (gymnasium's own convention)
@@ -64,15 +67,24 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         if last_action:
             single["last_action"] = spaces.Box(0, 1, (NUM_ACTIONS,), np.float32)
         super().__init__(num_envs, spaces.Dict(single), spaces.Discrete(NUM_ACTIONS))
+        self._upload = Upload(device) if device is not None and device.type == "cuda" else None
         self._simulator = self._start()
         self._fresh = True
         self._tracker = EpisodeTracker(num_envs)
+        self._taken = np.zeros(num_envs, np.int64)
 
     def _start(self) -> Any:
         simulator = new_simulator(num=self.num_envs, env_name=",".join(self.games), **self._options)
         # What it observes are then its own buffers, overwritten by the next step: each use below makes its one copy.
         simulator._reuse_arrays = True
+        if self._upload is not None:
+            self._upload.begin(simulator._ob["rgb"])
         return simulator
+
+    def _stop(self) -> None:
+        if self._upload is not None:
+            self._upload.end()
+        self._simulator.close()
 
     def reset(  # type: ignore[override]  (gymnasium lets a seed be a list, one an environment; the simulator has one)
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -80,10 +92,10 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         """Begin new episodes everywhere; a seed restarts the simulator with it, so the same seed gives the same run."""
         if seed is not None and not (self._fresh and seed == self._options["rand_seed"]):
             self._options["rand_seed"] = check_seed(seed)
-            self._simulator.close()
+            self._stop()
             self._simulator = self._start()
         elif not self._fresh:
-            self._simulator.act(np.full(self.num_envs, _RESET_ACTION))
+            self._act(np.full(self.num_envs, _RESET_ACTION))
         self._fresh = False
         self._tracker.restart()
         _, observed, _ = self._simulator.observe()
@@ -91,8 +103,8 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         everywhere = np.ones(self.num_envs, dtype=bool)
         return self._observation(observed["rgb"], nothing, np.zeros(self.num_envs, np.int64), everywhere), {}
 
-    def step(self, actions: Array | Tensor | Sequence[int]) -> tuple[Observation, Any, Any, Any, dict[str, Any]]:
-        """Take one step everywhere.
+    def step_async(self, actions: Array | Tensor | Sequence[int]) -> None:
+        """Begin one step everywhere; the simulator's threads take it while the caller does something else.
 
         Raises:
             ValueError: the wrong number of actions, or one outside 0..14.
@@ -103,13 +115,22 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         if taken.min() < 0 or taken.max() >= NUM_ACTIONS:
             raise ValueError(f"an action is {taken.min() if taken.min() < 0 else taken.max()}, allowed: 0 to 14")
         self._fresh = False
-        self._simulator.act(taken)
+        self._taken = taken
+        self._act(taken)
+
+    def _act(self, actions: Array) -> None:
+        if self._upload is not None:
+            self._upload.wait()  # the simulator is about to draw over what is being copied
+        self._simulator.act(actions)
+
+    def step_wait(self, **kwargs: Any) -> tuple[Observation, Any, Any, Any, dict[str, Any]]:
+        """Wait for the step that ``step_async`` began, and return what ``step`` does."""
         rewards, observed, first = self._simulator.observe()
         rewards, first = rewards.copy(), first.copy()
         info = self._simulator_info()
         returns, lengths = self._tracker.step(rewards, first)
         infos = {"episode": {"r": returns, "l": lengths}, "_episode": first, **info}
-        observation = self._observation(observed["rgb"], rewards, taken, first)
+        observation = self._observation(observed["rgb"], rewards, self._taken, first)
         truncated = np.zeros_like(first)
         if self.device is None:
             return observation, rewards, first, truncated, infos
@@ -128,7 +149,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
 
     def close_extras(self, **kwargs: Any) -> None:
         """Free the simulator's threads and buffers."""
-        self._simulator.close()
+        self._stop()
 
     def _observation(self, rgb: Array, rewards: Array, actions: Array, first: Array) -> Observation:
         last_reward = np.where(first, 0, np.clip(rewards, -1, 1)).astype(np.float32)[:, None]
@@ -143,11 +164,12 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
 
     def _image(self, rgb: Array) -> Tensor:
         # Travels as it lies; the change of layout happens on the device.
-        return self._tensor(rgb).permute(0, 3, 1, 2).contiguous()
+        frames = torch.from_numpy(rgb).to(self.device) if self._upload is None else self._upload.frames()
+        return frames.permute(0, 3, 1, 2).contiguous()
 
     def _tensor(self, array: Array) -> Tensor:
         tensor = torch.from_numpy(array)
-        if self.device is not None and self.device.type == "cuda":
+        if self._upload is not None:
             # From pinned memory, so that nobody waits; PyTorch keeps such memory until the copy is done.
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)

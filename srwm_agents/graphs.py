@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -10,6 +11,10 @@ import torch
 from torch import Tensor
 
 Output = TypeVar("Output")
+
+_ONE_AT_A_TIME = threading.Lock()
+"""While one thread captures, no other may replay: random numbers come from one generator, which is then in a mode of
+its own."""
 
 WARM_UP = 3
 """Ordinary calls before a capture: in them Triton and Inductor compile, cuDNN chooses its algorithms, and optimisers
@@ -55,16 +60,21 @@ class Graphed(Generic[Output]):
         else:
             capture.inputs = _clone(inputs)
             capture.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(capture.graph, pool=self._pool, stream=self._stream):
+            with _ONE_AT_A_TIME, torch.cuda.graph(
+                # What other threads do in the meantime is none of this capture's business.
+                capture.graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ):  # fmt: skip
                 capture.outputs = self._function(capture.inputs)
-        capture.graph.replay()
+        with _ONE_AT_A_TIME:
+            capture.graph.replay()
         return capture.outputs
 
     def _aside(self, inputs: Mapping[str, Any]) -> Output:
         # On the stream of the captures: autograd binds what it accumulates gradients with to the stream of its first
         # use, and a capture must not touch another one.
         if self._stream is None:
-            self._stream = torch.cuda.Stream()
+            # Of the caller's priority: that is what a replay's kernels keep.
+            self._stream = torch.cuda.Stream(priority=torch.cuda.current_stream().priority)
             self._pool = torch.cuda.graph_pool_handle()
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)

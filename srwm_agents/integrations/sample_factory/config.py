@@ -132,13 +132,20 @@ def _derive(cfg: AttrDict, given: dict[str, Any]) -> None:
         raise ConfigError(f"--core={cfg.core}: {error}") from error
     # Sample Factory sizes its buffers by these; a GRU of one layer has exactly one vector of state.
     cfg.rnn_type, cfg.rnn_num_layers, cfg.rnn_size = "gru", 1, max(1, state_size)
-    if cfg.env_threads < 0:
-        # A worker steps one of its vectors at a time, so its share of the cores serves each of them.
-        cfg.env_threads = max(1, available_cores() // cfg.num_workers)
     if cfg.device != "gpu":
-        # Presets turn these on for a GPU; on a CPU the one needs a C++ compiler and the other cannot be.
-        cfg.compile = cfg.compile and "compile" in given
-        cfg.cuda_graphs = cfg.cuda_graphs and "cuda_graphs" in given
+        # Presets turn these on for a GPU. On a CPU, compiling needs a C++ compiler, there are no graphs, and threads of
+        # one process would share Python's interpreter for nothing.
+        for name in ("compile", "cuda_graphs", "in_process"):
+            cfg[name] = cfg[name] and name in given
+    if "serial_mode" in given and cfg.serial_mode and "in_process" not in given:
+        cfg.in_process = False
+    # Queues, locks and buffers of one process; not what was saved, so that a resumed run may change its mind.
+    cfg.serial_mode = cfg.in_process or (cfg.serial_mode and "serial_mode" in given)
+    if cfg.env_threads < 0:
+        # A worker steps one of its vectors at a time, so its share of the cores serves each of them. In one process
+        # all vectors but the one that is being acted for are stepped at the same time.
+        at_once = max(1, cfg.num_workers * cfg.worker_num_splits - 1) if cfg.in_process else cfg.num_workers
+        cfg.env_threads = max(1, available_cores() // at_once)
     if cfg.normalize_input and cfg.normalize_input_keys is None:
         # All that the network sees, and not what the learner keeps books with.
         cfg.normalize_input_keys = [IMAGE_KEY, "last_reward", *(["last_action"] if cfg.last_action else [])]
@@ -162,6 +169,12 @@ def _check(cfg: AttrDict) -> None:
         if cfg.with_pbt or cfg.optimizer == "lamb":
             culprit = "--with_pbt=True" if cfg.with_pbt else "--optimizer=lamb"
             raise ConfigError(f"--cuda_graphs=True does not go with {culprit}: set --cuda_graphs=False")
+    if cfg.in_process:
+        for name, expected in (("batched_sampling", True), ("async_rl", True), ("num_policies", 1), ("with_pbt", False)):
+            if cfg[name] != expected:
+                raise ConfigError(f"--in_process=True needs --{name}={expected}, but it is {cfg[name]}")
+        if cfg.device == "gpu" and not (cfg.actor_worker_gpus and cfg.env_gpu_observations):
+            raise ConfigError("--in_process=True needs --actor_worker_gpus 0 and --env_gpu_observations=True on a GPU")
     if cfg.vector_size % len(games):
         raise ConfigError(
             f"--num_envs_per_worker / --worker_num_splits is {cfg.vector_size}, "

@@ -40,20 +40,21 @@ class SampleFactoryProcgen(gymnasium.Env):
                 GAME_ENTRY: spaces.Box(0, len(vector.games) - 1, (1,), np.float32),
             }
         )
-        self._game_entry = vector.game_index.astype(np.float32)[:, None]
+        self.game_entry: Any = vector.game_index.astype(np.float32)[:, None]
+        """[N, 1], which game each environment plays, beside the observations."""
         if vector.device is not None:
-            self._game_entry = torch.from_numpy(self._game_entry).to(vector.device)
+            self.game_entry = torch.from_numpy(self.game_entry).to(vector.device)
         self.action_space = vector.single_action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, Any]:
         """Sample Factory's seed is the environment's number alone; the run's seed is already in the vector."""
         observation, infos = self.vector.reset()
-        observation[GAME_ENTRY] = self._game_entry
+        observation[GAME_ENTRY] = self.game_entry
         return (observation, infos) if self.batched else (self._per_agent(observation), [{}] * self.num_agents)
 
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, Any]:  # type: ignore[override]
         observation, rewards, terminated, truncated, infos = self.vector.step(np.asarray(action))
-        observation[GAME_ENTRY] = self._game_entry
+        observation[GAME_ENTRY] = self.game_entry
         episode = infos["episode"]
         if self.batched:
             values = (self.vector.game_index, episode["r"], episode["l"])

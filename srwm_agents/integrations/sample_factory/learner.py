@@ -12,7 +12,6 @@ from gymnasium import spaces
 from sample_factory.algo.learning.learner import Learner, LearningRateScheduler
 from sample_factory.algo.learning.learner_worker import LearnerWorker
 from sample_factory.algo.utils.tensor_dict import TensorDict, shallow_recursive_copy
-from sample_factory.algo.utils.torch_utils import synchronize
 from sample_factory.utils.attr_dict import AttrDict
 from sample_factory.utils.utils import experiment_dir, log
 from torch import Tensor
@@ -20,6 +19,8 @@ from torch import Tensor
 from srwm_agents.agent import save_agent
 from srwm_agents.graphs import Graphed
 from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from srwm_agents.integrations.sample_factory.in_process.streams import wait_for_stream
+from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
 from srwm_agents.integrations.sample_factory.losses import GameScales, Losses, vtrace_losses
 from srwm_agents.integrations.sample_factory.model import export_agent
 
@@ -79,6 +80,8 @@ class SRWMLearner(Learner):
 
     game_scales: GameScales | None = None
     """With ``--balance_games``."""
+    handover: WeightsHandover | None = None
+    """With ``--in_process``: where the acting thread gets its weights."""
 
     def init(self) -> Any:
         # Learner.init knows two optimisers and refuses any other name; it also loads the checkpoint, before which
@@ -98,6 +101,7 @@ class SRWMLearner(Learner):
             self._apply_lr(self.curr_lr)
         if self.env_steps > 0:
             self._export("checkpoint")  # a kill between checkpoint and agent must not leave them apart
+        self._announce()
         return model_data
 
     # Checkpoints -----------------------------------------------------------------------------------------------------
@@ -241,10 +245,16 @@ class SRWMLearner(Learner):
                 self.curr_lr = self.lr_scheduler.update(self.curr_lr, kls)
         assert self.device is not None
         # Once for all minibatches: waiting for the device after each would leave it idle while the host catches up.
-        synchronize(self.cfg, self.device)
-        # Tells the inference workers that there are newer weights.
-        self.policy_versions_tensor[self.policy_id] = self.train_step
+        wait_for_stream(self.device)
+        self._announce()
         return summaries
+
+    def _announce(self) -> None:
+        """Tell who acts that there are newer weights."""
+        self.policy_versions_tensor[self.policy_id] = self.train_step
+        if self.handover is not None:
+            assert self.actor_critic is not None
+            self.handover.put(tensors_of(self.actor_critic), self.train_step)
 
     def _eager_update(self, minibatch: AttrDict) -> tuple[Losses, Tensor]:
         """One optimiser step on one minibatch: its losses and the gradient's norm before clipping.
@@ -308,3 +318,6 @@ class SRWMLearnerWorker(LearnerWorker):
     def __init__(self, evt_loop: Any, cfg: Any, env_info: Any, buffer_mgr: Any, batcher: Any, policy_id: int) -> None:
         super().__init__(evt_loop, cfg, env_info, buffer_mgr, batcher, policy_id)
         self.learner = SRWMLearner(cfg, env_info, buffer_mgr.policy_versions, policy_id, self.param_server)
+
+    def _cleanup_cache(self) -> None:
+        """Sample Factory's frees PyTorch's spare memory every 30 seconds, for which the whole device must stop."""

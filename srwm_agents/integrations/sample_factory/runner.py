@@ -20,12 +20,14 @@ from sample_factory.utils import utils as sf_utils
 from sample_factory.utils.utils import experiment_dir
 from signal_slot.signal_slot import Timer
 
+from srwm_agents.integrations.sample_factory.in_process import ThreadedRunner
 from srwm_agents.integrations.sample_factory.learner import SRWMLearnerWorker
 from srwm_agents.integrations.sample_factory.processes import WorkerDiedError, death_report, kill_all, wrap_process
 from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
 
 _WATCH_EVERY_SECONDS = 0.5
 _STOP_WITHIN_SECONDS = 60.0
+_END_WITHIN_SECONDS = 5.0
 
 
 class _ExceptionKeeper(logging.Handler):
@@ -48,9 +50,10 @@ def environment_info(cfg: Any) -> EnvInfo:
 
 
 class WatchedRunner(Runner):
-    """What both of our runners add to Sample Factory's; mixed in before one of them."""
+    """What all of our runners add to Sample Factory's; mixed in before one of them."""
 
     processes: list[Any]
+    threads: tuple[Any, ...] = ()
     display: TrainingDisplay | None = None
     stop_signal: int | None = None
     """The signal that asked training to stop, if one did."""
@@ -78,7 +81,7 @@ class WatchedRunner(Runner):
         return SRWMLearnerWorker(event_loop, self.cfg, self.env_info, self.buffer_mgr, batcher, policy_id)
 
     def _workers(self) -> list[Any]:
-        """The worker processes, none in serial mode."""
+        """The worker processes, if there are any."""
         return [*getattr(self, "processes", []), *getattr(self.sampler, "processes", [])]
 
     def request_stop(self, number: int, _frame: FrameType | None) -> None:
@@ -96,6 +99,9 @@ class WatchedRunner(Runner):
             for process in self._workers():
                 if report := death_report(process, Path(experiment_dir(self.cfg))):
                     raise WorkerDiedError(report)
+            for thread in self.threads:
+                if thread.failed:
+                    raise WorkerDiedError(f"thread {thread.name} ended; see sf_log.txt")
         elif self._stop_began is None:
             self._stop_began = time.monotonic()
         elif time.monotonic() - self._stop_began > _STOP_WITHIN_SECONDS:
@@ -115,6 +121,9 @@ class WatchedRunner(Runner):
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             kill_all(self._workers())
+            for thread in self.threads:  # already ended, unless the run failed
+                thread.event_loop.stop()
+                thread.join(_END_WITHIN_SECONDS)
 
 
 class ParallelWatchedRunner(WatchedRunner, ParallelRunner):
@@ -123,3 +132,7 @@ class ParallelWatchedRunner(WatchedRunner, ParallelRunner):
 
 class SerialWatchedRunner(WatchedRunner, SerialRunner):
     """Everything in one process, for debugging."""
+
+
+class InProcessWatchedRunner(WatchedRunner, ThreadedRunner):
+    """Asynchronous training in threads of this process, which share a GPU better than processes do."""

@@ -25,7 +25,12 @@ from srwm_agents.integrations.sample_factory.learner import AGENT_FOLDERS
 from srwm_agents.integrations.sample_factory.model import make_actor_critic, make_encoder, make_model_core
 from srwm_agents.integrations.sample_factory.processes import WorkerDiedError, quiet_console_log
 from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
-from srwm_agents.integrations.sample_factory.runner import ParallelWatchedRunner, SerialWatchedRunner
+from srwm_agents.integrations.sample_factory.runner import (
+    InProcessWatchedRunner,
+    ParallelWatchedRunner,
+    SerialWatchedRunner,
+    WatchedRunner,
+)
 from srwm_agents.integrations.sample_factory.statistics import CURVES_FILE, GameStatistics
 
 
@@ -99,7 +104,7 @@ def _run(cfg: Any, frames: int, console: Console) -> TrainingResult:
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
     folder = experiment_folder(cfg)
     games = cfg.games.split(",")
-    runner = (SerialWatchedRunner if cfg.serial_mode else ParallelWatchedRunner)(cfg)
+    runner = _runner_class(cfg)(cfg)
     if cfg.with_pbt:
         runner.register_observer(PopulationBasedTraining(cfg, runner))
     statistics = GameStatistics(games, cfg.distribution_mode, cfg.stats_avg, folder)
@@ -129,6 +134,12 @@ def _run(cfg: Any, frames: int, console: Console) -> TrainingResult:
         )
         return TrainingResult(128 + (runner.stop_signal or 2), folder)
     return TrainingResult(0, folder)
+
+
+def _runner_class(cfg: Any) -> type[WatchedRunner]:
+    if cfg.in_process:
+        return InProcessWatchedRunner
+    return SerialWatchedRunner if cfg.serial_mode else ParallelWatchedRunner
 
 
 def _levels(cfg: Any) -> str:

@@ -1,0 +1,180 @@
+"""The thread that acts: it goes round the vectors of games, so that they play while it thinks for another."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import torch
+from sample_factory.algo.sampling.sampler import AbstractSampler
+from sample_factory.algo.utils.env_info import EnvInfo
+from sample_factory.algo.utils.heartbeat import HeartbeatStoppableEventLoopObject
+from sample_factory.algo.utils.misc import POLICY_ID_KEY, SAMPLES_COLLECTED, new_trajectories_signal
+from sample_factory.algo.utils.shared_buffers import BufferMgr
+from sample_factory.model.actor_critic import create_actor_critic
+from sample_factory.utils.timing import Timing
+from signal_slot.signal_slot import EventLoop, TightLoop, Timer, signal
+
+from srwm_agents.integrations.sample_factory.in_process.games import POLICY, GamesInPlay
+from srwm_agents.integrations.sample_factory.in_process.streams import LoopThread, wait_for_stream
+from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
+
+_REPORT_EVERY_SECONDS = 3.0
+
+
+class ActingWorker(HeartbeatStoppableEventLoopObject):
+    """Inference worker and rollout worker in one: it lives on one event loop, on which nothing else lives."""
+
+    def __init__(
+        self,
+        event_loop: EventLoop,
+        cfg: Any,
+        env_info: EnvInfo,
+        buffer_mgr: BufferMgr,
+        handover: WeightsHandover,
+        device: torch.device,
+    ) -> None:
+        super().__init__(event_loop, type(self).__name__, cfg.heartbeat_interval)
+        self._cfg = cfg
+        self._env_info = env_info
+        self._buffer_mgr = buffer_mgr
+        self._handover = handover
+        self._device = device
+        self._timing = Timing(name=f"{self.object_id} profile")
+        self._turns: TightLoop | None = None
+        self._halted = self._full = False
+        self._games: list[GamesInPlay] = []
+        self._next = 0
+        self._thinking: deque[GamesInPlay] = deque()
+        self._version = -1
+        self._samples = 0
+
+    @signal
+    def report_msg(self) -> None:
+        """Messages for the runner."""
+
+    def init(self, _model_data: Any = None) -> None:
+        """Begin to play; the learner's model is ready, and its weights lie in the handover."""
+        self._model = create_actor_critic(self._cfg, self._env_info.obs_space, self._env_info.action_space)
+        self._model.model_to_device(self._device)
+        self._model.eval().requires_grad_(False)
+        self._weights = tensors_of(self._model)
+        number = self._cfg.num_workers * self._cfg.worker_num_splits
+        self._games = [GamesInPlay(self._cfg, i, self._buffer_mgr, self._device) for i in range(number)]
+        self._turns = TightLoop(self.event_loop)
+        self._turns.iteration.connect(self._turn)
+        self._report_timer = Timer(self.event_loop, _REPORT_EVERY_SECONDS)
+        self._report_timer.timeout.connect(self._report)
+
+    @torch.no_grad()
+    def _turn(self) -> None:
+        """The next vector's turn. Its actions are sent in the turn after, when the device will have made them."""
+        games = self._games[self._next]
+        self._next = (self._next + 1) % len(self._games)
+        if games in self._thinking:
+            self._send(len(self._thinking))
+        if games.playing:
+            with self._timing.add_time("observe"):
+                finished, episodes = games.observe()
+            if episodes is not None:
+                self.report_msg.emit(episodes)
+            if finished is not None:
+                with self._timing.add_time("finish_rollout"):
+                    wait_for_stream(self._device)
+                rollout = {"policy_id": POLICY, "traj_buffer_idx": finished}
+                self.emit(new_trajectories_signal(POLICY), [rollout], str(self._device))
+        if games.find_room():
+            with self._timing.add_time("act"):
+                self._version = self._handover.take(self._weights, self._version)
+                games.act(self._model, self._version)
+            self._samples += self._env_info.num_agents
+            self._thinking.append(games)
+            self._send(len(self._thinking) - 1)
+        elif not self._thinking and not any(other.playing for other in self._games):
+            self._full = True  # all wait for the learner to give buffers back
+            self._pause_or_go_on()
+
+    def _send(self, number: int) -> None:
+        with self._timing.add_time("wait_for_actions"):
+            for _ in range(number):
+                self._thinking.popleft().send()
+
+    def halt(self) -> None:
+        """The learner cannot keep up."""
+        self._halted = True
+        self._pause_or_go_on()
+
+    def go_on(self) -> None:
+        """The learner has caught up."""
+        self._halted = False
+        self._pause_or_go_on()
+
+    def on_buffers_available(self, _policy_id: int, _training_iteration: int) -> None:
+        """There is room for trajectories again."""
+        self._full = False
+        self._pause_or_go_on()
+
+    def _pause_or_go_on(self) -> None:
+        if self._turns is not None:
+            (self._turns.stop if self._halted or self._full else self._turns.start)()
+
+    def _report(self) -> None:
+        self.report_msg.emit({SAMPLES_COLLECTED: self._samples, POLICY_ID_KEY: POLICY})
+        self._samples = 0
+
+    def on_stop(self, *args: Any) -> None:
+        if self._turns is not None:
+            self._turns.stop()
+        for games in self._games:
+            games.close()
+        self.stop.emit(self.object_id, {self.object_id: self._timing})
+        super().on_stop(*args)
+
+
+class InProcessSampler(AbstractSampler):
+    """Sample Factory's side of the one :class:`ActingWorker`."""
+
+    def __init__(self, *args: Any, handover: WeightsHandover, device: torch.device) -> None:
+        """``args`` as :class:`AbstractSampler`'s."""
+        super().__init__(*args, unique_name=type(self).__name__)
+        # What acts is small, and what waits for it are all the simulator's threads: it goes first.
+        self.thread = LoopThread("acting", device, priority=-1)
+        self.worker = ActingWorker(
+            self.thread.event_loop, self.cfg, self.env_info, self.buffer_mgr, handover, device
+        )
+        self.thread.event_loop.owner = self.worker
+
+    def init(self) -> None:
+        self.thread.start()
+        self.started.emit()
+        self.initialized.emit()
+
+    def connect_model_initialized(self, policy_id: int, model_initialized_signal: Any) -> None:
+        model_initialized_signal.connect(self.worker.init)
+
+    def connect_on_new_trajectories(self, policy_id: int, on_new_trajectories_handler: Any) -> None:
+        self.worker.connect(new_trajectories_signal(policy_id), on_new_trajectories_handler)
+
+    def connect_trajectory_buffers_available(self, buffers_available_signal: Any) -> None:
+        buffers_available_signal.connect(self.worker.on_buffers_available)
+
+    def connect_stop_experience_collection(self, stop_experience_collection_signal: Any) -> None:
+        stop_experience_collection_signal.connect(self.worker.halt)
+
+    def connect_resume_experience_collection(self, resume_experience_collection_signal: Any) -> None:
+        resume_experience_collection_signal.connect(self.worker.go_on)
+
+    def connect_report_msg(self, report_msg_handler: Any) -> None:
+        self.worker.report_msg.connect(report_msg_handler)
+
+    def connect_update_training_info(self, update_training_info_signal: Any) -> None:
+        """Procgen's games have no use for training's progress."""
+
+    def stoppable_components(self) -> list[HeartbeatStoppableEventLoopObject]:
+        return [self.worker]
+
+    def heartbeat_components(self) -> list[HeartbeatStoppableEventLoopObject]:
+        return [self.worker]
+
+    def join(self) -> None:
+        self.thread.join()

@@ -1,0 +1,59 @@
+"""The runner whose parts are threads."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from sample_factory.algo.learning.batcher import Batcher
+from sample_factory.algo.runners.runner import Runner
+from sample_factory.algo.utils.misc import ExperimentStatus
+from sample_factory.algo.utils.shared_buffers import policy_device
+from sample_factory.algo.utils.torch_utils import init_torch_runtime
+
+from srwm_agents.integrations.sample_factory.in_process.acting import InProcessSampler
+from srwm_agents.integrations.sample_factory.in_process.games import POLICY
+from srwm_agents.integrations.sample_factory.in_process.streams import LoopThread, wait_for_stream
+from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover
+
+
+class InProcessBatcher(Batcher):
+    """Gives trajectory buffers back when they have been copied, and not when the copy has merely been asked for."""
+
+    def _release_traj_tensors(self, batch_idx: int) -> None:
+        wait_for_stream(policy_device(self.cfg, self.policy_id))
+        super()._release_traj_tensors(batch_idx)
+
+
+class ThreadedRunner(Runner):
+    """Runner, learner (with the batcher) and sampler on three threads of one process."""
+
+    threads: tuple[LoopThread, ...] = ()
+
+    def init(self) -> Any:
+        init_torch_runtime(self.cfg, max_num_threads=None)
+        status = super().init()
+        if status != ExperimentStatus.SUCCESS:
+            return status
+        device = policy_device(self.cfg, POLICY)
+        handover = WeightsHandover(device)
+        learning = LoopThread("learning", device)
+        batcher = InProcessBatcher(learning.event_loop, POLICY, self.buffer_mgr, self.cfg, self.env_info)
+        worker: Any = self._make_learner(learning.event_loop, POLICY, batcher)
+        worker.learner.handover = handover
+        learning.event_loop.owner = worker
+        self.batchers[POLICY], self.learners[POLICY] = batcher, worker
+        sampler = self._make_sampler(partial(InProcessSampler, handover=handover, device=device), self.event_loop)
+        self.sampler = sampler
+        self.threads = (learning, sampler.thread)
+        self.connect_components()
+        return status
+
+    def _on_start(self) -> None:
+        self.threads[0].start()
+        super()._on_start()
+
+    def _on_everything_stopped(self) -> None:
+        for thread in self.threads:
+            thread.join()
+        super()._on_everything_stopped()
