@@ -2,6 +2,7 @@
 
 from srwm_agents.ops.checks import BackendUnavailableError
 from srwm_agents.ops.delta import delta_rule, delta_rule_step_
+from srwm_agents.ops.max_pool import max_pool
 from srwm_agents.ops.srwm import SRWMState, SRWMWeights, srwm, srwm_step_
 from srwm_agents.ops.vtrace import VTraceReturns, vtrace
 
@@ -12,6 +13,7 @@ __all__ = [
     "VTraceReturns",
     "delta_rule",
     "delta_rule_step_",
+    "max_pool",
     "srwm",
     "srwm_step_",
     "vtrace",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from srwm_agents.encoders import ENCODERS, ImageEncoder, ObservationEncoder, ObservationNormalizer
+from srwm_agents.encoders.impala import ConvPool
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -50,3 +52,31 @@ def test_errors() -> None:
         ImageEncoder("convnet_atari", (3, 8, 8))
     with pytest.raises(ValueError, match="unknown nonlinearity 'gelu'"):
         ImageEncoder("convnet_atari", (3, 64, 64), nonlinearity="gelu")
+
+
+def test_a_bias_after_pooling_is_a_bias_before_it() -> None:
+    torch.manual_seed(0)
+    layer, x = ConvPool(3, 16), torch.randn(2, 3, 11, 12)
+    expected = functional.max_pool2d(layer.conv(x), 3, stride=2, padding=1)
+    torch.testing.assert_close(layer(x), expected)
+
+
+@pytest.mark.gpu
+def test_impala_on_a_gpu_is_impala_on_a_cpu(monkeypatch) -> None:
+    """Padded channels and the pooling kernel change nothing, compiled or not."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    torch.manual_seed(0)
+    encoder = ImageEncoder("resnet_impala", (3, 64, 64))
+    images = torch.randint(256, (5, 3, 64, 64), dtype=torch.uint8)
+    results = []
+    for device, compiled in (("cpu", False), ("cuda", False), ("cuda", True)):
+        encoder.zero_grad()
+        encoder.to(device)
+        if compiled:
+            encoder.compile()
+        out = encoder(images.to(device))
+        out.square().sum().backward()
+        results.append([out.detach().cpu(), *(p.grad.cpu() for p in encoder.parameters())])
+    for result in results[1:]:
+        for got, expected in zip(result, results[0], strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())

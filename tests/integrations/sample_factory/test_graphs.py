@@ -11,6 +11,14 @@ from srwm_agents.integrations.sample_factory.config import ConfigError
 GPU = ("--device=gpu", "--num_batches_per_epoch=2", "--balance_games=True", "--policy_loss=ppo")
 
 
+@pytest.fixture(autouse=True)
+def exact_convolutions(monkeypatch):
+    """Where cuDNN chooses its algorithms by the clock, and TF32 among them, two runs differ by more than they learn."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+
+
 @pytest.fixture
 def batches(make_learner, make_batch):
     """Core -> five batches of two minibatches: enough for warm-up, capture and replays."""

@@ -21,7 +21,9 @@ from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints,
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.slow
 
-PROCESSES = ["--serial_mode=False", "--experiment_summaries_interval=1", "--save_every_sec=1", "--stats_avg=5"]
+OFTEN = ["--experiment_summaries_interval=1", "--save_every_sec=1", "--stats_avg=5"]
+PROCESSES = ["--serial_mode=False", *OFTEN]
+THREADS = ["--serial_mode=False", "--in_process=True", "--num_workers=2", *OFTEN]
 
 
 class Run:
@@ -70,8 +72,9 @@ def frames_of(checkpoint: Path) -> int:
     return int(re.findall(r"\d+", checkpoint.name)[1])
 
 
-def test_a_run_leaves_what_it_promises_and_goes_on_from_there(small_flags, tmp_path) -> None:
-    run = Run(tmp_path, [*small_flags, *PROCESSES, "--train_for_env_steps=6000"])
+@pytest.mark.parametrize("way", [PROCESSES, THREADS], ids=["processes", "threads"])
+def test_a_run_leaves_what_it_promises_and_goes_on_from_there(small_flags, tmp_path, way: list[str]) -> None:
+    run = Run(tmp_path, [*small_flags, *way, "--train_for_env_steps=6000"])
     assert run.wait(180) == 0, run.text
     assert "Traceback" not in run.text
     assert "Gym has been unmaintained" not in run.text
@@ -89,11 +92,11 @@ def test_a_run_leaves_what_it_promises_and_goes_on_from_there(small_flags, tmp_p
     assert {"train/loss", "train/grad_norm", "game_normalised_score/mean", "reward/reward"} <= tags
     assert not any("game_index" in tag for tag in tags)
 
-    again = Run(tmp_path, [*small_flags, *PROCESSES, "--train_for_env_steps=6000"])
+    again = Run(tmp_path, [*small_flags, *way, "--train_for_env_steps=6000"])
     assert again.wait(120) == 0, again.text
     assert "already trained" in again.text
 
-    more = Run(tmp_path, [*small_flags, *PROCESSES, "--train_for_env_steps=9000"])
+    more = Run(tmp_path, [*small_flags, *way, "--train_for_env_steps=9000"])
     assert more.wait(180) == 0, more.text
     assert "resuming at" in more.text
     assert frames_of(more.checkpoints[-1]) >= 9000
@@ -127,10 +130,12 @@ def test_three_kills_lose_nothing_but_the_frames_since(small_flags, tmp_path) ->
     load_agent(last.folder / "agent")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_stops(small_flags, tmp_path, number) -> None:
-    run = Run(tmp_path, [*small_flags, *PROCESSES, "--save_every_sec=1000", "--train_for_env_steps=1000000"])
-    run.until(lambda: (run.folder / "curves.csv").is_file() and len(run.workers()) == 3)
+@pytest.mark.parametrize(
+    ("way", "number"), [(PROCESSES, signal.SIGINT), (PROCESSES, signal.SIGTERM), (THREADS, signal.SIGINT)]
+)
+def test_a_signal_saves_and_stops(small_flags, tmp_path, way: list[str], number) -> None:
+    run = Run(tmp_path, [*small_flags, *way, "--save_every_sec=1000", "--train_for_env_steps=1000000"])
+    run.until(lambda: (run.folder / "curves.csv").is_file() and len(run.workers()) == (3 if way is PROCESSES else 0))
     time.sleep(3)
     run.process.send_signal(number)
     assert run.wait(40) == 128 + number, run.text
@@ -156,10 +161,10 @@ import {module} as module
 def broken(*args, **kwargs):
     raise RuntimeError("this part broke")
 
+if __name__ != "__main__" or "--in_process=True" in sys.argv:  # in the spawned workers, or in their place
+    {target} = broken
 if __name__ == "__main__":
     sys.exit(train_rl.main(sys.argv[1:]))
-else:  # in the spawned workers
-    {target} = broken
 """
 
 
@@ -178,6 +183,22 @@ def test_a_broken_worker_ends_the_run_with_its_traceback(small_flags, tmp_path, 
     assert run.wait(120) == 1, run.text  # most of it is the start
     assert "RuntimeError: this part broke" in run.text
     assert f"worker {process} ended with exit status 1" in run.text.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("module", "target"),
+    [
+        ("envs.procgen", "module.ProcgenVectorEnv.step_wait"),
+        ("srwm_agents.integrations.sample_factory.learner", "module.vtrace_losses"),
+    ],
+)
+def test_a_broken_thread_ends_the_run_with_its_traceback(small_flags, tmp_path, module, target) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN.format(module=module, target=target))
+    run = Run(tmp_path, [*small_flags, *THREADS, "--train_for_env_steps=1000000"], script)
+    assert run.wait(60) == 1, run.text
+    assert run.text.splitlines()[-1] == "train_rl.py: error: RuntimeError: this part broke"
+    assert 'raise RuntimeError("this part broke")' in run.text
 
 
 def test_a_checkpoint_that_does_not_load_stops_the_run_and_stays(small_flags, tmp_path) -> None:

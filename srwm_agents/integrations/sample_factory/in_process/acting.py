@@ -42,9 +42,8 @@ class ActingWorker(HeartbeatStoppableEventLoopObject):
         self._device = device
         self._timing = Timing(name=f"{self.object_id} profile")
         self._turns: TightLoop | None = None
-        self._halted = self._full = False
         self._games: list[GamesInPlay] = []
-        self._next = 0
+        self._turn_number = 0
         self._thinking: deque[GamesInPlay] = deque()
         self._version = -1
         self._samples = 0
@@ -61,6 +60,9 @@ class ActingWorker(HeartbeatStoppableEventLoopObject):
         self._weights = tensors_of(self._model)
         number = self._cfg.num_workers * self._cfg.worker_num_splits
         self._games = [GamesInPlay(self._cfg, i, self._buffer_mgr, self._device) for i in range(number)]
+        # Evenly spread over a rollout, so that the learner gets trajectories at an even pace.
+        for i, games in enumerate(self._games):
+            games.begins_at_turn = i * self._cfg.rollout
         self._turns = TightLoop(self.event_loop)
         self._turns.iteration.connect(self._turn)
         self._report_timer = Timer(self.event_loop, _REPORT_EVERY_SECONDS)
@@ -69,8 +71,11 @@ class ActingWorker(HeartbeatStoppableEventLoopObject):
     @torch.no_grad()
     def _turn(self) -> None:
         """The next vector's turn. Its actions are sent in the turn after, when the device will have made them."""
-        games = self._games[self._next]
-        self._next = (self._next + 1) % len(self._games)
+        assert self._turns is not None
+        games = self._games[self._turn_number % len(self._games)]
+        self._turn_number += 1
+        if self._turn_number <= games.begins_at_turn:
+            return
         if games in self._thinking:
             self._send(len(self._thinking))
         if games.playing:
@@ -91,32 +96,17 @@ class ActingWorker(HeartbeatStoppableEventLoopObject):
             self._thinking.append(games)
             self._send(len(self._thinking) - 1)
         elif not self._thinking and not any(other.playing for other in self._games):
-            self._full = True  # all wait for the learner to give buffers back
-            self._pause_or_go_on()
+            self._turns.stop()  # until the learner gives buffers back
 
     def _send(self, number: int) -> None:
         with self._timing.add_time("wait_for_actions"):
             for _ in range(number):
                 self._thinking.popleft().send()
 
-    def halt(self) -> None:
-        """The learner cannot keep up."""
-        self._halted = True
-        self._pause_or_go_on()
-
-    def go_on(self) -> None:
-        """The learner has caught up."""
-        self._halted = False
-        self._pause_or_go_on()
-
     def on_buffers_available(self, _policy_id: int, _training_iteration: int) -> None:
         """There is room for trajectories again."""
-        self._full = False
-        self._pause_or_go_on()
-
-    def _pause_or_go_on(self) -> None:
         if self._turns is not None:
-            (self._turns.stop if self._halted or self._full else self._turns.start)()
+            self._turns.start()
 
     def _report(self) -> None:
         self.report_msg.emit({SAMPLES_COLLECTED: self._samples, POLICY_ID_KEY: POLICY})
@@ -159,10 +149,10 @@ class InProcessSampler(AbstractSampler):
         buffers_available_signal.connect(self.worker.on_buffers_available)
 
     def connect_stop_experience_collection(self, stop_experience_collection_signal: Any) -> None:
-        stop_experience_collection_signal.connect(self.worker.halt)
+        """Acting stops where trajectories find no room; stopping with a batch in store would only leave gaps."""
 
     def connect_resume_experience_collection(self, resume_experience_collection_signal: Any) -> None:
-        resume_experience_collection_signal.connect(self.worker.go_on)
+        """See above."""
 
     def connect_report_msg(self, report_msg_handler: Any) -> None:
         self.worker.report_msg.connect(report_msg_handler)

@@ -44,6 +44,8 @@ class GamesInPlay:
         self._step = 0
         self.playing = False
         """Whether the simulator is at work on actions that were sent."""
+        self.begins_at_turn = 0
+        """The turn, counted over all vectors, from which on this one plays."""
 
     def find_room(self) -> bool:
         """Whether there is a trajectory buffer to write to; takes a free one if need be."""

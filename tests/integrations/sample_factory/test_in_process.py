@@ -1,0 +1,158 @@
+"""Training in threads of one process: rollouts that are true, weights that are whole, runs that end as they should."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from srwm_agents import load_agent
+from srwm_agents.integrations.sample_factory.config import ConfigError
+from srwm_agents.integrations.sample_factory.in_process.games import GamesInPlay
+from srwm_agents.integrations.sample_factory.in_process.streams import LoopThread
+from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
+
+# Sample Factory prints a line for each of these at import; ours is imported first to keep gym quiet.
+from sample_factory.algo.utils.misc import EPISODIC  # isort: skip
+from sample_factory.algo.utils.shared_buffers import BufferMgr  # isort: skip
+
+CPU = torch.device("cpu")
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def module(value: float, device: str) -> nn.Module:
+    model = nn.BatchNorm1d(4).to(device)
+    with torch.no_grad():
+        for tensor in tensors_of(model):
+            tensor.fill_(value)
+    return model
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_newest_weights_are_handed_over_whole_and_once(device: str) -> None:
+    handover = WeightsHandover(torch.device(device))
+    learner, actor = module(1, device), module(0, device)
+    handover.put(tensors_of(learner), 5)
+    for tensor in tensors_of(learner):
+        tensor.fill_(2)  # the learner goes on; what it has put down stays
+    assert handover.take(tensors_of(actor), -1) == 5
+    assert all((tensor == 1).all() for tensor in tensors_of(actor))
+    for tensor in tensors_of(actor):
+        tensor.fill_(3)
+    assert handover.take(tensors_of(actor), 5) == 5
+    assert all((tensor == 3).all() for tensor in tensors_of(actor)), "nothing new, nothing copied"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_no_half_new_weights_are_ever_taken(device: str) -> None:
+    """One thread puts down weights that all have one value; another must never take a mixture."""
+    handover = WeightsHandover(torch.device(device))
+    learner = [torch.zeros(1000, device=device) for _ in range(50)]
+    actor = [torch.zeros(1000, device=device) for _ in range(50)]
+    handover.put(learner, 0)
+    taken = set()
+
+    def learn() -> None:
+        on_stream = torch.cuda.stream(torch.cuda.Stream()) if device == "cuda" else torch.no_grad()
+        with on_stream:
+            for version in range(1, 200):
+                for tensor in learner:
+                    tensor.fill_(version)
+                handover.put(learner, version)
+
+    thread = threading.Thread(target=learn)
+    thread.start()
+    version = -1
+    while version < 199:
+        version = handover.take(actor, version)
+        values = {float(tensor.min()) for tensor in actor} | {float(tensor.max()) for tensor in actor}
+        assert values == {float(version)}
+        taken.add(version)
+    thread.join()
+    assert len(taken) > 1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_rollout_is_what_was_seen_done_and_got(make_model, monkeypatch, device: str) -> None:
+    """Play by hand: the same seeds in a second vector, fed with the recorded actions, must show the same."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0" if device == "cuda" else "")  # where Sample Factory looks
+    placement = ["--device=gpu", "--actor_worker_gpus", "0"] if device == "cuda" else []
+    cfg, info, model = make_model("--in_process=True", "--reward_scale=0.5", "--reward_clip=2", *placement)
+    where = torch.device(device, 0) if device == "cuda" else CPU
+    model.model_to_device(where)
+    model.eval()
+    buffers = BufferMgr(cfg, info)
+    games, mirror = (GamesInPlay(cfg, 0, buffers, where) for _ in range(2))
+    env = mirror._vector
+    observation = mirror._observation
+    episodes, ended_in_all, finished = [], 0, None
+    rollouts = buffers.traj_tensors_torch[str(where)]
+    state = torch.zeros(cfg.vector_size, cfg.rnn_size, device=where)
+    with torch.no_grad():
+        for _ in range(30):  # rollouts
+            assert games.find_room()
+            for t in range(cfg.rollout):
+                games.act(model, version=7)
+                games.send()
+                finished, report = games.observe()
+                assert (finished is not None) == (t == cfg.rollout - 1)
+                episodes += [] if report is None else [report[EPISODIC]]
+            rollout = rollouts[finished]
+            torch.testing.assert_close(rollout["rnn_states"][:, 0], state)
+            for t in range(cfg.rollout):
+                for name, entry in observation.items():
+                    torch.testing.assert_close(rollout["obs"][name][:, t], entry.to(rollout["obs"][name].dtype))
+                out = model({name: entry.clone() for name, entry in observation.items()}, state)
+                torch.testing.assert_close(rollout["action_logits"][:, t], out["action_logits"])
+                torch.testing.assert_close(rollout["values"][:, t], out["values"].view(-1))
+                actions = rollout["actions"][:, t].view(-1).long()
+                log_probs = out["action_logits"].log_softmax(-1).gather(1, actions[:, None]).view(-1)
+                torch.testing.assert_close(rollout["log_prob_actions"][:, t], log_probs)
+                observation, rewards, ended, _, _ = env.step(actions.cpu().numpy())
+                observation = mirror._tensors(observation)
+                rewards, ended = torch.as_tensor(rewards), torch.as_tensor(ended)
+                torch.testing.assert_close(rollout["rewards"][:, t], (rewards * 0.5).clamp(-2, 2))
+                assert (rollout["dones"][:, t] == ended).all()
+                state = out["new_rnn_states"] * ~ended[:, None]
+                ended_in_all += int(ended.sum())
+            torch.testing.assert_close(rollout["obs"]["obs"][:, cfg.rollout], observation["obs"])
+            torch.testing.assert_close(rollout["rnn_states"][:, cfg.rollout], state)
+            assert (rollout["policy_version"] == 7).all()
+            assert (rollout["policy_id"] == 0).all()
+            buffers.traj_buffer_queues[str(where)].put(finished)
+    assert ended_in_all > 0
+    assert sum(len(report["game_return"]) for report in episodes) == ended_in_all
+    assert set(np.concatenate([report["game_index"] for report in episodes])) <= {0, 1}
+    games.close()
+    mirror.close()
+
+
+def test_a_loop_that_fails_says_so() -> None:
+    thread = LoopThread("failing", CPU)
+    thread.event_loop._loop_iteration = lambda: 1 / 0
+    thread.start()
+    thread.join(10)
+    assert thread.failed
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_policies=2"], "--in_process=True needs --num_policies=1, but it is 2"),
+        (["--batched_sampling=False"], "--in_process=True needs --batched_sampling=True, but it is False"),
+        (["--async_rl=False"], "--in_process=True needs --async_rl=True, but it is False"),
+    ],
+)
+def test_settings_that_cannot_work_in_one_process(make_cfg, flags: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_cfg("--in_process=True", "--num_workers=2", *flags)
+
+
+def test_a_preset_for_a_gpu_uses_processes_on_a_cpu(make_cfg) -> None:
+    cfg = make_cfg("--preset=fast", "--games=starpilot,leaper", "--num_envs_per_worker=384", "--serial_mode=False")
+    assert not cfg.in_process
