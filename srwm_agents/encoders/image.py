@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from srwm_agents.encoders.convnet import plain_convs
-from srwm_agents.encoders.impala import impala_convs
+from srwm_agents.encoders.impala import ConvPool, impala_convs
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU, "tanh": nn.Tanh}
 
@@ -66,8 +66,9 @@ class ImageEncoder(nn.Module):
         self.output_size = size
 
     def forward(self, image: Tensor) -> Tensor:
-        if image.dtype == torch.uint8:
+        first = self.convs[0]
+        if image.dtype == torch.uint8 and not (isinstance(first, ConvPool) and first.takes_bytes(image)):
             image = image.float() / 255
-        if image.is_cuda:
+        if image.is_cuda and image.is_floating_point():
             image = image.contiguous(memory_format=torch.channels_last)
         return self.mlp(self.convs(image).flatten(1)).float()

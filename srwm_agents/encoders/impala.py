@@ -4,33 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from srwm_agents.ops.conv_pool import conv_pool
 from srwm_agents.ops.max_pool import max_pool
-
-_GPU_CHANNELS = 8
-"""Tensor cores take channels by so many at a time."""
 
 
 class ConvPool(nn.Module):
     """A 3×3 convolution, then max-pooling by two: [N, C, H, W] -> [N, out_channels, (H + 1) // 2, (W + 1) // 2].
 
-    The bias is added after pooling, which it commutes with: to a quarter of the numbers. On a GPU missing channels are
-    filled up with zeros here, where that can be one with whatever made the image; cuDNN would do it in a pass of its own.
+    The bias is added after pooling, which it commutes with: to a quarter of the numbers.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
+    @staticmethod
+    def takes_bytes(image: Tensor) -> bool:
+        """Whether a uint8 image may come as it is, in place of its 255th part: there is a fused operation then."""
+        autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
+        return image.is_cuda and autocast
+
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.conv.weight, self.conv.bias
         assert bias is not None
-        missing = -x.shape[1] % _GPU_CHANNELS if x.is_cuda else 0
-        if missing:
-            x, weight = (functional.pad(z, (0, 0, 0, 0, 0, missing)) for z in (x, weight))
-        pooled = max_pool(functional.conv2d(x, weight, padding=1))
+        if x.dtype == torch.uint8:
+            pooled = conv_pool(x, weight)
+        else:
+            pooled = max_pool(functional.conv2d(x, weight, padding=1))
         return pooled + bias.to(pooled.dtype)[:, None, None]
 
 

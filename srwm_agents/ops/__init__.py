@@ -1,6 +1,7 @@
 """Pure functions on tensors: no parameters, no modules, no global state."""
 
 from srwm_agents.ops.checks import BackendUnavailableError
+from srwm_agents.ops.conv_pool import conv_pool
 from srwm_agents.ops.delta import delta_rule, delta_rule_step_
 from srwm_agents.ops.max_pool import max_pool
 from srwm_agents.ops.srwm import SRWMState, SRWMWeights, srwm, srwm_step_
@@ -11,6 +12,7 @@ __all__ = [
     "SRWMState",
     "SRWMWeights",
     "VTraceReturns",
+    "conv_pool",
     "delta_rule",
     "delta_rule_step_",
     "max_pool",

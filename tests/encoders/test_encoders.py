@@ -80,3 +80,20 @@ def test_impala_on_a_gpu_is_impala_on_a_cpu(monkeypatch) -> None:
     for result in results[1:]:
         for got, expected in zip(result, results[0], strict=True):
             torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.gpu
+def test_the_fused_first_layer_is_the_same_to_bfloat16() -> None:
+    torch.manual_seed(0)
+    encoder = ImageEncoder("resnet_impala", (3, 64, 64)).cuda()
+    images = torch.randint(256, (50, 3, 64, 64), dtype=torch.uint8, device="cuda")
+    results = []
+    for bytes_or_floats in (images, images.float() / 255):
+        encoder.zero_grad()
+        with torch.autocast("cuda", torch.bfloat16):
+            out = encoder(bytes_or_floats)
+        out.square().sum().backward()
+        results.append([out.detach(), *(p.grad for p in encoder.parameters())])
+    for got, expected in zip(*results, strict=True):
+        # Two ways to round to 8 bits, carried through 15 layers.
+        assert (got - expected).norm() < 0.05 * expected.norm()

@@ -68,6 +68,12 @@ class Run:
         )
 
 
+    def learned(self) -> bool:
+        """Whether a first update is behind it."""
+        curves = self.folder / "curves.csv"
+        return curves.is_file() and (pd.read_csv(curves)["frames"] > 0).any()
+
+
 def frames_of(checkpoint: Path) -> int:
     return int(re.findall(r"\d+", checkpoint.name)[1])
 
@@ -135,8 +141,8 @@ def test_three_kills_lose_nothing_but_the_frames_since(small_flags, tmp_path) ->
 )
 def test_a_signal_saves_and_stops(small_flags, tmp_path, way: list[str], number) -> None:
     run = Run(tmp_path, [*small_flags, *way, "--save_every_sec=1000", "--train_for_env_steps=1000000"])
-    run.until(lambda: (run.folder / "curves.csv").is_file() and len(run.workers()) == (3 if way is PROCESSES else 0))
-    time.sleep(3)
+    run.until(run.learned)
+    assert len(run.workers()) == (3 if way is PROCESSES else 0)
     run.process.send_signal(number)
     assert run.wait(40) == 128 + number, run.text
     assert "stopped and saved" in run.text
