@@ -69,6 +69,6 @@ class ImageEncoder(nn.Module):
         first = self.convs[0]
         if image.dtype == torch.uint8 and not (isinstance(first, ConvPool) and first.takes_bytes(image)):
             image = image.float() / 255
-        if image.is_cuda and image.is_floating_point():
+        if image.is_floating_point():  # the layout that convolutions are fast in, on a GPU and on a CPU
             image = image.contiguous(memory_format=torch.channels_last)
         return self.mlp(self.convs(image).flatten(1)).float()

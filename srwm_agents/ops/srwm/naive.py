@@ -24,7 +24,7 @@ def srwm_naive(x: Tensor, weights: SRWMWeights, state: SRWMState, resets: Tensor
     # Expanded once, so that the gradients of all resets meet in one [B, ...] buffer and are summed over B only once.
     slow = torch.cat(weights, dim=-1).expand(batch, -1, -1, -1)
     w = slow + torch.cat(state, dim=-1)
-    columns = torch.repeat_interleave(torch.arange(4, device=x.device), torch.tensor(widths, device=x.device))
+    columns = torch.tensor([c for c, width in enumerate(widths) for _ in range(width)], device=x.device)
 
     outputs = []
     for t in range(steps):
