@@ -31,10 +31,8 @@ class ConvPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.conv.weight, self.conv.bias
         assert bias is not None
-        if x.dtype == torch.uint8:
-            pooled = conv_pool(x, weight)
-        else:
-            pooled = max_pool(functional.conv2d(x, weight, padding=1))
+        fused = x.dtype == torch.uint8
+        pooled = conv_pool(x, weight) if fused else max_pool(functional.conv2d(x, weight, padding=1))
         return pooled + bias.to(pooled.dtype)[:, None, None]
 
 

@@ -42,7 +42,8 @@ def both(x: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_outputs_and_gradients_are_pytorchs(shape: tuple[int, ...], dtype: torch.dtype, layout) -> None:
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(DEVICE, dtype).contiguous(memory_format=layout)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(DEVICE, dtype)
+    x = x.contiguous(memory_format=layout)
     (y, grad), (y_true, grad_true) = both(x)
     assert torch.equal(y, y_true)
     # At most four upstream gradients are added, and rounded once to the dtype.

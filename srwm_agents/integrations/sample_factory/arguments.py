@@ -97,7 +97,7 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("mixed_precision", "none", "Precision of the encoder on a GPU", choices=["none", "bf16"])
     add("compile", False, "torch.compile the encoder; costs some seconds at the start")
     add("cuda_graphs", False, "Replay acting and each update as one CUDA graph; needs --device=gpu")
-    add("in_process", False, "Act, play and learn in threads of one process, which share a GPU better than processes do")
+    add("in_process", False, "Play, act and learn in threads of one process, which share a GPU better than processes")
     add("backend", "auto", "Of the cores' ops", choices=list(BACKENDS))
     add("log_console", False, "Print Sample Factory's own log too (it always goes to sf_log.txt)")
 

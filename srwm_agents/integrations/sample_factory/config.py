@@ -170,7 +170,8 @@ def _check(cfg: AttrDict) -> None:
             culprit = "--with_pbt=True" if cfg.with_pbt else "--optimizer=lamb"
             raise ConfigError(f"--cuda_graphs=True does not go with {culprit}: set --cuda_graphs=False")
     if cfg.in_process:
-        for name, expected in (("batched_sampling", True), ("async_rl", True), ("num_policies", 1), ("with_pbt", False)):
+        needs = {"batched_sampling": True, "async_rl": True, "num_policies": 1, "with_pbt": False}
+        for name, expected in needs.items():
             if cfg[name] != expected:
                 raise ConfigError(f"--in_process=True needs --{name}={expected}, but it is {cfg[name]}")
         if cfg.device == "gpu" and not (cfg.actor_worker_gpus and cfg.env_gpu_observations):

@@ -24,7 +24,7 @@ def _patches(image_ptr, h, w, k, inside, C: tl.constexpr, H: tl.constexpr, W: tl
 
 @triton.jit
 def _operand(x, WIDEN: tl.constexpr):
-    """Of a product: rounded to bfloat16, and for Triton's interpreter, whose products know no bfloat16, widened again."""
+    """Rounded to bfloat16; for Triton's interpreter, whose products know no bfloat16, widened again."""
     rounded = x.to(tl.float32).to(tl.bfloat16)
     return rounded.to(tl.float32) if WIDEN else rounded
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from srwm_agents import load_agent
 from srwm_agents.integrations.sample_factory.config import ConfigError
 from srwm_agents.integrations.sample_factory.in_process.games import GamesInPlay
 from srwm_agents.integrations.sample_factory.in_process.streams import LoopThread

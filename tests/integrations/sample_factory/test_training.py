@@ -67,7 +67,6 @@ class Run:
             (child for child in children if "spawn_main" in " ".join(child.cmdline())), key=lambda c: c.create_time()
         )
 
-
     def learned(self) -> bool:
         """Whether a first update is behind it."""
         curves = self.folder / "curves.csv"

@@ -129,9 +129,7 @@ class InProcessSampler(AbstractSampler):
         super().__init__(*args, unique_name=type(self).__name__)
         # What acts is small, and what waits for it are all the simulator's threads: it goes first.
         self.thread = LoopThread("acting", device, priority=-1)
-        self.worker = ActingWorker(
-            self.thread.event_loop, self.cfg, self.env_info, self.buffer_mgr, handover, device
-        )
+        self.worker = ActingWorker(self.thread.event_loop, self.cfg, self.env_info, self.buffer_mgr, handover, device)
         self.thread.event_loop.owner = self.worker
 
     def init(self) -> None:
