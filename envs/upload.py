@@ -21,6 +21,7 @@ class Upload:
         """``device`` is a CUDA device."""
         self._device = device
         self._copied = torch.cuda.Event()
+        self._cuda: Any = torch.cuda.cudart()
         self._array: npt.NDArray[Any] = np.empty(0, np.uint8)
         self._locked = False
 
@@ -28,7 +29,7 @@ class Upload:
         """Use ``array``; where the system allows no page-locking, copies go through memory that PyTorch has locked."""
         self._array = array
         with torch.cuda.device(self._device):
-            self._locked = int(torch.cuda.cudart().cudaHostRegister(array.ctypes.data, array.nbytes, 0)) == 0
+            self._locked = int(self._cuda.cudaHostRegister(array.ctypes.data, array.nbytes, 0)) == 0
 
     def frames(self) -> Tensor:
         """A copy of the array on the device, under way on the current stream."""
@@ -45,5 +46,5 @@ class Upload:
         """Unlock the array, which may then be freed."""
         self.wait()
         if self._locked:
-            torch.cuda.cudart().cudaHostUnregister(self._array.ctypes.data)
+            self._cuda.cudaHostUnregister(self._array.ctypes.data)
             self._locked = False

@@ -29,7 +29,6 @@ class GamesInPlay:
     def __init__(self, cfg: Any, number: int, buffer_mgr: BufferMgr, device: torch.device) -> None:
         """The ``number``-th vector of the run, whose first episodes begin here."""
         self._cfg = cfg
-        self._device = device
         self._buffers = buffer_mgr.traj_buffer_queues[str(device)]
         self._trajectories = buffer_mgr.traj_tensors_torch[str(device)]
         self._environment = make_environment(ENV_NAME, cfg, AttrDict(env_id=number))
@@ -39,9 +38,9 @@ class GamesInPlay:
         self._state = torch.zeros(self._vector.num_envs, cfg.rnn_size, device=device)
         self._actions = torch.zeros(self._vector.num_envs, dtype=torch.int64, pin_memory=device.type == "cuda")
         self._acted = Mark(device)
-        self._rollout: TensorDict | None = None
         self._slice: slice | None = None
-        self._step = 0
+        self._rollout: Any = None  # what the slice is of, while there is one
+        self._step = 0  # of the rollout
         self.playing = False
         """Whether the simulator is at work on actions that were sent."""
         self.begins_at_turn = 0
@@ -61,7 +60,6 @@ class GamesInPlay:
     def act(self, model: Any, version: int) -> None:
         """Give the device the model's step on the last observation, and what it leaves in the rollout."""
         rollout, t = self._rollout, self._step
-        assert rollout is not None
         rollout["obs"][:, t] = self._observation
         if t % self._cfg.recurrence == 0:  # the other states are of no use to a learner, and large
             rollout["rnn_states"][:, t] = self._state
@@ -93,7 +91,6 @@ class GamesInPlay:
         self._observation = self._tensors(observation)
         rewards, ended = torch.as_tensor(rewards), torch.as_tensor(terminated)
         rollout, t, limit = self._rollout, self._step, self._cfg.reward_clip
-        assert rollout is not None
         rollout["rewards"][:, t] = (rewards * self._cfg.reward_scale).clamp(-limit, limit)
         rollout["dones"][:, t] = ended
         self._state.masked_fill_(ended[:, None], 0)
@@ -102,7 +99,6 @@ class GamesInPlay:
 
     def _finished(self) -> slice | None:
         """What comes after the last step goes with it: the learner takes its value."""
-        assert self._rollout is not None
         self._rollout["obs"][:, self._step] = self._observation
         self._rollout["rnn_states"][:, self._step] = self._state
         finished = self._slice

@@ -38,12 +38,15 @@ class ThreadedRunner(Runner):
         device = policy_device(self.cfg, POLICY)
         handover = WeightsHandover(device)
         learning = LoopThread("learning", device)
+        assert self.buffer_mgr is not None
+        assert self.env_info is not None
         batcher = InProcessBatcher(learning.event_loop, POLICY, self.buffer_mgr, self.cfg, self.env_info)
         worker: Any = self._make_learner(learning.event_loop, POLICY, batcher)
         worker.learner.handover = handover
         learning.event_loop.owner = worker
         self.batchers[POLICY], self.learners[POLICY] = batcher, worker
-        sampler = self._make_sampler(partial(InProcessSampler, handover=handover, device=device), self.event_loop)
+        make_sampler: Any = partial(InProcessSampler, handover=handover, device=device)
+        sampler = self._make_sampler(make_sampler, self.event_loop)
         self.sampler = sampler
         self.threads = (learning, sampler.thread)
         self.connect_components()
