@@ -131,10 +131,10 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         returns, lengths = self._tracker.step(rewards, first)
         infos = {"episode": {"r": returns, "l": lengths}, "_episode": first, **info}
         observation = self._observation(observed["rgb"], rewards, self._taken, first)
-        truncated = np.zeros_like(first)
         if self.device is None:
-            return observation, rewards, first, truncated, infos
-        return observation, self._tensor(rewards), self._tensor(first), self._tensor(truncated), infos
+            return observation, rewards, first, np.zeros_like(first), infos
+        truncated = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        return observation, self._tensor(rewards), self._tensor(first), truncated, infos
 
     def _simulator_info(self) -> dict[str, Array]:
         # gym3 gives infos as one dict an environment; its underlying arrays are what a vector environment wants.

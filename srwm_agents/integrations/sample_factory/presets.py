@@ -41,8 +41,8 @@ ON_GPU: Settings = {"mixed_precision": "bf16", "compile": True, "cuda_graphs": T
 PAPER: Settings = {
     **ON_GPU,
     "train_for_env_steps": 300_000_000,
-    "num_workers": 4,
-    "num_envs_per_worker": 192,
+    "num_workers": 2,
+    "num_envs_per_worker": 384,
     "rollout": 50,
     "batch_size": 1600,
     "optimizer": "rmsprop",
@@ -88,8 +88,8 @@ PRESETS: dict[str, Settings] = {
     "fast": {
         **ON_GPU,
         "train_for_env_steps": 50_000_000,
-        "num_workers": 4,
-        "num_envs_per_worker": 384,
+        "num_workers": 2,
+        "num_envs_per_worker": 768,
         "rollout": 32,
         "batch_size": 3072,
         "num_batches_per_epoch": 4,

@@ -151,5 +151,5 @@ def test_settings_that_cannot_work_in_one_process(make_cfg, flags: list[str], me
 
 
 def test_a_preset_for_a_gpu_uses_processes_on_a_cpu(make_cfg) -> None:
-    cfg = make_cfg("--preset=fast", "--games=starpilot,leaper", "--num_envs_per_worker=384", "--serial_mode=False")
+    cfg = make_cfg("--preset=fast", "--games=starpilot,leaper", "--num_envs_per_worker=768", "--serial_mode=False")
     assert not cfg.in_process
