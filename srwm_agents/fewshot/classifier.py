@@ -43,6 +43,8 @@ class ClassifierConfig:
     """Name of the encoder, a key of ``ENCODERS``."""
     encoder_settings: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the encoder except in_channels."""
+    label_scale: float = 1.0
+    """Factor on the label's one-hot code."""
     task: dict[str, Any] = field(default_factory=dict)
     """What it was trained on: data sets, task, shots, …"""
     training: dict[str, Any] = field(default_factory=dict)
@@ -55,6 +57,8 @@ class ClassifierConfig:
             raise ValueError(f"labels is {self.labels!r}, allowed: {', '.join(LABELS)}")
         if self.ways < 2:
             raise ValueError(f"ways is {self.ways}, expected at least 2")
+        if self.label_scale <= 0:
+            raise ValueError(f"label_scale is {self.label_scale}, expected more than 0")
         if len(self.image_shape) != 3 or min(self.image_shape[1:]) < 16:
             raise ValueError(f"image_shape is {self.image_shape}, expected (C, H, W) with H and W of at least 16")
 
@@ -148,7 +152,7 @@ class FewShotClassifier(nn.Module):
         return logits.view(-1, queries, self.config.ways)
 
     def _step(self, embedded: Tensor, told: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        label = F.one_hot(told, self.config.ways + 1).to(embedded.dtype)
+        label = F.one_hot(told, self.config.ways + 1).to(embedded.dtype) * self.config.label_scale
         out, state = self.core(torch.cat([embedded, label], dim=-1), state)
         return self.head(out), state
 
