@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,8 +44,8 @@ class ClassifierConfig:
     """Name of the encoder, a key of ``ENCODERS``."""
     encoder_settings: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the encoder except in_channels."""
-    label_scale: float = 1.0
-    """Factor on the label's one-hot code."""
+    label_scale: float | None = 1.0
+    """Factor on the label's one-hot code; None: square root of the embedding's width."""
     task: dict[str, Any] = field(default_factory=dict)
     """What it was trained on: data sets, task, shots, …"""
     training: dict[str, Any] = field(default_factory=dict)
@@ -57,7 +58,7 @@ class ClassifierConfig:
             raise ValueError(f"labels is {self.labels!r}, allowed: {', '.join(LABELS)}")
         if self.ways < 2:
             raise ValueError(f"ways is {self.ways}, expected at least 2")
-        if self.label_scale <= 0:
+        if self.label_scale is not None and self.label_scale <= 0:
             raise ValueError(f"label_scale is {self.label_scale}, expected more than 0")
         if len(self.image_shape) != 3 or min(self.image_shape[1:]) < 16:
             raise ValueError(f"image_shape is {self.image_shape}, expected (C, H, W) with H and W of at least 16")
@@ -101,6 +102,9 @@ class FewShotClassifier(nn.Module):
         # Deviation: embeddings are centred before the memory sees them. What all images have in common drowns what
         # tells them apart, and training then stays at chance for a long time.
         self.norm = nn.BatchNorm1d(self.embedding_size)
+        # Deviation: by default in training, the label is as large as the embedding. As one entry among hundreds of the
+        # same size it is hardly heard, and the more of them there are the longer training stays at chance.
+        self.label_scale = math.sqrt(self.embedding_size) if config.label_scale is None else config.label_scale
         input_size = self.embedding_size + config.ways + 1
         self.core = make_core(config.core, input_size=input_size, **config.core_settings)
         self.head = nn.Linear(self.core.output_size, config.ways)
@@ -152,7 +156,7 @@ class FewShotClassifier(nn.Module):
         return logits.view(-1, queries, self.config.ways)
 
     def _step(self, embedded: Tensor, told: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        label = F.one_hot(told, self.config.ways + 1).to(embedded.dtype) * self.config.label_scale
+        label = F.one_hot(told, self.config.ways + 1).to(embedded.dtype) * self.label_scale
         out, state = self.core(torch.cat([embedded, label], dim=-1), state)
         return self.head(out), state
 

@@ -40,7 +40,9 @@ class Settings:
     encoder: str = setting("conv4", "Image encoder", ENCODERS)
     encoder_channels: int = setting(64, "Width of the encoder (resnet12: of its first block)")
     vision_dropout: float = setting(0.0, "Dropout after each block of the encoder")
-    label_scale: float = setting(1.0, "Factor on the label's one-hot code, beside an embedding of unit variance")
+    label_scale: float | None = setting(
+        None, "Factor on the label's one-hot code; default: square root of the embedding's width"
+    )
     core: str = setting("srwm", "Memory of the classifier", CORES)
     hidden_size: int = setting(256, "Width of the core")
     num_layers: int = setting(2, "Memory layers of the core")
@@ -105,13 +107,11 @@ class Settings:
         for name in ("dropout", "vision_dropout", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 <= {name} < 1")
-        for name in ("learning_rate", "label_scale"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected more than 0")
+        for name in ("learning_rate", "label_scale", "train_seconds"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"{name} is {value}, expected more than 0")
         if self.ways < 2:
             raise ValueError(f"ways is {self.ways}, expected at least 2")
-        if self.train_seconds is not None and self.train_seconds <= 0:
-            raise ValueError(f"train_seconds is {self.train_seconds}, expected more than 0")
         if not 0 < self.augment_crop <= 1:
             raise ValueError(f"augment_crop is {self.augment_crop}, expected 0 < augment_crop <= 1")
         if not 0 <= self.augment_colour <= 1:
