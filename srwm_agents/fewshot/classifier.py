@@ -45,7 +45,7 @@ class ClassifierConfig:
     encoder_settings: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the encoder except in_channels."""
     label_scale: float | None = 1.0
-    """Factor on the label's one-hot code; None: square root of the embedding's width."""
+    """Factor on the label's one-hot code; None: a fifth of the square root of the embedding's width."""
     task: dict[str, Any] = field(default_factory=dict)
     """What it was trained on: data sets, task, shots, …"""
     training: dict[str, Any] = field(default_factory=dict)
@@ -102,9 +102,10 @@ class FewShotClassifier(nn.Module):
         # Deviation: embeddings are centred before the memory sees them. What all images have in common drowns what
         # tells them apart, and training then stays at chance for a long time.
         self.norm = nn.BatchNorm1d(self.embedding_size)
-        # Deviation: by default in training, the label is as large as the embedding. As one entry among hundreds of the
-        # same size it is hardly heard, and the more of them there are the longer training stays at chance.
-        self.label_scale = math.sqrt(self.embedding_size) if config.label_scale is None else config.label_scale
+        # Deviation: by default in training, the label grows with the embedding. As one entry among hundreds of the same
+        # size it is hardly heard, and training stays at chance for long; too loud, it drowns what tells images apart.
+        default = math.sqrt(self.embedding_size) / 5
+        self.label_scale = default if config.label_scale is None else config.label_scale
         input_size = self.embedding_size + config.ways + 1
         self.core = make_core(config.core, input_size=input_size, **config.core_settings)
         self.head = nn.Linear(self.core.output_size, config.ways)

@@ -41,7 +41,7 @@ class Settings:
     encoder_channels: int = setting(64, "Width of the encoder (resnet12: of its first block)")
     vision_dropout: float = setting(0.0, "Dropout after each block of the encoder")
     label_scale: float | None = setting(
-        None, "Factor on the label's one-hot code; default: square root of the embedding's width"
+        None, "Factor on the label's one-hot code; default: sqrt(embedding's width) / 5"
     )
     core: str = setting("srwm", "Memory of the classifier", CORES)
     hidden_size: int = setting(256, "Width of the core")

@@ -52,7 +52,7 @@ def test_synchronous_examples_come_with_their_label_and_queries_with_unknown(cor
     torch.testing.assert_close(answer, expected[:, -1:], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("given", "scale"), [(3.0, 3.0), (None, 2.0)])
+@pytest.mark.parametrize(("given", "scale"), [(3.0, 3.0), (None, 0.4)])
 def test_labels_are_scaled(given: float | None, scale: float) -> None:
     model = make(label_scale=given)  # 4 channels, 1×1 at the end: the embedding is 4 wide
     shown, asked = images(2, 4), images(2, 1, 1)
