@@ -64,7 +64,8 @@ class TrainingDisplay:
             TimeRemainingColumn(elapsed_when_finished=False),
             console=console,
         )
-        self._task = self._progress.add_task("training", total=1.0, completed=share, status="")
+        self._task = self._progress.add_task("training", total=1.0, status="")
+        self._progress.update(self._task, completed=share)
 
     def __enter__(self) -> TrainingDisplay:
         if self._live:
