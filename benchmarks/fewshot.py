@@ -5,8 +5,10 @@ First each way of running is checked: 20 updates from the same seed must lose as
 (min-max) over windows of updates, and where a plain update's time goes on the device (torch.profiler).
 
     python benchmarks/fewshot.py --json docs/results/fewshot/speed.json
-    python benchmarks/fewshot.py --preset omniglot-1shot --overrides queries=1
-    python benchmarks/fewshot.py --preset mini-1shot --updates 50
+    python benchmarks/fewshot.py --preset omniglot-1shot --queries 1
+    python benchmarks/fewshot.py --preset mini-1shot --updates 50 --classes 64
+
+Any flag of ``fewshot train`` overrides the preset.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from srwm_agents.fewshot.command import Parser, add_settings
 from srwm_agents.fewshot.data import glyphs, image_format
 from srwm_agents.fewshot.presets import PRESETS
 from srwm_agents.fewshot.processes import Processes
@@ -43,15 +46,16 @@ TOLERANCE = 0.05
 differences grow from update to update; a draw that repeats or a missed update changes far more."""
 
 
-def settings_of(preset: str, overrides: dict[str, str], mode: str) -> Settings:
-    """The preset's settings on glyphs of its data set's format."""
-    values: dict[str, Any] = {**PRESETS[preset]}
+def settings_of(preset: str, overrides: list[str], mode: str) -> Settings:
+    """The preset's settings, with the overriding flags, on glyphs of its data set's format."""
+    parser = Parser(allow_abbrev=False)
+    add_settings(parser)
+    parser.set_defaults(**PRESETS[preset])
+    values = vars(parser.parse_args(overrides))
     size, channels = image_format(values["dataset"].split(",")[0])
     values |= {"dataset": "glyphs", "image_size": size, "channels": channels, "mixed_precision": "bf16"}
     if values.get("rotations"):
         values["rotations"] = "glyphs"
-    for name, text in overrides.items():
-        values[name] = type(getattr(Settings(), name))(text)
     return Settings(**{**values, **MODES[mode]})
 
 
@@ -103,16 +107,16 @@ def kind_of(kernel: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--preset", default="omniglot-1shot", choices=sorted(set(PRESETS) - {"sequential"}))
-    parser.add_argument("--overrides", nargs="*", default=[], metavar="NAME=VALUE", help="settings to change")
     parser.add_argument("--modes", default=",".join(MODES), help="comma-separated (on a CPU: plain only)")
     parser.add_argument("--updates", type=int, default=200, help="of each window")
     parser.add_argument("--windows", type=int, default=5)
     parser.add_argument("--classes", type=int, default=1028, help="of the stand-in data set")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
-    args = parser.parse_args()
-    overrides = dict(item.split("=", 1) for item in args.overrides)
+    args, overrides = parser.parse_known_args()
     glyphs.CLASSES.update(train=args.classes, val=20)
     results: dict[str, Any] = {"preset": args.preset, "overrides": overrides, "modes": {}}
     reference = None
@@ -138,7 +142,7 @@ def main() -> int:
             print(f"{mode:15} {statistics.median(rates):7.1f} updates/s {spread}, loss {loss:.4f}")
             if mode == "plain":
                 results["device_ms_per_update"] = device_time(trainer, device)
-    print(f"{name}, {args.preset}, {overrides or 'as it is'}; device time of a plain update, ms:")
+    print(f"{name}, {args.preset}, {' '.join(overrides) or 'as it is'}; device time of a plain update, ms:")
     for kind, value in results["device_ms_per_update"].items():
         print(f"  {kind:16} {value:8.3f}")
     if args.json is not None:

@@ -22,6 +22,7 @@ RAW = HERE / "fewshot"
 AGENTS = HERE.parents[1] / "agents" / "fewshot"
 BEGIN, END = "<!-- tables: made by make_fewshot.py -->", "<!-- end of tables -->"
 CORES = {"srwm": "SRWM", "sr_delta": "SR-Delta", "delta": "DeltaNet", "lstm": "LSTM", "fake_sr": "Fake SR"}
+ENCODERS = {"conv4": "Conv-4", "resnet12": "ResNet-12"}
 DATA = {
     "glyphs": "glyphs drawn by a procedure (this project's own, no third party's images)",
     "omniglot": "Omniglot, MIT, (c) 2015 Brenden Lake; Lake et al., Science 350:1332, 2015",
@@ -49,7 +50,7 @@ class Run:
         s = self.settings
         shots = f"{s['shots']}-shot"
         kind = {"few_shot": shots, "bootstrap": f"{shots}, bootstrapped", "sequential": "sequential"}
-        encoder = "ResNet-12" if s["encoder"] == "resnet12" else f"Conv-4 × {s['encoder_channels']}"
+        encoder = f"{ENCODERS[s['encoder']]} × {s['encoder_channels']}"
         return f"{s['dataset'].replace(',', ' and ')}, {s['ways']}-way {kind[s['task']]}, {encoder}"
 
     @property
@@ -64,6 +65,8 @@ class Run:
 def runs() -> list[Run]:
     found = []
     for folder in sorted(path.parent for path in RAW.glob("*/settings.json")):
+        if not [*folder.glob("eval_*.json")]:
+            continue  # trained, and not evaluated yet
         found.append(
             Run(
                 folder.name,
@@ -144,6 +147,8 @@ def card(run: Run) -> str:
             accuracy = f"{100 * row['accuracy']:.2f} ± {100 * row['interval']:.2f}"
             lines.append(f"| {evaluation['split']}, {row['segment']} | {accuracy} | {row['episodes']:,} |")
     command = f"python -m srwm_agents fewshot eval --agent agents/fewshot/{run.name}"
+    if s["dataset"] != "glyphs":
+        command += " --data_dir DIR"
     return "\n".join([*lines, "", "Reproduce:", "", f"    {command} --split {run.evaluations[0]['split']}", ""])
 
 

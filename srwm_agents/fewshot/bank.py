@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from srwm_agents.fewshot.augmentation import Augmentation
 from srwm_agents.fewshot.data import DataError, ImageSet
 
 
@@ -20,16 +20,6 @@ class Draw(NamedTuple):
     """int64 [B, S]: the episode's own label of each image, 0 to N - 1."""
     identities: Tensor
     """int64 [B, S]: the data set's class of each image."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What is done to each drawn image, independently: shifts and flips, in whole pixels, so bytes stay bytes."""
-
-    shift: int = 0
-    """Shift by up to this many pixels up, down, left and right; the edge is repeated."""
-    flip: bool = False
-    """Mirror half of the images left to right."""
 
 
 class ImageBank:
@@ -83,22 +73,10 @@ class ImageBank:
         """The ``nth`` [B, S] chosen image of the class with the episode's label ``labels`` [B, S], for each."""
         rows = torch.arange(len(labels), device=self.device)[:, None]
         index = chosen.images[rows, labels, nth]
-        return Draw(self._pixels(index, augmentation, generator), labels, chosen.classes[rows, labels])
-
-    def _pixels(self, index: Tensor, augmentation: Augmentation | None, generator: torch.Generator | None) -> Tensor:
-        if augmentation is None or augmentation == Augmentation():
-            return self.images[index]
-        height, width = self.images.shape[-2:]
-        options = {"device": self.device, "generator": generator}
-        reach = augmentation.shift
-        moves = torch.randint(-reach, reach + 1, (2, *index.shape, 1), **options)
-        down = (torch.arange(height, device=self.device) + moves[0]).clamp(0, height - 1)
-        right = (torch.arange(width, device=self.device) + moves[1]).clamp(0, width - 1)
-        if augmentation.flip:
-            mirrored = torch.rand(*index.shape, 1, **options) < 0.5
-            right = torch.where(mirrored, width - 1 - right, right)
-        channels = torch.arange(self.images.shape[1], device=self.device)[:, None, None]
-        return self.images[index[..., None, None, None], channels, down[..., None, :, None], right[..., None, None, :]]
+        images = self.images[index]
+        if augmentation is not None:
+            images = augmentation(images.flatten(0, 1), generator).unflatten(0, index.shape)
+        return Draw(images, labels, chosen.classes[rows, labels])
 
 
 class Chosen(NamedTuple):

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from srwm_agents.fewshot.bank import Augmentation, ImageBank
+from srwm_agents.fewshot.augmentation import Augmentation
+from srwm_agents.fewshot.bank import ImageBank
 from srwm_agents.fewshot.classifier import ClassifierConfig, FewShotClassifier
 from srwm_agents.fewshot.data import ImageSet, Track, image_format, load_images
 from srwm_agents.fewshot.settings import Settings
@@ -54,7 +55,7 @@ class Images:
 def training_task(settings: Settings, banks: Sequence[ImageBank]) -> Task:
     """What training draws its episodes from."""
     shape = Shape(settings.ways, settings.shots, settings.queries)
-    augmentation = Augmentation(settings.augment_shift, settings.augment_flip)
+    augmentation = Augmentation(*(getattr(settings, f"augment_{name}") for name in ("shift", "flip", "crop", "colour")))
     if settings.task == "sequential":
         return SequentialTask(banks, shape, augmentation)
     if settings.task == "bootstrap":
@@ -85,6 +86,7 @@ def make_classifier(settings: Settings, images: Images, record: dict[str, Any]) 
             std=std,
             encoder=settings.encoder,
             encoder_settings={"channels": settings.encoder_channels, "dropout": settings.vision_dropout},
+            label_scale=settings.label_scale,
             task={name: getattr(settings, name) for name in names},
             training=record,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,6 +44,8 @@ class ClassifierConfig:
     """Name of the encoder, a key of ``ENCODERS``."""
     encoder_settings: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the encoder except in_channels."""
+    label_scale: float | None = 1.0
+    """Factor on the label's one-hot code; None: a fifth of the square root of the embedding's width."""
     task: dict[str, Any] = field(default_factory=dict)
     """What it was trained on: data sets, task, shots, …"""
     training: dict[str, Any] = field(default_factory=dict)
@@ -55,6 +58,8 @@ class ClassifierConfig:
             raise ValueError(f"labels is {self.labels!r}, allowed: {', '.join(LABELS)}")
         if self.ways < 2:
             raise ValueError(f"ways is {self.ways}, expected at least 2")
+        if self.label_scale is not None and self.label_scale <= 0:
+            raise ValueError(f"label_scale is {self.label_scale}, expected more than 0")
         if len(self.image_shape) != 3 or min(self.image_shape[1:]) < 16:
             raise ValueError(f"image_shape is {self.image_shape}, expected (C, H, W) with H and W of at least 16")
 
@@ -97,6 +102,10 @@ class FewShotClassifier(nn.Module):
         # Deviation: embeddings are centred before the memory sees them. What all images have in common drowns what
         # tells them apart, and training then stays at chance for a long time.
         self.norm = nn.BatchNorm1d(self.embedding_size)
+        # Deviation: by default in training, the label grows with the embedding. As one entry among hundreds of the same
+        # size it is hardly heard, and training stays at chance for long; too loud, it drowns what tells images apart.
+        default = math.sqrt(self.embedding_size) / 5
+        self.label_scale = default if config.label_scale is None else config.label_scale
         input_size = self.embedding_size + config.ways + 1
         self.core = make_core(config.core, input_size=input_size, **config.core_settings)
         self.head = nn.Linear(self.core.output_size, config.ways)
@@ -148,7 +157,7 @@ class FewShotClassifier(nn.Module):
         return logits.view(-1, queries, self.config.ways)
 
     def _step(self, embedded: Tensor, told: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        label = F.one_hot(told, self.config.ways + 1).to(embedded.dtype)
+        label = F.one_hot(told, self.config.ways + 1).to(embedded.dtype) * self.label_scale
         out, state = self.core(torch.cat([embedded, label], dim=-1), state)
         return self.head(out), state
 

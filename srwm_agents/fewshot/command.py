@@ -85,7 +85,7 @@ def _make_parser(preset: str | None) -> Parser:
     text = "Train a few-shot classifier. The same command goes on where it was stopped."
     train = commands.add_parser("train", help="train a classifier", description=text, **options)
     train.add_argument("--preset", choices=sorted(PRESETS), help="Settings by name; flags override them")
-    _add_settings(train)
+    add_settings(train)
     train.set_defaults(run=_train, **({"experiment": preset, **PRESETS[preset]} if preset else {}))
 
     text = "Measure a classifier on classes that it has never seen."
@@ -107,7 +107,7 @@ def _make_parser(preset: str | None) -> Parser:
     return parser
 
 
-def _add_settings(parser: Parser) -> None:
+def add_settings(parser: Parser) -> None:
     """A flag for each field of :class:`Settings`."""
     types_of = typing.get_type_hints(Settings)
     for field in dataclasses.fields(Settings):

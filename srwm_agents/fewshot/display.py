@@ -48,10 +48,11 @@ def tracker(console: Console, what: str = "") -> Track:
 class TrainingDisplay:
     """A live bar on a terminal; elsewhere a line every 20 seconds. Says nothing where ``quiet``."""
 
-    def __init__(self, console: Console, total: int, done: int, quiet: bool = False) -> None:
-        self.console, self.total, self.quiet = console, total, quiet
+    def __init__(self, console: Console, share: float, quiet: bool = False) -> None:
+        """``share`` of the training is done already."""
+        self.console, self.quiet = console, quiet
         self._live = console.is_terminal and not quiet
-        self._began, self._first = time.monotonic(), done
+        self._began, self._first = time.monotonic(), share
         self._last_line = self._began
         self._progress = Progress(
             TextColumn("[bold]training"),
@@ -63,7 +64,8 @@ class TrainingDisplay:
             TimeRemainingColumn(elapsed_when_finished=False),
             console=console,
         )
-        self._task = self._progress.add_task("training", total=total, completed=done, status="")
+        self._task = self._progress.add_task("training", total=1.0, status="")
+        self._progress.update(self._task, completed=share)
 
     def __enter__(self) -> TrainingDisplay:
         if self._live:
@@ -74,15 +76,15 @@ class TrainingDisplay:
         if self._live:
             self._progress.stop()
 
-    def update(self, step: int, loss: float, accuracy: float, rate: float) -> None:
+    def update(self, share: float, step: int, loss: float, accuracy: float, rate: float) -> None:
         """Show where training is."""
         status = f"{step:,} updates, {rate:,.0f}/s, loss {loss:.3f}, accuracy {100 * accuracy:.1f} %"
         now = time.monotonic()
         if self._live:
-            self._progress.update(self._task, completed=step, status=status)
+            self._progress.update(self._task, completed=share, status=status)
         elif not self.quiet and now - self._last_line >= _LINE_EVERY_SECONDS:
             self._last_line = now
-            left = (self.total - step) * (now - self._began) / max(1, step - self._first)
+            left = (1 - share) * (now - self._began) / max(1e-9, share - self._first)
             self.say(f"{status}, {left / 60:.0f} min left")
 
     def say(self, text: str) -> None:

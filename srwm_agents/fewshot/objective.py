@@ -18,7 +18,8 @@ class Objective(nn.Module):
     - Bootstrapped (two segments with the same queries): CE(now) + w · KL(future ‖ now) + CE(future), where the
       future's answers are not trained by the KL. Irie & Schmidhuber, ICLR 2023 workshop; w = 10 there.
     - Auxiliary (optional): + a · cross-entropy of a linear classifier of the embeddings over all training classes,
-      on the examples. Oreshkin et al., "TADAM", NeurIPS 2018, section 2.4, co-trains so; here in the same step.
+      on every image of the episode. Oreshkin et al., "TADAM", NeurIPS 2018, section 2.4, co-trains so; here in the
+      same step.
     """
 
     def __init__(
@@ -63,9 +64,8 @@ class Objective(nn.Module):
             pull = F.kl_div(now, future.detach(), reduction="batchmean", log_target=True)
             loss = losses[0] + self.bootstrap_weight * pull + losses[1]
         if self.auxiliary is not None:
-            logits = self.auxiliary(torch.cat(parts[::2], dim=1))
-            identities = torch.cat([examples.identities for examples, _ in episode], dim=1)
-            loss = loss + self.auxiliary_weight * _cross_entropy(logits, identities)
+            identities = torch.cat([draw.identities for draw in draws], dim=1)
+            loss = loss + self.auxiliary_weight * _cross_entropy(self.auxiliary(embedded), identities)
         return loss, (answers[-1].argmax(-1) == episode[-1].queries.labels).float().mean()
 
 

@@ -16,16 +16,19 @@ from srwm_agents.fewshot.tasks import Episode
 SCHEDULES = ("constant", "linear", "cosine", "inverse_sqrt")
 
 
-def learning_rate_factor(schedule: str, step: int, warmup_steps: int, train_steps: int) -> float:
+def learning_rate_factor(
+    schedule: str, step: int, warmup_steps: int, train_steps: int, time_share: float = 0.0
+) -> float:
     """What the highest learning rate is multiplied by at update ``step`` (from 0).
 
     A linear warm-up reaches 1 at step ``warmup_steps - 1``. Then "constant"; "linear" and "cosine" reach 0 after the
     last step; "inverse_sqrt" falls as 1 / sqrt(step) (Vaswani et al., NeurIPS 2017, eq. 3, which the published few-shot
-    code uses).
+    code uses). Where training is limited in time too, ``time_share`` is how much of it has passed: "linear" and
+    "cosine" follow whichever of steps and time is nearer to its end.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
-    progress = (step - warmup_steps) / max(1, train_steps - warmup_steps)
+    progress = max((step - warmup_steps) / max(1, train_steps - warmup_steps), time_share)
     if schedule == "linear":
         return max(0.0, 1 - progress)
     if schedule == "cosine":

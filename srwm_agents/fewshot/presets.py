@@ -32,6 +32,7 @@ PRESETS: dict[str, Preset] = {
         "dataset": "glyphs",
         "image_size": 20,
         "encoder_channels": 32,
+        "label_scale": 1.0,
         "hidden_size": 64,
         "num_heads": 4,
         "ff_size": 128,

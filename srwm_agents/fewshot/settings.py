@@ -40,6 +40,9 @@ class Settings:
     encoder: str = setting("conv4", "Image encoder", ENCODERS)
     encoder_channels: int = setting(64, "Width of the encoder (resnet12: of its first block)")
     vision_dropout: float = setting(0.0, "Dropout after each block of the encoder")
+    label_scale: float | None = setting(
+        None, "Factor on the label's one-hot code; default: sqrt(embedding's width) / 5"
+    )
     core: str = setting("srwm", "Memory of the classifier", CORES)
     hidden_size: int = setting(256, "Width of the core")
     num_layers: int = setting(2, "Memory layers of the core")
@@ -63,8 +66,10 @@ class Settings:
     average_decay: float = setting(0.0, "Evaluate and save a running average of the weights with this decay; 0: none")
     augment_shift: int = setting(0, "Shift training images by up to this many pixels")
     augment_flip: bool = setting(False, "Mirror half of the training images")
+    augment_crop: float = setting(1.0, "Crop training images to a random share of their area, at least this; 1: never")
+    augment_colour: float = setting(0.0, "Change their brightness, contrast and saturation by factors in 1 ± this")
     bootstrap_weight: float = setting(10.0, "Bootstrap: weight of KL(future || now)")
-    auxiliary_weight: float = setting(0.0, "Weight of also classifying the examples among all training classes")
+    auxiliary_weight: float = setting(0.0, "Weight of also classifying all images among the training classes")
     seed: int = setting(0, "Of weights, episodes and dropout")
 
     # Where it runs.
@@ -80,6 +85,9 @@ class Settings:
     train_dir: Path = setting(Path("train_dir"), "Where experiments lie")
     experiment: str | None = setting(None, "Name of the experiment and its folder; default: the preset's name")
     restart_behavior: str = setting("resume", "If the experiment is there already", ("resume", "overwrite"))
+    train_seconds: float | None = setting(
+        None, "End training, schedule and all, after this time if train_steps take longer; resumed parts count"
+    )
     train_for_seconds: float | None = setting(None, "Stop, save and exit after this time; the same command goes on")
     validate_every: int = setting(1000, "Updates between validations")
     validation_episodes: int = setting(1000, "Episodes of a validation, always the same ones")
@@ -99,10 +107,15 @@ class Settings:
         for name in ("dropout", "vision_dropout", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 <= {name} < 1")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}, expected more than 0")
+        for name in ("learning_rate", "label_scale", "train_seconds"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"{name} is {value}, expected more than 0")
         if self.ways < 2:
             raise ValueError(f"ways is {self.ways}, expected at least 2")
+        if not 0 < self.augment_crop <= 1:
+            raise ValueError(f"augment_crop is {self.augment_crop}, expected 0 < augment_crop <= 1")
+        if not 0 <= self.augment_colour <= 1:
+            raise ValueError(f"augment_colour is {self.augment_colour}, expected 0 <= augment_colour <= 1")
         for name in (*self.datasets, *self.rotated):
             if name not in DATASET_NAMES:
                 raise ValueError(f"unknown data set {name!r}, allowed: {', '.join(DATASET_NAMES)}")
@@ -146,7 +159,8 @@ _NOT_NEGATIVE = (
 )
 _FIXED = (
     *("dataset", "task", "labels", "ways", "shots", "queries", "future_shots", "rotations", "image_size", "channels"),
-    *("encoder", "encoder_channels", "vision_dropout", "core", "hidden_size", "num_layers", "num_heads", "ff_size"),
-    *("dropout", "input_softmax", "input_norm", "beta_mean", "query_scale", "batch_size", "average_decay", "seed"),
-    *("auxiliary_weight", "bootstrap_weight", "augment_shift", "augment_flip"),
+    *("encoder", "encoder_channels", "vision_dropout", "label_scale", "core", "hidden_size", "num_layers", "num_heads"),
+    *("ff_size", "dropout", "input_softmax", "input_norm", "beta_mean", "query_scale", "batch_size", "average_decay"),
+    *("auxiliary_weight", "bootstrap_weight", "augment_shift", "augment_flip", "augment_crop", "augment_colour"),
+    "seed",
 )

@@ -13,7 +13,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from srwm_agents.fewshot.bank import Augmentation, Chosen, Draw, ImageBank, occurrence, shuffled_labels
+from srwm_agents.fewshot.augmentation import Augmentation
+from srwm_agents.fewshot.bank import Chosen, Draw, ImageBank, occurrence, shuffled_labels
 
 
 class Segment(NamedTuple):

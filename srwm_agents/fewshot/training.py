@@ -92,6 +92,8 @@ class Trainer:
         self.totals = torch.zeros(2, device=device)
         """Loss and accuracy, summed over the updates since they were last read."""
         self.step = 0
+        self.time_share = 0.0
+        """How much of ``train_seconds`` had passed when it was last looked at; the same in all processes."""
         self.best_accuracy: float | None = None
         self.history: list[dict[str, Any]] = []
         self._wrapped: nn.Module = processes.wrap(self.objective)
@@ -108,9 +110,9 @@ class Trainer:
     def update(self) -> None:
         """One update; returns before the device has done it."""
         s = self.settings
-        rate = s.learning_rate * learning_rate_factor(s.lr_schedule, self.step, s.warmup_steps, s.train_steps)
+        factor = learning_rate_factor(s.lr_schedule, self.step, s.warmup_steps, s.train_steps, self.time_share)
         for group in self.optimizer.param_groups:
-            group["lr"].fill_(rate)
+            group["lr"].fill_(s.learning_rate * factor)
         self._run({})
         self.step += 1
 
@@ -123,6 +125,17 @@ class Trainer:
         clip_gradients(self.objective.parameters(), s.max_grad_norm)
         self.optimizer.step()
         self.average.update()
+
+    @property
+    def share(self) -> float:
+        """How much of training is done, in updates or in time, whichever is more."""
+        return max(self.step / self.settings.train_steps, self.time_share)
+
+    def look_at_clock(self, seconds: float) -> None:
+        """Take note that training has gone on for so long, resumed parts included."""
+        if self.settings.train_seconds is not None:
+            mean = self.processes.mean(torch.tensor(seconds, device=self.processes.device))
+            self.time_share = float(mean) / self.settings.train_seconds
 
     def read_totals(self, updates: int) -> tuple[float, float]:
         """Mean loss and accuracy of the last updates, over all processes; waits for the device."""
@@ -187,8 +200,9 @@ class Trainer:
 def train(settings: Settings, console: Console | None = None) -> TrainingResult:
     """Train as the settings say, from the experiment's checkpoint if there is one.
 
-    Ends after ``train_steps`` or ``train_for_seconds``, or when SIGINT or SIGTERM comes (a second one interrupts at
-    once); all of them save. Under ``torchrun`` the first process validates, saves and speaks.
+    Ends after ``train_steps``, after ``train_seconds`` in all or ``train_for_seconds`` in this call, or when SIGINT or
+    SIGTERM comes (a second one interrupts at once); all of them save. Under ``torchrun`` the first process validates,
+    saves and speaks.
 
     Raises:
         ExperimentError, DataError, ValueError: in one line, before anything is trained.
@@ -207,9 +221,10 @@ def train(settings: Settings, console: Console | None = None) -> TrainingResult:
         if content is not None:
             trainer.load(content)
             before = content["seconds"]
+            trainer.look_at_clock(before)
         with (
             _signals() as stop,
-            TrainingDisplay(console, settings.train_steps, trainer.step, quiet=not processes.first) as display,
+            TrainingDisplay(console, trainer.share, quiet=not processes.first) as display,
         ):
             if content is not None:
                 display.say(f"resumed {experiment.folder} at update {trainer.step:,}")
@@ -239,20 +254,22 @@ def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, st
             experiment.save(trainer.state(seconds()), trainer.history)
             experiment.save_classifier(trainer.portable(seconds()), "latest")
 
-    while trainer.step < s.train_steps:
+    while trainer.share < 1:
         trainer.update()
         validates = trainer.step % s.validate_every == 0 or trainer.step == s.train_steps
         if not (validates or trainer.step % s.log_every == 0 or (processes.number == 1 and stop.number is not None)):
             continue
         loss, accuracy = trainer.read_totals(trainer.step - looked_at)
         now = time.monotonic()
+        trainer.look_at_clock(seconds())
+        validates = validates or trainer.share >= 1
         row = {"loss": loss, "accuracy": accuracy, "steps_per_second": (trainer.step - looked_at) / (now - last_look)}
         if loss != loss or abs(loss) == float("inf"):
             raise FloatingPointError(
                 f"the loss is {loss} at update {trainer.step:,}; the last checkpoint is untouched: "
                 "try a lower --learning_rate or a longer --warmup_steps"
             )
-        display.update(trainer.step, loss, accuracy, row["steps_per_second"])
+        display.update(trainer.share, trainer.step, loss, accuracy, row["steps_per_second"])
         if writer is not None:
             for name, value in row.items():
                 writer.add_scalar(f"train/{name}", value, trainer.step)

@@ -31,11 +31,13 @@ def images(batch: int, number: int, seed: int = 0, channels: int = 1) -> torch.T
 LABELS = torch.tensor([[0, 2, 1, 2], [1, 1, 0, 2]])
 
 
-def by_hand(model: FewShotClassifier, pictures: torch.Tensor, told: list[list[int]]) -> torch.Tensor:
+def by_hand(
+    model: FewShotClassifier, pictures: torch.Tensor, told: list[list[int]], scale: float = 1.0
+) -> torch.Tensor:
     """The core's last output when it is told exactly these labels."""
     flat = (pictures.flatten(0, 1).float() - model.mean) / model.std
     embedded = model.norm(model.encoder(flat)).unflatten(0, pictures.shape[:2])
-    one_hot = F.one_hot(torch.tensor(told), 4).float()
+    one_hot = F.one_hot(torch.tensor(told), 4).float() * scale
     out, _ = model.core(torch.cat([embedded, one_hot], -1), model.core.initial_state(len(pictures)))
     return model.head(out)
 
@@ -48,6 +50,15 @@ def test_synchronous_examples_come_with_their_label_and_queries_with_unknown(cor
     answer = model.answer(model.embed(asked), memory)
     expected = by_hand(model, torch.cat([shown, asked], 1), [[0, 2, 1, 2, 3], [1, 1, 0, 2, 3]])
     torch.testing.assert_close(answer, expected[:, -1:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("given", "scale"), [(3.0, 3.0), (None, 0.4)])
+def test_labels_are_scaled(given: float | None, scale: float) -> None:
+    model = make(label_scale=given)  # 4 channels, 1×1 at the end: the embedding is 4 wide
+    shown, asked = images(2, 4), images(2, 1, 1)
+    _, memory = model.read(model.embed(shown), LABELS, model.blank(2))
+    expected = by_hand(model, torch.cat([shown, asked], 1), [[0, 2, 1, 2, 3], [1, 1, 0, 2, 3]], scale)
+    torch.testing.assert_close(model.answer(model.embed(asked), memory), expected[:, -1:], rtol=1e-4, atol=1e-5)
 
 
 def test_delayed_labels_come_one_step_late() -> None:

@@ -77,6 +77,21 @@ def test_resumed_training_is_the_same_as_uninterrupted(train, tmp_path) -> None:
     assert pd.read_csv(tmp_path / "parts" / "curves.csv")["step"].tolist() == [4, 8, 9]
 
 
+def test_time_ends_training_and_its_schedule(train, tmp_path) -> None:
+    arguments = ("--experiment=x", "--train_steps=1000000", "--lr_schedule=cosine", "--validate_every=1000000")
+    assert train(*arguments, "--train_seconds=0.5") == 0
+    content = torch.load(tmp_path / "x" / "checkpoint.pt", weights_only=True)
+    assert content["seconds"] >= 0.5
+    assert content["history"][-1]["step"] == content["step"]  # the end is validated
+    assert train(*arguments, "--train_seconds=0.5") == 0  # nothing left to do
+    assert torch.load(tmp_path / "x" / "checkpoint.pt", weights_only=True)["step"] == content["step"]
+    assert train(*arguments, "--train_seconds=2") == 0
+    later = torch.load(tmp_path / "x" / "checkpoint.pt", weights_only=True)
+    assert later["step"] > content["step"]
+    # The last update's rate: the clock is looked at every other update, so the schedule is nearly over.
+    assert float(later["optimizer"]["param_groups"][0]["lr"]) < 0.05 * Settings().learning_rate
+
+
 def test_the_best_agent_is_chosen_on_validation_classes(train, tmp_path, monkeypatch) -> None:
     scores = iter([0.3, 0.7, 0.5])
     monkeypatch.setattr("srwm_agents.fewshot.training.validate", lambda *_: (next(scores), 0.01))
@@ -129,6 +144,10 @@ def test_a_loss_that_is_not_finite_ends_training(train, tmp_path, capsys) -> Non
         (["--learning_rat=1"], "unknown flag --learning_rat, did you mean --learning_rate?"),
         (["--experiment=x", "--dataset=moons"], "unknown data set 'moons', allowed: glyphs, omniglot"),
         (["--experiment=x", "--dataset=glyphs,glyphs"], "task few_shot takes 1 data set(s)"),
+        (["--experiment=x", "--train_seconds=0"], "train_seconds is 0.0, expected more than 0"),
+        (["--experiment=x", "--augment_crop=1.5"], "augment_crop is 1.5, expected 0 < augment_crop <= 1"),
+        (["--experiment=x", "--augment_colour=-1"], "augment_colour is -1.0, expected 0 <= augment_colour <= 1"),
+        (["--experiment=x", "--label_scale=0"], "label_scale is 0.0, expected more than 0"),
         (["--experiment=x", "--ways=1"], "ways is 1, expected at least 2"),
         (["--experiment=x", "--gradient_accumulation=3"], "batch_size is 4, expected a multiple of"),
         (["--experiment=x", "--dataset=omniglot", "--data-dir=/no/such/place"], "/no/such/place, which does not exist"),

@@ -76,8 +76,9 @@ def test_the_auxiliary_loss_knows_the_data_sets_classes(bank, generator) -> None
     loss, _ = objective(episode)
     examples, queries = episode[0]
     ((_, answers),) = written_out(objective.classifier, episode)
-    logits = objective.auxiliary(objective.classifier.embed(examples.images))
-    torch.testing.assert_close(loss, ce(answers, queries.labels) + 0.5 * ce(logits, examples.identities))
+    logits = objective.auxiliary(objective.classifier.embed(torch.cat([examples.images, queries.images], dim=1)))
+    identities = torch.cat([examples.identities, queries.identities], dim=1)
+    torch.testing.assert_close(loss, ce(answers, queries.labels) + 0.5 * ce(logits, identities))
     assert torch.equal(examples.identities, examples.images[..., 0, 0, 0].long())
 
 
@@ -123,6 +124,13 @@ def test_parts_of_a_batch_change_nothing_but_memory(bank) -> None:
 )
 def test_schedules(schedule: str, step: int, expected: float) -> None:
     assert learning_rate_factor(schedule, step, 10, 110) == pytest.approx(expected)
+
+
+def test_learning_rate_follows_time_if_that_ends_first() -> None:
+    assert learning_rate_factor("linear", 20, 0, 100, time_share=0.7) == pytest.approx(0.3)
+    assert learning_rate_factor("linear", 80, 0, 100, time_share=0.7) == pytest.approx(0.2)
+    assert learning_rate_factor("cosine", 0, 0, 10**9, time_share=1.0) == pytest.approx(0)
+    assert learning_rate_factor("constant", 20, 0, 100, time_share=0.7) == 1
 
 
 def test_averaged_weights_follow_with_the_given_decay() -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from srwm_agents.fewshot.bank import Augmentation, Draw, ImageBank
+from srwm_agents.fewshot.augmentation import Augmentation
+from srwm_agents.fewshot.bank import Draw, ImageBank
 from srwm_agents.fewshot.data import DataError
 from srwm_agents.fewshot.tasks import BootstrapTask, FewShotTask, SequentialTask, Shape
 

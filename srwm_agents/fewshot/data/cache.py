@@ -128,7 +128,8 @@ def _decode(
     try:
         shape = (len(sources), channels, image_size, image_size)
         images = np.lib.format.open_memmap(fresh, "w+", np.uint8, shape)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without holding the interpreter
+        # Pillow decodes without holding the interpreter but opens files with it: more threads wait for each other.
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             arrays = pool.map(lambda source: to_array(source(), image_size, channels, inverted), sources)
             for i, array in enumerate(arrays if track is None else track(arrays, len(sources), description)):
                 images[i] = array

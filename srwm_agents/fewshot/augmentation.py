@@ -1,0 +1,96 @@
+"""What is done to each training image, at random, on the device: shift, mirror, crop, change of colour."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+ASPECT = 4 / 3
+"""Crops are up to this much wider than high, or higher than wide."""
+_GREY = (0.299, 0.587, 0.114)
+"""Shares of red, green and blue in brightness (ITU-R BT.601)."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much; the default changes nothing. Each image is changed independently."""
+
+    shift: int = 0
+    """Shift by up to this many pixels up, down, left and right; the edge is repeated."""
+    flip: bool = False
+    """Mirror half of the images left to right."""
+    crop: float = 1.0
+    """Smallest share of the image's area that a random crop, resized to the whole, keeps; 1: no crop."""
+    colour: float = 0.0
+    """Brightness, contrast and saturation are each multiplied by a factor in 1 ± this."""
+
+    def __post_init__(self) -> None:
+        if self.shift < 0:
+            raise ValueError(f"shift is {self.shift}, expected at least 0")
+        if not 0 < self.crop <= 1:
+            raise ValueError(f"crop is {self.crop}, expected 0 < crop <= 1")
+        if not 0 <= self.colour <= 1:
+            raise ValueError(f"colour is {self.colour}, expected 0 <= colour <= 1")
+
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """uint8 [M, C, H, W] -> uint8 of the same shape, on the same device, without a wait for it."""
+        if self.crop < 1:
+            images = self._crop(images, generator)
+        elif self.shift or self.flip:
+            images = self._move(images, generator)
+        if self.colour > 0:
+            images = self._recolour(images, generator)
+        return images
+
+    def _move(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Shift and mirror in whole pixels: bytes stay the bytes they are."""
+        number, channels, height, width = images.shape
+        options = {"device": images.device, "generator": generator}
+        moves = torch.randint(-self.shift, self.shift + 1, (2, number, 1), **options)
+        down = (torch.arange(height, device=images.device) + moves[0]).clamp(0, height - 1)
+        right = (torch.arange(width, device=images.device) + moves[1]).clamp(0, width - 1)
+        if self.flip:
+            right = torch.where(torch.rand(number, 1, **options) < 0.5, width - 1 - right, right)
+        rows = torch.arange(number, device=images.device)[:, None, None, None]
+        planes = torch.arange(channels, device=images.device)[:, None, None]
+        return images[rows, planes, down[:, None, :, None], right[:, None, None, :]]
+
+    def _crop(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Crop, shift and mirror by bilinear interpolation.
+
+        Area and aspect are drawn as in "Going deeper with convolutions" (Szegedy et al., CVPR 2015, section 6), the
+        area uniform, the aspect log-uniform; a side longer than the image's is cut to it.
+        """
+        number, _, height, width = images.shape
+        options = {"device": images.device, "generator": generator}
+        area = self.crop + (1 - self.crop) * torch.rand(number, 1, **options)
+        aspect = torch.exp((2 * torch.rand(number, 1, **options) - 1) * math.log(ASPECT) / 2)
+        where = []
+        for share, size in ((area.sqrt() * aspect, width), (area.sqrt() / aspect, height)):
+            share = share.clamp(max=1.0)
+            # The image goes from -1 to 1, its pixels' middles from 1 / size - 1 to 1 - 1 / size.
+            middle = (1 - share) * (2 * torch.rand(number, 1, **options) - 1)
+            middle = middle + 2 * self.shift / size * (2 * torch.rand(number, 1, **options) - 1)
+            where.append(middle + share * ((2 * torch.arange(size, device=images.device) + 1) / size - 1))
+        across, down = where
+        if self.flip:
+            across = torch.where(torch.rand(number, 1, **options) < 0.5, across.flip(1), across)
+        across, down = across[:, None, :].expand(-1, height, -1), down[:, :, None].expand(-1, -1, width)
+        grid = torch.stack([across, down], dim=-1)
+        sampled = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+        return sampled.round().to(torch.uint8)
+
+    def _recolour(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        options = {"device": images.device, "generator": generator}
+        factors = 1 + self.colour * (2 * torch.rand(3, len(images), 1, 1, 1, **options) - 1)
+        pixels = images.float() * factors[0]
+        mean = pixels.mean((1, 2, 3), keepdim=True)
+        pixels = mean + factors[1] * (pixels - mean)
+        if images.shape[1] == 3:
+            grey = sum(weight * pixels[:, i : i + 1] for i, weight in enumerate(_GREY))
+            pixels = grey + factors[2] * (pixels - grey)
+        return pixels.clamp(0, 255).round().to(torch.uint8)
