@@ -125,7 +125,6 @@ BENCHMARKS = {
     "training_4_vectors.json": "4 vectors of 384, six games",
     "training_4_vectors_1536.json": "4 vectors of 384, six games, an update per 1,536 frames",
     "training.json": "2 vectors of 768, six games",
-    "training_1536.json": "2 vectors of 768, six games, an update per 1,536 frames",
 }
 
 

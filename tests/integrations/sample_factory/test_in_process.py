@@ -11,6 +11,7 @@ from torch import nn
 
 from srwm_agents.integrations.sample_factory.config import ConfigError
 from srwm_agents.integrations.sample_factory.in_process.games import GamesInPlay
+from srwm_agents.integrations.sample_factory.in_process.runner import limit_room
 from srwm_agents.integrations.sample_factory.in_process.streams import LoopThread
 from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
 
@@ -127,6 +128,17 @@ def test_a_rollout_is_what_was_seen_done_and_got(make_model, monkeypatch, device
     assert set(np.concatenate([report["game_index"] for report in episodes])) <= {0, 1}
     games.close()
     mirror.close()
+
+
+@pytest.mark.parametrize(("batches", "expected"), [(1, 3), (2, 3), (4, 4)])
+def test_trajectories_have_no_more_room_than_needed(make_model, monkeypatch, batches: int, expected: int) -> None:
+    """Two vectors of 8 write; iterations of 4, 8 and 16 trajectories wait for one, one and two slices more."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    flags = ("--num_workers=2", f"--num_batches_per_epoch={batches}")
+    cfg, info, _ = make_model("--in_process=True", *flags)
+    buffers = BufferMgr(cfg, info)
+    limit_room(buffers, vectors=2)
+    assert buffers.traj_buffer_queues["cpu"].qsize() == expected
 
 
 def test_a_loop_that_fails_says_so() -> None:

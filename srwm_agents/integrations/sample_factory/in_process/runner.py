@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
 from sample_factory.algo.learning.batcher import Batcher
 from sample_factory.algo.runners.runner import Runner
 from sample_factory.algo.utils.misc import ExperimentStatus
-from sample_factory.algo.utils.shared_buffers import policy_device
+from sample_factory.algo.utils.shared_buffers import BufferMgr, policy_device
 from sample_factory.algo.utils.torch_utils import init_torch_runtime
 
 from srwm_agents.integrations.sample_factory.in_process.acting import InProcessSampler
@@ -23,6 +24,20 @@ class InProcessBatcher(Batcher):
     def _release_traj_tensors(self, batch_idx: int) -> None:
         wait_for_stream(policy_device(self.cfg, self.policy_id))
         super()._release_traj_tensors(batch_idx)
+
+
+def limit_room(buffer_mgr: BufferMgr, vectors: int) -> None:
+    """Leave room for what the vectors are writing and for one training iteration more, and no further.
+
+    Sample Factory makes twice the room that is being written to. Where acting is faster than learning, all of it is
+    soon full of trajectories that wait, and the policy that made them is the older for it.
+    """
+    for queue in buffer_mgr.traj_buffer_queues.values():
+        waiting = math.ceil(
+            buffer_mgr.trajectories_per_training_iteration / buffer_mgr.sampling_trajectories_per_iteration
+        )
+        while queue.qsize() > vectors + waiting:
+            queue.get()
 
 
 class ThreadedRunner(Runner):
@@ -40,6 +55,7 @@ class ThreadedRunner(Runner):
         learning = LoopThread("learning", device)
         assert self.buffer_mgr is not None
         assert self.env_info is not None
+        limit_room(self.buffer_mgr, self.cfg.num_workers * self.cfg.worker_num_splits)
         batcher = InProcessBatcher(learning.event_loop, POLICY, self.buffer_mgr, self.cfg, self.env_info)
         worker: Any = self._make_learner(learning.event_loop, POLICY, batcher)
         worker.learner.handover = handover
