@@ -110,21 +110,21 @@ def training_table() -> str:
         lines.append(f"| {name} | {rate:,.0f} | {seconds:.0f} s |")
 
     row("processes, six games, H200, before", *slope(_curve(RAW / "nine_minutes.csv")))
-    row("4 vectors of 384, six games", *slope(logged(RAW / "six_games_4_vectors.log")))
+    row("8 vectors of 192, six games", *slope(logged(RAW / "six_games_8_vectors.log")))
     for file, name in BENCHMARKS.items():
         for core, runs in read(file)["runs"].items():
             for run in runs:
                 row(f"{name}, {core}", run["frames_per_second"], run["measured_seconds"])
     for precision in PRECISIONS:
         for file in sorted(RAW.glob(f"two_games_{precision}_seed*.csv")):
-            row(f"2 vectors of 768, two games, {precision}, seed {file.stem[-1]}", *slope(_curve(file)))
+            row(f"4 vectors of 384, two games, {precision}, seed {file.stem[-1]}", *slope(_curve(file)))
     return "\n".join(lines)
 
 
 BENCHMARKS = {
-    "training_4_vectors.json": "4 vectors of 384, six games",
-    "training_4_vectors_1536.json": "4 vectors of 384, six games, an update per 1,536 frames",
-    "training.json": "2 vectors of 768, six games",
+    "training_8_vectors.json": "8 vectors of 192, six games",
+    "training_8_vectors_1536.json": "8 vectors of 192, six games, an update per 1,536 frames",
+    "training.json": "4 vectors of 384, six games",
 }
 
 

@@ -134,7 +134,7 @@ def test_a_rollout_is_what_was_seen_done_and_got(make_model, monkeypatch, device
 def test_trajectories_have_no_more_room_than_needed(make_model, monkeypatch, batches: int, expected: int) -> None:
     """Two vectors of 8 write; iterations of 4, 8 and 16 trajectories wait for one, one and two slices more."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    flags = ("--num_workers=2", f"--num_batches_per_epoch={batches}")
+    flags = ("--num_workers=2", "--worker_num_splits=1", f"--num_batches_per_epoch={batches}")
     cfg, info, _ = make_model("--in_process=True", *flags)
     buffers = BufferMgr(cfg, info)
     limit_room(buffers, vectors=2)
