@@ -13,16 +13,16 @@ import time
 
 import torch
 from tensordict import TensorDictBase
-
-from srwm_agents.agent import Agent, AgentConfig, save_agent
-from srwm_agents.cores import CORES
-from srwm_agents.encoders import ENCODERS
-from srwm_agents.integrations.torchrl import make_actor_critic, make_environment
 from torchrl.collectors import Collector
 from torchrl.modules import set_recurrent_mode
 from torchrl.modules.utils import get_primers_from_module
 from torchrl.objectives import A2CLoss
 from torchrl.objectives.value import VTrace
+
+from srwm_agents.agent import Agent, AgentConfig, save_agent
+from srwm_agents.cores import CORES
+from srwm_agents.encoders import ENCODERS
+from srwm_agents.integrations.torchrl import make_actor_critic, make_environment
 
 
 def parse_args() -> argparse.Namespace:
