@@ -158,7 +158,9 @@ _NORMALIZER = "normalizer."
 
 
 def portable_weights(actor_critic: nn.Module) -> dict[str, Tensor]:
-    """The weights of a Sample Factory model, made of the factories above, as an :class:`Agent` names them; on the CPU."""
+    """The weights of a Sample Factory model as an :class:`Agent` names them, on the CPU; it must be made of the
+    factories above.
+    """
     weights: dict[str, Tensor] = {}
     for name, tensor in actor_critic.state_dict().items():
         tensor = tensor.detach().cpu()

@@ -13,14 +13,16 @@ PROG = "python -m srwm_agents distributed train"
 
 OF_ANOTHER_ENGINE = (
     *("serial_mode", "async_rl", "batched_sampling", "worker_num_splits", "policy_workers_per_policy"),
-    *("num_policies", "with_vtrace", "actor_worker_gpus", "env_gpu_observations", "env_gpu_actions", "force_envs_single_thread"),
-    *("num_batches_to_accumulate", "default_niceness", "set_workers_cpu_affinity", "decorrelate_experience_max_seconds"),
-    *("decorrelate_envs_on_one_worker", "benchmark", "with_wandb", "wandb_user", "wandb_project", "wandb_group"),
-    *("wandb_job_type", "wandb_tags", "wandb_dir", "with_pbt", "pbt_mix_policies_in_one_env", "pbt_period_env_steps"),
-    *("pbt_start_mutation", "pbt_replace_fraction", "pbt_mutation_rate", "pbt_replace_reward_gap"),
-    *("pbt_replace_reward_gap_absolute", "pbt_optimize_gamma", "pbt_target_objective", "pbt_perturb_min"),
-    *("pbt_perturb_max", "heartbeat_interval", "heartbeat_reporting_interval", "use_env_info_cache"),
-)  # fmt: skip
+    *("num_policies", "with_vtrace", "actor_worker_gpus", "env_gpu_observations", "env_gpu_actions"),
+    *("force_envs_single_thread", "num_batches_to_accumulate", "default_niceness", "set_workers_cpu_affinity"),
+    *("decorrelate_experience_max_seconds", "decorrelate_envs_on_one_worker", "benchmark", "heartbeat_interval"),
+    *("heartbeat_reporting_interval", "use_env_info_cache", "with_pbt", "pbt_mix_policies_in_one_env"),
+    *("pbt_period_env_steps", "pbt_start_mutation", "pbt_replace_fraction", "pbt_mutation_rate"),
+    *("pbt_replace_reward_gap", "pbt_replace_reward_gap_absolute", "pbt_optimize_gamma", "pbt_target_objective"),
+    *("pbt_perturb_min", "pbt_perturb_max", "with_wandb", "wandb_user", "wandb_project", "wandb_group"),
+    *("wandb_job_type", "wandb_tags", "save_best_metric", "save_best_every_sec", "save_milestones_sec"),
+    *("use_record_episode_statistics",),
+)
 """Flags of ``train_rl.py`` that steer Sample Factory's workers; given here, they are an error."""
 
 

@@ -38,7 +38,7 @@ class _Member:
 
     number: int
     actor: Any
-    host: str = ""
+    place: str = ""
     """Where it runs; empty until its first rollout has come."""
 
 
@@ -91,9 +91,9 @@ class CollectorPool(RayCollector):
         self._last_replacement = float("-inf")
 
     @property
-    def hosts(self) -> list[str]:
+    def places(self) -> list[str]:
         """Where collectors run that have delivered something, one entry a collector."""
-        return [member.host for member in self._members if member.host]
+        return [member.place for member in self._members if member.place]
 
     def publish(self, weights: dict[str, npt.NDArray[Any]], version: int) -> None:
         """Act with these weights from the next request on; the first call starts the collectors."""
@@ -128,9 +128,9 @@ class CollectorPool(RayCollector):
             self._lose(member, error)
             return None
         self._request(member)
-        if not member.host:
-            member.host = rollout.host
-            self._say(f"collector {member.number} plays on {member.host}: {len(self.hosts)} of {self._wanted}")
+        if not member.place:
+            member.place = rollout.place
+            self._say(f"collector {member.number} plays on {member.place}: {len(self.places)} of {self._wanted}")
         return rollout
 
     def close(self) -> None:
@@ -185,9 +185,9 @@ class CollectorPool(RayCollector):
         self.remote_collectors.remove(member.actor)
         self._pending = {ref: other for ref, other in self._pending.items() if other is not member}
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        where = member.host or "its machine"
-        self._say(f"lost collector {member.number} on {where} ({reason}); {len(self.hosts)} of {self._wanted} go on")
-        if not member.host:
+        where = member.place or "its machine"
+        self._say(f"lost collector {member.number} on {where} ({reason}); {len(self.places)} of {self._wanted} go on")
+        if not member.place:
             self._last_replacement = time.monotonic()  # it never worked: not again at once
 
     def _replace_lost(self) -> None:

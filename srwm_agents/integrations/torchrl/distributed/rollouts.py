@@ -53,8 +53,8 @@ class Rollout:
     """game_index, return and length of each episode that ended."""
     version: int
     """Update of the learner that the weights are from."""
-    host: str
-    """Host name and process, for messages."""
+    place: str
+    """Host name, address and Ray node, for messages."""
 
 
 class ActingAgent(TensorDictModuleBase):
@@ -111,8 +111,15 @@ class RolloutCollector(Collector):
             _arrays(data, before, policy, version),
             _finished_episodes(data),
             version,
-            f"{socket.gethostname()} ({ray.util.get_node_ip_address()})",
+            _place(),
         )
+
+
+def _place() -> str:
+    if not ray.is_initialized():
+        return socket.gethostname()
+    node = ray.get_runtime_context().get_node_id()
+    return f"{socket.gethostname()} ({ray.util.get_node_ip_address()}, node {node[:8]})"
 
 
 def _arrays(data: TensorDictBase, before: Tensor | None, policy: ActingAgent, version: int) -> Arrays:

@@ -42,7 +42,7 @@ class DistributedTraining:
         if processes.first:
             begin_experiment(cfg)
         processes.wait()
-        self.learner = make_learner(_share_of(cfg, processes.number), functools.partial(DistributedLearner, processes))
+        self.learner = make_learner(share_of(cfg, processes.number), functools.partial(DistributedLearner, processes))
         self.statistics = GameStatistics(cfg.games.split(","), cfg.distribution_mode, cfg.stats_avg, self.folder)
         self.stop_signal = 0
         """Of the signal that asked to stop."""
@@ -216,7 +216,7 @@ def train(cfg: Any, console: Console) -> TrainingResult:
         return DistributedTraining(cfg, processes, console).run()
 
 
-def _share_of(cfg: Any, processes: int) -> Any:
+def share_of(cfg: Any, processes: int) -> Any:
     """The configuration of one of several learners: its part of a batch."""
     if processes == 1:
         return cfg
