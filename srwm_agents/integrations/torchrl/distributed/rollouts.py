@@ -99,6 +99,11 @@ class RolloutCollector(Collector):
     def __repr__(self) -> str:
         return "collector"  # Ray puts this before each line that is printed here; TorchRL's has fifty lines
 
+    def __bool__(self) -> bool:
+        # An endless collector's length is a float, at which Python raises; and Ray asks for an actor's truth when it
+        # reports an exception, so that its process would die in place of telling what happened.
+        return True
+
     def play(self, weights: dict[str, npt.NDArray[Any]], version: int) -> Rollout:
         """Act for one rollout with the learner's ``weights`` of update ``version``."""
         policy: Any = self.policy
