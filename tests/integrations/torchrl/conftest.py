@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict
 
 import pytest
 
-from srwm_agents.integrations.sample_factory.model import export_agent
 from srwm_agents.integrations.sample_factory.standalone import begin_experiment, make_learner
 from srwm_agents.integrations.torchrl.distributed.arguments import parse_distributed_args
 from srwm_agents.integrations.torchrl.distributed.learner import DistributedLearner
-from srwm_agents.integrations.torchrl.distributed.rollouts import CollectorSettings
 from srwm_agents.processes import Processes
 
 SMALL = [
@@ -34,23 +31,5 @@ def make_distributed_learner(tmp_path):
         cfg = parse_distributed_args([*SMALL, f"--train_dir={tmp_path}", "--experiment=e", *flags])
         begin_experiment(cfg)
         return make_learner(cfg, functools.partial(DistributedLearner, Processes("cpu")))
-
-    return make
-
-
-@pytest.fixture
-def collector_settings():
-    """A learner -> the settings of its collectors."""
-
-    def make(learner: DistributedLearner) -> CollectorSettings:
-        agent = export_agent(learner.cfg, learner.actor_critic, learner.env_info.obs_space, {})
-        return CollectorSettings(
-            agent=asdict(agent.config),
-            environment={"games": "starpilot,leaper", "num_envs": 8, "num_levels": 20, "seed": 0, "num_threads": 0},
-            rollout=8,
-            threads=1,
-            device="cpu",
-            seed=0,
-        )
 
     return make

@@ -21,6 +21,7 @@ from srwm_agents import load_agent
 from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints
 from srwm_agents.integrations.torchrl.distributed.pool import CollectorError, CollectorPool
 from srwm_agents.integrations.torchrl.distributed.rollouts import Rollout
+from srwm_agents.integrations.torchrl.distributed.training import collector_settings
 
 ROOT = Path(__file__).parents[3]
 SMALL_NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
@@ -90,7 +91,7 @@ def make_pool(cluster) -> Iterator[Callable[..., CollectorPool]]:
     ray.shutdown()
 
 
-def test_collectors_are_lost_and_join(cluster, make_pool, make_distributed_learner, collector_settings) -> None:
+def test_collectors_are_lost_and_join(cluster, make_pool, make_distributed_learner) -> None:
     learner = make_distributed_learner()
     told = Told()
     pool = make_pool(collector_settings(learner), 2, say=told)

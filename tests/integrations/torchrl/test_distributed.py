@@ -26,6 +26,7 @@ from srwm_agents.integrations.torchrl.distributed.rollouts import (
     make_acting_agent,
     make_collector_environment,
 )
+from srwm_agents.integrations.torchrl.distributed.training import collector_settings
 
 ROOT = Path(__file__).parents[3]
 
@@ -47,7 +48,7 @@ def play(settings, weights, number: int) -> list[Rollout]:
 
 
 @pytest.mark.parametrize("core", ["srwm", "srwm_no_carry", "feedforward"])
-def test_the_learner_computes_what_the_collectors_acted(make_distributed_learner, collector_settings, core) -> None:
+def test_the_learner_computes_what_the_collectors_acted(make_distributed_learner, core) -> None:
     learner = make_distributed_learner(f"--core={core}", "--policy_head_scale=1")
     rollouts = play(collector_settings(learner), learner.weights(), 20)
     assert any(rollout.arrays["dones"].any() for rollout in rollouts)
@@ -71,7 +72,7 @@ def as_minibatch(prepared):
     return AttrDict(prepared)
 
 
-def test_episodes_and_observations_are_whole(make_distributed_learner, collector_settings) -> None:
+def test_episodes_and_observations_are_whole(make_distributed_learner) -> None:
     learner = make_distributed_learner()
     rollouts = play(collector_settings(learner), learner.weights(), 60)
     for one, other in itertools.pairwise(rollouts):
@@ -95,7 +96,7 @@ def test_episodes_and_observations_are_whole(make_distributed_learner, collector
     assert set(games) <= {0, 1}
 
 
-def test_an_update_learns_and_counts(make_distributed_learner, collector_settings) -> None:
+def test_an_update_learns_and_counts(make_distributed_learner) -> None:
     learner = make_distributed_learner()
     before = learner.weights()
     rollout = play(collector_settings(learner), before, 1)[0]
@@ -180,7 +181,7 @@ def test_unknown_commands_and_missing_packages(capsys) -> None:
     )
 
 
-def test_two_processes_learn_what_one_does(make_distributed_learner, collector_settings, tmp_path) -> None:
+def test_two_processes_learn_what_one_does(make_distributed_learner, tmp_path) -> None:
     learner = make_distributed_learner()
     rollout = play(collector_settings(learner), learner.weights(), 1)[0]
     torch.save(as_tensors(concatenate([rollout.arrays])), tmp_path / "batch.pt")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import textwrap
 import time
 import warnings
 from collections.abc import Callable
@@ -32,7 +34,7 @@ class CollectorError(RuntimeError):
     """A collector cannot work anywhere: its settings or its machine's installation are wrong, not its luck."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Member:
     """A collector that runs, or waits for a machine that has room for it."""
 
@@ -184,9 +186,11 @@ class CollectorPool(RayCollector):
         self._members.remove(member)
         self.remote_collectors.remove(member.actor)
         self._pending = {ref: other for ref, other in self._pending.items() if other is not member}
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        with contextlib.suppress(RayError):
+            ray.kill(member.actor)  # one that is only out of reach would hold its CPUs when it is back
+        reason = textwrap.shorten(str(error), 120, placeholder=" …")
         where = member.place or "its machine"
-        self._say(f"lost collector {member.number} on {where} ({reason}); {len(self.places)} of {self._wanted} go on")
+        self._say(f"lost collector {member.number} on {where}: {len(self.places)} of {self._wanted} go on ({reason})")
         if not member.place:
             self._last_replacement = time.monotonic()  # it never worked: not again at once
 

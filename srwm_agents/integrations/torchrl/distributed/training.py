@@ -130,28 +130,9 @@ class DistributedTraining:
 
     def _collectors(self) -> CollectorPool:
         cfg, processes = self.cfg, self.processes
-        assert self.learner.actor_critic is not None
-        space = cast(spaces.Dict, self.learner.env_info.obs_space)
-        agent = export_agent(cfg, self.learner.actor_critic, space, {})
         share, more = divmod(cfg.num_workers, processes.number)
-        settings = CollectorSettings(
-            agent=asdict(agent.config),
-            environment={
-                "games": cfg.games,
-                "num_envs": cfg.vector_size * cfg.worker_num_splits,
-                "distribution_mode": cfg.distribution_mode,
-                "num_levels": cfg.num_levels,
-                "start_level": cfg.start_level,
-                "num_threads": cfg.env_threads,
-                "last_action": cfg.last_action,
-            },
-            rollout=cfg.rollout,
-            threads=max(1, int(cfg.worker_cpus)),
-            device="cuda" if cfg.worker_gpus else "cpu",
-            seed=(int.from_bytes(os.urandom(3)) if cfg.seed is None else cfg.seed) + self.learner.train_step,
-        )
         return CollectorPool(
-            settings,
+            collector_settings(self.learner),
             share + (processes.rank < more),
             first_number=processes.rank * share + min(processes.rank, more),
             cpus=cfg.worker_cpus,
@@ -204,6 +185,30 @@ class DistributedTraining:
     def _say(self, line: str) -> None:
         mine = "" if self.processes.number == 1 else f"[learner {self.processes.rank}] "
         self.console.print(mine + line, highlight=False, soft_wrap=True, markup=False)
+
+
+def collector_settings(learner: DistributedLearner) -> CollectorSettings:
+    """What the collectors of a learner are made from."""
+    cfg = learner.cfg
+    assert learner.actor_critic is not None
+    agent = export_agent(cfg, learner.actor_critic, cast(spaces.Dict, learner.env_info.obs_space), {})
+    return CollectorSettings(
+        agent=asdict(agent.config),
+        environment={
+            "games": cfg.games,
+            "num_envs": cfg.vector_size * cfg.worker_num_splits,
+            "distribution_mode": cfg.distribution_mode,
+            "num_levels": cfg.num_levels,
+            "start_level": cfg.start_level,
+            "num_threads": cfg.env_threads,
+            "last_action": cfg.last_action,
+        },
+        rollout=cfg.rollout,
+        threads=max(1, int(cfg.worker_cpus)),
+        device="cuda" if cfg.worker_gpus else "cpu",
+        # A resumed run sees other levels than before; without a seed, so does each run.
+        seed=(int.from_bytes(os.urandom(3)) if cfg.seed is None else cfg.seed) + learner.train_step,
+    )
 
 
 def train(cfg: Any, console: Console) -> TrainingResult:
