@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 import torch
-from tensordict import TensorDictBase
 from torchrl.collectors import Collector
 from torchrl.modules import set_recurrent_mode
 from torchrl.modules.utils import get_primers_from_module
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def values_over_time(critic: torch.nn.Module, data: TensorDictBase, keys: list[str]) -> None:
+def values_over_time(critic: Any, data: Any, keys: Any) -> None:
     """Write the values of all T + 1 observations of [B, T] rollouts as "state_value" and ("next", "state_value").
 
     TorchRL's estimators would run the critic over the observations and over the next ones by themselves, and a memory
@@ -70,14 +70,18 @@ def main() -> None:
         agent.policy_head.weight.mul_(0.01)  # a uniform first policy
 
     actor_critic = make_actor_critic(agent)
-    policy, critic = actor_critic.get_policy_operator(), actor_critic.get_value_operator()
-    environment = environment.append_transform(get_primers_from_module(policy))
+    policy: Any = actor_critic.get_policy_operator()
+    critic: Any = actor_critic.get_value_operator()
+    primers: Any = get_primers_from_module(policy)
+    environment = environment.append_transform(primers)
     collector = Collector(environment, policy, frames_per_batch=args.num_envs * args.rollout, total_frames=args.frames)
-    advantage = VTrace(gamma=0.99, actor_network=policy, value_network=None)
+    no_network: Any = None  # the values are there already
+    advantage = VTrace(gamma=0.99, actor_network=policy, value_network=no_network)
     loss = A2CLoss(policy, critic, critic_coeff=0.5, entropy_coeff=0.01, loss_critic_type="l2", functional=False)
     optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
 
     frames, began, returns = 0, time.monotonic(), {game: float("nan") for game in games}
+    losses: Any = {}
     for number, batch in enumerate(collector):
         frames += batch.numel()
         ended = batch["next", "done"].squeeze(-1)

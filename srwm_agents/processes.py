@@ -89,14 +89,6 @@ class Processes:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, 0)
 
-    def told_by_first(self, value: str) -> str:
-        """The first process's value."""
-        if self.number == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, 0, device=self.device)
-        return box[0]
-
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Of the processes' values."""
         if self.number > 1:

@@ -46,7 +46,7 @@ def make_learner(cfg: Any, learner: Callable[..., Learner]) -> Learner:
     return made
 
 
-def trajectories(rollouts: Tree, device: torch.device) -> TensorDict:
+def trajectories(rollouts: Tree, device: torch.device | None) -> TensorDict:
     """Nested tensors as :meth:`SRWMLearner.train` takes them, on its device.
 
     Args:
@@ -55,7 +55,7 @@ def trajectories(rollouts: Tree, device: torch.device) -> TensorDict:
             [B, T].
         device: the learner's.
     """
-    moved = _moved(rollouts, device)
+    moved: Any = _moved(rollouts, device)
     dones = moved["dones"]
     moved["time_outs"] = torch.zeros_like(dones)  # Procgen ends an episode that ran out of time like any other
     moved["policy_id"] = torch.zeros_like(moved["policy_version"])
@@ -64,7 +64,7 @@ def trajectories(rollouts: Tree, device: torch.device) -> TensorDict:
     return moved
 
 
-def _moved(tree: Tree, device: torch.device) -> TensorDict:
+def _moved(tree: Tree, device: torch.device | None) -> TensorDict:
     return TensorDict(
         {
             name: entry.to(device, non_blocking=True) if isinstance(entry, Tensor) else _moved(entry, device)

@@ -26,29 +26,27 @@ class ProcgenEnv(EnvBase):
     no frame is lost or seen twice, and the last observation of an episode, which no value needs, is not seen.
     """
 
-    batch_locked = True
-
     def __init__(self, vector: ProcgenVectorEnv) -> None:
         """``vector`` is what ``envs.make_procgen`` makes, without a device."""
-        batch = torch.Size([vector.num_envs])
+        batch, one = torch.Size([vector.num_envs]), torch.Size([vector.num_envs, 1])
         super().__init__(device=torch.device("cpu"), batch_size=batch)
         self.vector = vector
         self._game_index = torch.from_numpy(vector.game_index)[:, None]
         entries: dict[str, Any] = {
-            "obs": Bounded(0, 255, (*batch, *IMAGE_SHAPE), dtype=torch.uint8),
-            "last_reward": Bounded(-1.0, 1.0, (*batch, 1), dtype=torch.float32),
-            "game_index": Bounded(0, max(1, len(vector.games) - 1), (*batch, 1), dtype=torch.int64),
-            "episode_return": Unbounded((*batch, 1), dtype=torch.float32),
-            "episode_length": Unbounded((*batch, 1), dtype=torch.int64),
+            "obs": Bounded(0, 255, torch.Size([*batch, *IMAGE_SHAPE]), dtype=torch.uint8),
+            "last_reward": Bounded(-1.0, 1.0, one, dtype=torch.float32),
+            "game_index": Bounded(0, max(1, len(vector.games) - 1), one, dtype=torch.int64),
+            "episode_return": Unbounded(one, dtype=torch.float32),
+            "episode_length": Unbounded(one, dtype=torch.int64),
         }
         self._names = list(vector.single_observation_space.spaces)  # type: ignore[attr-defined]
         if "last_action" in self._names:
-            entries["last_action"] = Bounded(0.0, 1.0, (*batch, NUM_ACTIONS), dtype=torch.float32)
+            entries["last_action"] = Bounded(0.0, 1.0, torch.Size([*batch, NUM_ACTIONS]), dtype=torch.float32)
         self.observation_spec = Composite(entries, shape=batch)
         self.action_spec = Categorical(NUM_ACTIONS, shape=batch, dtype=torch.int64)
-        self.reward_spec = Unbounded((*batch, 1), dtype=torch.float32)
+        self.reward_spec = Unbounded(one, dtype=torch.float32)
         self.done_spec = Composite(
-            {name: Categorical(2, (*batch, 1), dtype=torch.bool) for name in ("done", "terminated")}, shape=batch
+            {name: Categorical(2, one, dtype=torch.bool) for name in ("done", "terminated")}, shape=batch
         )
         self._observation: dict[str, Any] = {}
         self._fresh = np.zeros(vector.num_envs, bool)

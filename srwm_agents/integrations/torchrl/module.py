@@ -80,8 +80,8 @@ class SRWMModule(TensorDictModuleBase):
             self.state_keys = [f"{state_key}_{i}" for i in range(len(shapes))]
         self._codec = StateCodec(shapes)
         self.in_key, self.out_key = unravel_key(in_key), unravel_key(out_key)
-        self.in_keys = [self.in_key, *self.state_keys, IS_INIT]
-        self.out_keys = [self.out_key, *(("next", key) for key in self.state_keys)]
+        self.in_keys: Any = [self.in_key, *self.state_keys, IS_INIT]
+        self.out_keys: Any = [self.out_key, *(("next", key) for key in self.state_keys)]
 
     @property
     def recurrent_mode(self) -> bool:
@@ -94,12 +94,13 @@ class SRWMModule(TensorDictModuleBase):
         specs, without which TorchRL does not carry it. For an environment without a batch, or with one.
         """
         primers: Any = {
-            key: Unbounded(shape=shape) for key, shape in zip(self.state_keys, self._codec.shapes, strict=True)
+            key: Unbounded(shape=torch.Size(shape))
+            for key, shape in zip(self.state_keys, self._codec.shapes, strict=True)
         }
         return TensorDictPrimer(primers, expand_specs=True)
 
-    @dispatch
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+    @dispatch  # type: ignore[reportArgumentType]  (declared as taking a separator only)
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:  # type: ignore[override]
         """Read input, state and ``is_init``; write output and next state.
 
         In recurrent mode the next state is that after the last step, at every step (a view, which costs no memory):

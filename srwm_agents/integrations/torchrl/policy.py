@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import Tensor, nn
@@ -41,9 +43,9 @@ def make_actor_critic(agent: Agent) -> ActorValueOperator:
     The environment needs an ``InitTracker`` and the primer: ``get_primers_from_module(policy)``.
     """
     features = _Features(agent)
-    trunk = TensorDictSequential(
-        TensorDictModule(features, in_keys=list(features.names), out_keys=["embed"]), SRWMModule(agent.core)
-    )
+    encoder: Any = TensorDictModule(features, in_keys=list(features.names), out_keys=["embed"])
+    memory: Any = SRWMModule(agent.core)
+    trunk = TensorDictSequential(encoder, memory)
     actor = ProbabilisticActor(
         TensorDictModule(nn.Sequential(agent.decoder, agent.policy_head), in_keys=["embed"], out_keys=["logits"]),
         in_keys=["logits"],

@@ -147,6 +147,13 @@ def test_wrong_flags_are_one_line(small_flags, tmp_path, capsys, flags, message)
     assert not list(tmp_path.iterdir())
 
 
+def test_a_cluster_that_is_not_there(small_flags, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("RAY_gcs_rpc_server_connect_timeout_s", "1")
+    flags = [*small_flags, f"--train_dir={tmp_path}", "--experiment=e", "--ray_address=127.0.0.1:1"]
+    assert main(["train", *flags]) == 1
+    assert "no Ray cluster answers at '127.0.0.1:1'" in capsys.readouterr().err
+
+
 def test_another_architecture_does_not_resume(make_distributed_learner, small_flags, tmp_path, capsys) -> None:
     make_distributed_learner().save()
     assert main(["train", *small_flags, f"--train_dir={tmp_path}", "--experiment=e", "--core=lstm"]) == 1
@@ -157,6 +164,10 @@ def test_processes_must_be_able_to_share(small_flags, tmp_path) -> None:
     def cfg(*flags: str):
         return parse_distributed_args([*small_flags, f"--train_dir={tmp_path}", "--experiment=e", *flags])
 
+    check_processes(cfg(), 1)
+    with pytest.raises(ConfigError, match="need a running cluster"):
+        check_processes(cfg(), 2)
+    small_flags = [*small_flags, "--ray_address=10.0.0.1:6379"]
     check_processes(cfg(), 2)
     with pytest.raises(ConfigError, match="--batch_size / --rollout is 8, expected a multiple of 3"):
         check_processes(cfg(), 3)

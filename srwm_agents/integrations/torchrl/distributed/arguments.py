@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,10 +73,19 @@ def parse_distributed_args(argv: Sequence[str]) -> Any:
     return cfg
 
 
+def ray_address(cfg: Any) -> str:
+    """Of the cluster that is to be joined; empty for one of this process's own."""
+    return cfg.ray_address or os.environ.get("RAY_ADDRESS", "")
+
+
 def check_processes(cfg: Any, number: int) -> None:
     """Raise :class:`ConfigError` unless ``number`` learner processes can share the work."""
     if number == 1:
         return
+    if not ray_address(cfg):
+        raise ConfigError(
+            "several learner processes need a running cluster (ray start --head): name it in --ray_address"
+        )
     rollouts = cfg.batch_size // cfg.rollout
     if rollouts % number:
         raise ConfigError(

@@ -46,7 +46,7 @@ def _train(argv: Sequence[str]) -> int:
         if not cfg.log_console:
             quiet_console_log()
         result = train(cfg, console)
-    except (ConfigError, CheckpointError, SimulatorError, CollectorError, ConnectionError) as error:
+    except (ConfigError, CheckpointError, SimulatorError, CollectorError) as error:
         return _failed(str(error), 1)
     if first and result.exit_status == 0 and result.folder is not None:
         console.print(f"agent: {result.agent}", highlight=False, soft_wrap=True)

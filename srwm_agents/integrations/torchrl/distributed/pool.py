@@ -82,7 +82,7 @@ class CollectorPool(RayCollector):
                 [],
                 frames_per_batch=settings.rollout * settings.environment["num_envs"],
                 total_frames=-1,
-                collector_class=RolloutCollector,
+                collector_class=RolloutCollector,  # type: ignore[reportArgumentType]  (declared as a function)
                 collector_kwargs=[],
                 remote_configs=[],
                 weight_sync_schemes={},  # these would fix the collectors once and for all

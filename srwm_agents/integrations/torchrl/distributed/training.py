@@ -19,12 +19,13 @@ from rich.console import Console
 from sample_factory.algo.utils.misc import TRAIN_STATS
 from torch.utils.tensorboard import SummaryWriter
 
-from srwm_agents.integrations.sample_factory.config import experiment_folder
+from srwm_agents.integrations.sample_factory.config import ConfigError, experiment_folder
 from srwm_agents.integrations.sample_factory.model import export_agent
 from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
 from srwm_agents.integrations.sample_factory.standalone import begin_experiment, make_learner, trajectories
 from srwm_agents.integrations.sample_factory.statistics import GameStatistics
 from srwm_agents.integrations.sample_factory.training import TrainingResult, frames_so_far
+from srwm_agents.integrations.torchrl.distributed.arguments import ray_address
 from srwm_agents.integrations.torchrl.distributed.learner import DistributedLearner, RolloutQueue
 from srwm_agents.integrations.torchrl.distributed.pool import CollectorPool
 from srwm_agents.integrations.torchrl.distributed.rollouts import CollectorSettings, as_tensors
@@ -142,18 +143,23 @@ class DistributedTraining:
 
     @contextmanager
     def _ray(self) -> Iterator[None]:
-        """Ray, in a cluster that is there or one of this process's own, which ends with it."""
+        """Ray, in a cluster that is there or one of this process's own, which ends with it.
+
+        Raises:
+            ConfigError: the cluster cannot be reached.
+        """
         quiet: Any = {"log_to_driver": self.cfg.log_console, "logging_level": "warning"}
-        address = self.cfg.ray_address or os.environ.get("RAY_ADDRESS", "")
-        if self.processes.first:
-            if address:
+        if address := ray_address(self.cfg):
+            try:
                 ray.init(address=address, **quiet)
-            else:
-                ray.init(address="local", include_dashboard=False, **quiet)
-            address = ray.get_runtime_context().gcs_address
-        address = self.processes.told_by_first(address)
-        if not self.processes.first:
-            ray.init(address=address, **quiet)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise ConfigError(
+                    f"no Ray cluster answers at {address!r}: is one running there (ray start --head)? One that was "
+                    "started where a token was wants it from all: then set RAY_AUTH_MODE=token, with the same "
+                    "~/.ray/auth_token on each machine"
+                ) from error
+        else:
+            ray.init(address="local", include_dashboard=False, **quiet)
         try:
             yield
             self.processes.wait()
