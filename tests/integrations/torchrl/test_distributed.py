@@ -11,10 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sample_factory.utils.attr_dict import AttrDict
 
-from srwm_agents.integrations.sample_factory.config import ConfigError
+from srwm_agents.integrations.sample_factory.arguments import parse_train_args
+from srwm_agents.integrations.sample_factory.config import ConfigError, finish_config
+from srwm_agents.integrations.sample_factory.learner import SRWMLearner
 from srwm_agents.integrations.sample_factory.losses import vtrace_losses
-from srwm_agents.integrations.sample_factory.standalone import trajectories
+from srwm_agents.integrations.sample_factory.model import portable_weights
+from srwm_agents.integrations.sample_factory.standalone import make_learner, trajectories
 from srwm_agents.integrations.torchrl.distributed.arguments import check_processes, parse_distributed_args
 from srwm_agents.integrations.torchrl.distributed.command import main
 from srwm_agents.integrations.torchrl.distributed.learner import RolloutQueue
@@ -57,19 +61,10 @@ def test_the_learner_computes_what_the_collectors_acted(make_distributed_learner
     batch = trajectories(as_tensors(concatenate([rollout.arrays for rollout in rollouts])), learner.device)
     prepared, _, invalid = learner._prepare_batch(batch)
     assert invalid == 0
-    minibatch = next(iter(learner._minibatches(prepared[: 64 // 8])))
-    losses = vtrace_losses(learner.actor_critic, minibatch, learner.cfg)
+    losses = vtrace_losses(learner.actor_critic, AttrDict(prepared), learner.cfg)
     # The same weights on the same observations from the same states, resets where episodes ended: the same policy.
     torch.testing.assert_close(losses.ratios, torch.ones_like(losses.ratios), rtol=1e-4, atol=0)
-    everything = vtrace_losses(learner.actor_critic, as_minibatch(prepared), learner.cfg)
-    torch.testing.assert_close(everything.ratios, torch.ones_like(everything.ratios), rtol=1e-4, atol=0)
-    torch.testing.assert_close(everything.values, batch["values"][:, :-1], rtol=1e-3, atol=1e-4)
-
-
-def as_minibatch(prepared):
-    from sample_factory.utils.attr_dict import AttrDict
-
-    return AttrDict(prepared)
+    torch.testing.assert_close(losses.values, batch["values"][:, :-1], rtol=1e-3, atol=1e-4)
 
 
 def test_episodes_and_observations_are_whole(make_distributed_learner) -> None:
@@ -96,7 +91,7 @@ def test_episodes_and_observations_are_whole(make_distributed_learner) -> None:
     assert set(games) <= {0, 1}
 
 
-def test_an_update_learns_and_counts(make_distributed_learner) -> None:
+def test_an_update_learns_and_counts(make_distributed_learner, small_flags, tmp_path) -> None:
     learner = make_distributed_learner()
     before = learner.weights()
     rollout = play(collector_settings(learner), before, 1)[0]
@@ -104,7 +99,22 @@ def test_an_update_learns_and_counts(make_distributed_learner) -> None:
     assert (learner.train_step, learner.env_steps) == (1, 64)
     after = learner.weights()
     assert any((before[name] != after[name]).any() for name in before)
+    # What one command has saved, the other can resume.
     assert learner.save()
+    flags = [*small_flags, f"--train_dir={tmp_path}", "--experiment=e"]
+    resumed = make_learner(finish_config(parse_train_args(flags)), SRWMLearner)
+    assert (resumed.train_step, resumed.env_steps) == (1, 64)
+    for name, weight in portable_weights(resumed.actor_critic).items():
+        np.testing.assert_array_equal(weight, after[name])
+
+
+def test_a_frame_costs_what_the_docs_say(make_distributed_learner) -> None:
+    learner = make_distributed_learner()
+    arrays = play(collector_settings(learner), learner.weights(), 1)[0].arrays
+    state, steps = arrays["rnn_states"].shape[-1], 8
+    leaves = [*arrays["obs"].values(), *(entry for name, entry in arrays.items() if name != "obs")]
+    size = sum(leaf.nbytes for leaf in leaves) / arrays["rewards"].size
+    assert size == (12288 + 8) * (steps + 1) / steps + 4 * state / steps + 85
 
 
 def a_rollout(rows: int, version: int) -> Rollout:
@@ -147,11 +157,11 @@ def test_wrong_flags_are_one_line(small_flags, tmp_path, capsys, flags, message)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_cluster_that_is_not_there(small_flags, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setenv("RAY_gcs_rpc_server_connect_timeout_s", "1")
+def test_a_cluster_that_is_not_there(small_flags, tmp_path, capsys) -> None:
     flags = [*small_flags, f"--train_dir={tmp_path}", "--experiment=e", "--ray_address=127.0.0.1:1"]
     assert main(["train", *flags]) == 1
     assert "no Ray cluster answers at '127.0.0.1:1'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_architecture_does_not_resume(make_distributed_learner, small_flags, tmp_path, capsys) -> None:

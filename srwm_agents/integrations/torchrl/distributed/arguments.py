@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -76,6 +77,19 @@ def parse_distributed_args(argv: Sequence[str]) -> Any:
 def ray_address(cfg: Any) -> str:
     """Of the cluster that is to be joined; empty for one of this process's own."""
     return cfg.ray_address or os.environ.get("RAY_ADDRESS", "")
+
+
+def check_answers(address: str) -> None:
+    """Raise :class:`ConfigError` if nothing listens at host:port; Ray itself would go on trying for five minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return  # "auto" and the like, which Ray finds out at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"no Ray cluster answers at {address!r} ({error}): is one running there (ray start --head)?"
+        ) from error
 
 
 def check_processes(cfg: Any, number: int) -> None:

@@ -25,7 +25,7 @@ from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
 from srwm_agents.integrations.sample_factory.standalone import begin_experiment, make_learner, trajectories
 from srwm_agents.integrations.sample_factory.statistics import GameStatistics
 from srwm_agents.integrations.sample_factory.training import TrainingResult, frames_so_far
-from srwm_agents.integrations.torchrl.distributed.arguments import ray_address
+from srwm_agents.integrations.torchrl.distributed.arguments import check_answers, ray_address
 from srwm_agents.integrations.torchrl.distributed.learner import DistributedLearner, RolloutQueue
 from srwm_agents.integrations.torchrl.distributed.pool import CollectorPool
 from srwm_agents.integrations.torchrl.distributed.rollouts import CollectorSettings, as_tensors
@@ -154,9 +154,8 @@ class DistributedTraining:
                 ray.init(address=address, **quiet)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise ConfigError(
-                    f"no Ray cluster answers at {address!r}: is one running there (ray start --head)? One that was "
-                    "started where a token was wants it from all: then set RAY_AUTH_MODE=token, with the same "
-                    "~/.ray/auth_token on each machine"
+                    f"the Ray cluster at {address!r} does not let us in: one that was started where a token was wants "
+                    "it from all; set RAY_AUTH_MODE=token, with the same ~/.ray/auth_token on each machine"
                 ) from error
         else:
             ray.init(address="local", include_dashboard=False, **quiet)
@@ -219,6 +218,8 @@ def collector_settings(learner: DistributedLearner) -> CollectorSettings:
 
 def train(cfg: Any, console: Console) -> TrainingResult:
     """Train with a finished configuration, in one process or as one of several that ``torchrun`` started."""
+    if address := ray_address(cfg):
+        check_answers(address)
     frames = frames_so_far(cfg)
     if frames >= cfg.train_for_env_steps:
         console.print(f"{cfg.experiment}: already trained for {frames:,} of {cfg.train_for_env_steps:,} frames")
