@@ -17,7 +17,7 @@ from torchrl.collectors import Collector
 from torchrl.modules import set_recurrent_mode
 from torchrl.modules.utils import get_primers_from_module
 from torchrl.objectives import A2CLoss
-from torchrl.objectives.value import VTrace
+from torchrl.objectives.value.functional import vtrace_advantage_estimate
 
 from srwm_agents.agent import Agent, AgentConfig, save_agent
 from srwm_agents.cores import CORES
@@ -40,16 +40,29 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def values_over_time(critic: Any, data: Any, keys: Any) -> None:
-    """Write the values of all T + 1 observations of [B, T] rollouts as "state_value" and ("next", "state_value").
+def add_targets(policy: Any, critic: Any, data: Any, gamma: float) -> None:
+    """Write V-trace's "advantage" and "value_target" into rollouts [B, T], and the values that they are made of.
 
-    TorchRL's estimators would run the critic over the observations and over the next ones by themselves, and a memory
-    that begins with the second observation has not seen the first.
+    TorchRL's function, without the ``VTrace`` module around it. That one (0.14.1) runs the critic over the observations
+    and over the next ones by themselves, and a memory that begins with the second observation has not seen the first;
+    and its pi(a|x) is of a newly drawn action, not of the one that was taken.
     """
-    observations = torch.cat([data.select(*keys), data["next"].select(*keys)[:, -1:]], dim=1)
+    observations = torch.cat([data.select(*critic.in_keys), data["next"].select(*critic.in_keys)[:, -1:]], dim=1)
     with torch.no_grad(), set_recurrent_mode(True):
         values = critic(observations)["state_value"]
-    data["state_value"], data["next", "state_value"] = values[:, :-1], values[:, 1:]
+        policy_now = policy.get_dist(data.select(*policy.in_keys))
+    advantages, targets = vtrace_advantage_estimate(
+        gamma,
+        policy_now.log_prob(data["action"])[..., None],
+        data["action_log_prob"][..., None],
+        values[:, :-1],
+        values[:, 1:],
+        data["next", "reward"],
+        data["next", "done"],
+        data["next", "terminated"],
+        time_dim=1,
+    )
+    data["advantage"], data["value_target"] = advantages, targets
 
 
 def main() -> None:
@@ -75,8 +88,6 @@ def main() -> None:
     primers: Any = get_primers_from_module(policy)
     environment = environment.append_transform(primers)
     collector = Collector(environment, policy, frames_per_batch=args.num_envs * args.rollout, total_frames=args.frames)
-    no_network: Any = None  # the values are there already
-    advantage = VTrace(gamma=0.99, actor_network=policy, value_network=no_network)
     loss = A2CLoss(policy, critic, critic_coeff=0.5, entropy_coeff=0.01, loss_critic_type="l2", functional=False)
     optimizer = torch.optim.Adam(agent.parameters(), lr=args.learning_rate, eps=1e-5)
 
@@ -93,9 +104,7 @@ def main() -> None:
         # What the policy wrote while acting would stand in the place of what the learner computes.
         batch = batch.exclude("logits", "embed")
         for minibatch in batch[torch.randperm(args.num_envs)].chunk(args.minibatches):
-            values_over_time(critic, minibatch, critic.in_keys)
-            with torch.no_grad():
-                advantage(minibatch)
+            add_targets(policy, critic, minibatch, gamma=0.99)
             losses = loss(minibatch)
             total = losses["loss_objective"] + losses["loss_critic"] + losses["loss_entropy"]
             optimizer.zero_grad()
