@@ -30,9 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from srwm_agents.fewshot.command import Parser, add_settings
 from srwm_agents.fewshot.data import glyphs, image_format
 from srwm_agents.fewshot.presets import PRESETS
-from srwm_agents.fewshot.processes import Processes
 from srwm_agents.fewshot.settings import Settings
 from srwm_agents.fewshot.training import Trainer, tune
+from srwm_agents.processes import Processes
 
 MODES = {
     "plain": {},

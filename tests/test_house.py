@@ -18,7 +18,7 @@ def test_imports_point_one_way() -> None:
 def test_importing_the_package_loads_no_framework_and_prints_nothing() -> None:
     code = (
         "import sys, srwm_agents, envs, srwm_agents.ops, srwm_agents.cores, srwm_agents.evaluation\n"
-        "heavy = {'sample_factory', 'stable_baselines3', 'sb3_contrib', 'torchrl', 'procgen', 'gym', 'triton'}\n"
+        "heavy = {'sample_factory', 'stable_baselines3', 'sb3_contrib', 'torchrl', 'procgen', 'gym', 'triton', 'ray'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

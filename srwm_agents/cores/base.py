@@ -17,6 +17,13 @@ class Core(nn.Module):
     state_size: int
     """Floats of state per episode."""
 
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the parts that the flat state is made of, in order and without the batch dimension; a
+        :class:`StateCodec` of them cuts it up and puts it together. () for a core without memory.
+        """
+        return ()
+
     def __init__(self, config: CoreConfig) -> None:
         super().__init__()
         self.config = config

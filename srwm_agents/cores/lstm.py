@@ -26,6 +26,10 @@ class LSTMCore(Core):
         self.codec = StateCodec([(config.num_layers, config.hidden_size)] * 2)
         self.state_size = self.codec.size
 
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(self.codec.shapes)
+
     def run(self, x: Tensor, state: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
         batch, steps = x.shape[:2]
         if steps == 0:

@@ -23,6 +23,10 @@ class SRWMNoCarryCore(SRWMCore):
         super().__init__(config)
         self.state_size += 1
 
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return (*super().state_shapes, (1,))
+
     def run(self, x: Tensor, state: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
         shift, count = state[:, :-1], state[:, -1]
         batch, steps = x.shape[:2]

@@ -24,6 +24,10 @@ class StackCore(Core):
         self.codec = StateCodec([shape for shapes in self._shapes_per_layer for shape in shapes])
         self.state_size = self.codec.size
 
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        return tuple(self.codec.shapes)
+
     def make_layer(self, config: CoreConfig) -> MemoryLayer:
         """A new memory layer for the stack."""
         raise NotImplementedError

@@ -21,8 +21,8 @@ from srwm_agents.fewshot.classifier import load_classifier
 from srwm_agents.fewshot.display import bar_for, tracker
 from srwm_agents.fewshot.evaluation import evaluate
 from srwm_agents.fewshot.experiment import AGENT_FOLDERS, ExperimentError
-from srwm_agents.fewshot.processes import Processes
 from srwm_agents.fewshot.tasks import Shape
+from srwm_agents.processes import Processes
 
 
 def evaluate_agent(args: argparse.Namespace, console: Console) -> int:

@@ -20,10 +20,10 @@ from srwm_agents.fewshot.evaluation import validate
 from srwm_agents.fewshot.experiment import Experiment
 from srwm_agents.fewshot.objective import Objective
 from srwm_agents.fewshot.optimisation import AveragedWeights, backward_in_parts, clip_gradients, learning_rate_factor
-from srwm_agents.fewshot.processes import Processes
 from srwm_agents.fewshot.settings import Settings
 from srwm_agents.fewshot.tasks import Shape
 from srwm_agents.graphs import Graphed
+from srwm_agents.processes import Processes
 
 VALIDATION_SEED = 1234
 VALIDATION_BATCH = 100

@@ -102,10 +102,15 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("log_console", False, "Print Sample Factory's own log too (it always goes to sf_log.txt)")
 
 
-def parse_train_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse a training command line; exits with status 2 and one line for a wrong flag, with 0 after ``--help``."""
+def parse_train_args(
+    argv: Sequence[str] | None = None, parser: argparse.ArgumentParser | None = None
+) -> argparse.Namespace:
+    """Parse a training command line; exits with status 2 and one line for a wrong flag, with 0 after ``--help``.
+
+    ``parser`` is :func:`make_parser`'s unless a command adds flags of its own to one.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = make_parser()
+    parser = parser or make_parser()
     finder = OneLineParser(prog=parser.prog, add_help=False, allow_abbrev=False)
     finder.add_argument("--preset", choices=sorted(PRESETS))
     preset = finder.parse_known_args(arguments)[0].preset

@@ -266,10 +266,14 @@ class SRWMLearner(Learner):
         losses = vtrace_losses(self.actor_critic, minibatch, self.cfg, self.game_scales)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
+        self._gradients_ready()
         limit = self.cfg.max_grad_norm if self.cfg.max_grad_norm > 0 else float("inf")
         grad_norm = torch.nn.utils.clip_grad_norm_(self.actor_critic.parameters(), limit)
         self.optimizer.step()
         return losses.detach(), grad_norm
+
+    def _gradients_ready(self) -> None:
+        """Called between the backward pass and the optimiser's step, for a learner of many processes."""
 
     def _apply_lr(self, lr: float) -> None:
         assert self.optimizer is not None

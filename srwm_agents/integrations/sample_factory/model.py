@@ -154,23 +154,35 @@ _PREFIXES = {
     "critic_linear.": "value_head.",
 }
 _STATISTICS = "obs_normalizer.running_mean_std.running_mean_std."
+_NORMALIZER = "normalizer."
 
 
-def export_agent(cfg: Any, actor_critic: nn.Module, obs_space: spaces.Dict, training: dict[str, Any]) -> Agent:
-    """The portable agent with the weights of a Sample Factory model, which must be made of the factories above."""
+def portable_weights(actor_critic: nn.Module) -> dict[str, Tensor]:
+    """The weights of a Sample Factory model as an :class:`Agent` names them, on the CPU; it must be made of the
+    factories above.
+    """
     weights: dict[str, Tensor] = {}
-    running: dict[str, tuple[int, ...]] = {}
     for name, tensor in actor_critic.state_dict().items():
         tensor = tensor.detach().cpu()
         if name.startswith(_STATISTICS):
             entry, statistic = name[len(_STATISTICS) :].split(".")
             if statistic in ("running_mean", "running_var"):
-                running[entry] = tuple(tensor.shape)
-                weights[f"normalizer.{entry}_{statistic.removeprefix('running_')}"] = tensor.float()
+                weights[f"{_NORMALIZER}{entry}_{statistic.removeprefix('running_')}"] = tensor.float()
         else:
             for prefix, ours in _PREFIXES.items():
                 if name.startswith(prefix):
                     weights[ours + name.removeprefix(prefix)] = tensor
+    return weights
+
+
+def export_agent(cfg: Any, actor_critic: nn.Module, obs_space: spaces.Dict, training: dict[str, Any]) -> Agent:
+    """The portable agent with the weights of a Sample Factory model, which must be made of the factories above."""
+    weights = portable_weights(actor_critic)
+    running = {
+        name.removeprefix(_NORMALIZER).removesuffix("_mean"): tuple(mean.shape)
+        for name, mean in weights.items()
+        if name.startswith(_NORMALIZER) and name.endswith("_mean")
+    }
     action_space = getattr(actor_critic, "action_space", None)
     if not isinstance(action_space, spaces.Discrete):
         raise ValueError(f"a portable agent needs a discrete action space, this one is {action_space}")

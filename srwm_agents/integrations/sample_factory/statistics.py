@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,11 +70,7 @@ class GameStatistics(AlgoObserver):
         stats = dict(msg[EPISODIC])
         extra = dict(stats.pop("episode_extra_stats", {}))
         columns = [stats.pop(key, extra.pop(key, ())) for key in GAME_KEYS]
-        for index, episode_return, length in zip(*map(np.atleast_1d, columns), strict=True):
-            window = self.windows[self.games[int(index)]]
-            window.returns.append(float(episode_return))
-            window.lengths.append(float(length))
-            window.episodes += 1
+        self.add(*map(np.atleast_1d, columns))
         if extra:
             stats["episode_extra_stats"] = extra
         Runner._episodic_stats_handler(runner, {**msg, EPISODIC: stats}, policy_id)
@@ -82,6 +78,14 @@ class GameStatistics(AlgoObserver):
             runner.policy_avg_stats["normalised_score"] = [
                 deque([score], maxlen=1) for _ in range(runner.cfg.num_policies)
             ]
+
+    def add(self, game_index: Iterable[int], returns: Iterable[float], lengths: Iterable[float]) -> None:
+        """Finished episodes, one entry an episode in each."""
+        for index, episode_return, length in zip(game_index, returns, lengths, strict=True):
+            window = self.windows[self.games[int(index)]]
+            window.returns.append(float(episode_return))
+            window.lengths.append(float(length))
+            window.episodes += 1
 
     def mean_return(self, game: str) -> float | None:
         """Mean raw return over the window, or None before the first episode ends."""

@@ -72,7 +72,7 @@ def train(argv: Sequence[str] | None = None, console: Console | None = None) -> 
         quiet_console_log()
     try:
         cfg = finish_config(args)
-        frames = _frames_so_far(cfg)
+        frames = frames_so_far(cfg)
         if frames >= cfg.train_for_env_steps:
             console.print(f"{cfg.experiment}: already trained for {frames:,} of {cfg.train_for_env_steps:,} frames")
             return TrainingResult(0, experiment_folder(cfg))
@@ -81,7 +81,7 @@ def train(argv: Sequence[str] | None = None, console: Console | None = None) -> 
         return _failed(str(error), None)
 
 
-def _frames_so_far(cfg: Any) -> int:
+def frames_so_far(cfg: Any) -> int:
     """Frames in the checkpoint that training would resume from; it is read here so that a bad one stops the run."""
     if cfg.restart_behavior != "resume":
         return 0

@@ -10,6 +10,7 @@ from types import TracebackType
 import torch
 from torch import distributed as dist
 from torch import nn
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -70,6 +71,23 @@ class Processes:
         """Until all processes are here."""
         if self.number > 1:
             dist.barrier()
+
+    def average_gradients(self, model: nn.Module) -> None:
+        """Replace each gradient by its mean over the processes, all of them in one message; what DDP does, for a
+        backward pass that is not DDP's own.
+        """
+        if self.number == 1:
+            return
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        flat = self.mean(_flatten_dense_tensors(gradients))
+        for gradient, mean in zip(gradients, _unflatten_dense_tensors(flat, gradients), strict=True):
+            gradient.copy_(mean)
+
+    def share(self, model: nn.Module) -> None:
+        """Give every process the first one's parameters and buffers."""
+        if self.number > 1:
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, 0)
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Of the processes' values."""

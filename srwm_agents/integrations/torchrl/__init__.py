@@ -1,0 +1,11 @@
+"""TorchRL: our cores as a tensordict module, Procgen as one of its environments, agents as its policies."""
+
+from envs.simulator import hush_gym
+
+hush_gym()  # TorchRL imports gym where it is installed, so this must come first
+
+from srwm_agents.integrations.torchrl.environment import ProcgenEnv, make_environment  # noqa: E402
+from srwm_agents.integrations.torchrl.module import SRWMModule  # noqa: E402
+from srwm_agents.integrations.torchrl.policy import make_actor_critic  # noqa: E402
+
+__all__ = ["ProcgenEnv", "SRWMModule", "make_actor_critic", "make_environment"]

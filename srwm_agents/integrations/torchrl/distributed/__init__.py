@@ -1,0 +1,1 @@
+"""Training on many machines: Sample Factory's learner, fed by TorchRL's Ray collectors."""

@@ -1,0 +1,61 @@
+"""The command line: ``python -m srwm_agents distributed train …``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+PROG = "python -m srwm_agents distributed"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``train``, the one command there is; returns its exit status. Errors are one line on stderr."""
+    command, *rest = list(argv) or ["--help"]
+    if command in ("-h", "--help"):
+        print(f"usage: {PROG} train … (see {PROG} train --help)\n\nTrain with collectors on many machines.")
+        return 0
+    if command != "train":
+        return _failed(f"unknown command {command!r}, allowed: train", 2)
+    return _train(rest)
+
+
+def _train(argv: Sequence[str]) -> int:
+    number = int(os.environ.get("WORLD_SIZE", "1"))
+    if number > 1 and "LOCAL_RANK" in os.environ:
+        # Each process of torchrun sees its own GPU as the first one. Before anything asks CUDA.
+        visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+        rank = int(os.environ["LOCAL_RANK"])
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[rank] if rank < len(visible) else str(rank)
+
+    from rich.console import Console
+
+    from envs import SimulatorError
+    from srwm_agents.integrations.sample_factory.checkpoint import CheckpointError
+    from srwm_agents.integrations.sample_factory.config import ConfigError
+    from srwm_agents.integrations.sample_factory.processes import quiet_console_log
+    from srwm_agents.integrations.torchrl.distributed.arguments import check_processes, parse_distributed_args
+    from srwm_agents.integrations.torchrl.distributed.pool import CollectorError
+    from srwm_agents.integrations.torchrl.distributed.training import train
+
+    first = int(os.environ.get("RANK", "0")) == 0
+    console = Console()
+    try:
+        cfg = parse_distributed_args(argv)
+        check_processes(cfg, number)
+        if not cfg.log_console:
+            quiet_console_log()
+        result = train(cfg, console)
+    except (ConfigError, CheckpointError, SimulatorError, CollectorError) as error:
+        return _failed(str(error), 1)
+    if first and result.exit_status == 0 and result.folder is not None:
+        console.print(f"agent: {result.agent}", highlight=False, soft_wrap=True)
+    return result.exit_status
+
+
+def _failed(message: str, status: int) -> int:
+    *trace, last = message.strip().splitlines() or [""]
+    if trace:
+        sys.stderr.write("\n".join(trace) + "\n")
+    sys.stderr.write(f"{PROG}: error: {last}\n")
+    return status

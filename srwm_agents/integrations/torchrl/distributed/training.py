@@ -1,0 +1,236 @@
+"""The learner's loop: from the collectors' rollouts to updates, checkpoints and curves."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from types import FrameType
+from typing import Any, cast
+
+import numpy as np
+import ray
+from gymnasium import spaces
+from rich.console import Console
+from sample_factory.algo.utils.misc import TRAIN_STATS
+from torch.utils.tensorboard import SummaryWriter
+
+from srwm_agents.integrations.sample_factory.config import ConfigError, experiment_folder
+from srwm_agents.integrations.sample_factory.model import export_agent
+from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
+from srwm_agents.integrations.sample_factory.standalone import begin_experiment, make_learner, trajectories
+from srwm_agents.integrations.sample_factory.statistics import GameStatistics
+from srwm_agents.integrations.sample_factory.training import TrainingResult, frames_so_far
+from srwm_agents.integrations.torchrl.distributed.arguments import check_answers, ray_address
+from srwm_agents.integrations.torchrl.distributed.learner import DistributedLearner, RolloutQueue
+from srwm_agents.integrations.torchrl.distributed.pool import CollectorPool
+from srwm_agents.integrations.torchrl.distributed.rollouts import CollectorSettings, as_tensors
+from srwm_agents.processes import Processes
+
+_POLL_SECONDS = 0.5
+
+
+class DistributedTraining:
+    """One learner process's part of a run."""
+
+    def __init__(self, cfg: Any, processes: Processes, console: Console) -> None:
+        self.cfg, self.processes, self.console = cfg, processes, console
+        self.folder = experiment_folder(cfg)
+        if processes.first:
+            begin_experiment(cfg)
+        processes.wait()
+        self.learner = make_learner(share_of(cfg, processes.number), functools.partial(DistributedLearner, processes))
+        self.statistics = GameStatistics(cfg.games.split(","), cfg.distribution_mode, cfg.stats_avg, self.folder)
+        self.stop_signal = 0
+        """Of the signal that asked to stop."""
+
+    def run(self) -> TrainingResult:
+        """Train until done or stopped; the collectors are gone when this returns."""
+        cfg, learner = self.cfg, self.learner
+        if self.processes.first:
+            self.statistics.resume_from(learner.env_steps)
+            where = f", resuming at {learner.env_steps:,} frames" if learner.env_steps else ""
+            self._say(f"{cfg.experiment}: {cfg.core} on {cfg.games}, learning on {learner.device}{where}")
+        with self._ray(), self._signals():
+            pool = self._collectors()
+            try:
+                self._loop(pool)
+                learner.save()
+            finally:
+                pool.close()
+        if self.stop_signal:
+            self._say(f"stopped and saved; the same command goes on from there: {self.folder}")
+            return TrainingResult(128 + self.stop_signal, self.folder)
+        return TrainingResult(0, self.folder)
+
+    def _loop(self, pool: CollectorPool) -> None:
+        cfg, learner = self.cfg, self.learner
+        number_of_rows = cfg.batch_size // cfg.rollout * cfg.num_batches_per_epoch
+        queue = RolloutQueue(number_of_rows // self.processes.number, cfg.max_policy_lag)
+        began = saved = summarised = time.monotonic()
+        warned = False
+        writer = SummaryWriter(self.folder / ".summary" / "0") if self.processes.first else None
+        pool.publish(learner.weights(), learner.train_step)
+        display = TrainingDisplay(self.console, self.statistics, cfg.train_for_env_steps, cfg.train_for_seconds)
+        with display:
+            while True:
+                batch = self._next_batch(pool, queue)
+                stopping = bool(self.stop_signal) or time.monotonic() - began > cfg.train_for_seconds
+                # All processes stop before the same update, or none: they wait for each other's gradients.
+                if self.processes.any(stopping or batch is None) or batch is None:
+                    break
+                batch["rewards"] = np.clip(batch["rewards"] * cfg.reward_scale, -cfg.reward_clip, cfg.reward_clip)
+                stats = learner.train(trajectories(as_tensors(batch), learner.device))
+                pool.publish(learner.weights(), learner.train_step)
+                if writer is not None and stats is not None:
+                    for name, value in stats.get(TRAIN_STATS, {}).items():
+                        writer.add_scalar(f"train/{name}", value, learner.env_steps)
+                if learner.env_steps >= cfg.train_for_env_steps:
+                    break
+                if not self.processes.first:
+                    continue
+                display.update(learner.env_steps)
+                now = time.monotonic()
+                if now - saved > cfg.save_every_sec:
+                    saved = now
+                    learner.save()
+                    self._save_best()
+                if now - summarised > cfg.experiment_summaries_interval:
+                    summarised = now
+                    self._write_curves(writer)
+                if queue.dropped and not warned:
+                    warned = True
+                    self._say(
+                        f"rollouts more than --max_policy_lag = {cfg.max_policy_lag} updates behind are left out: "
+                        "there are more collectors than the learner can use"
+                    )
+        if writer is not None:
+            self._write_curves(writer)
+            writer.close()
+
+    def _next_batch(self, pool: CollectorPool, queue: RolloutQueue) -> Any:
+        """Rows for one update; None if a signal comes before there are enough."""
+        silent_since, said = time.monotonic(), False
+        while not self.stop_signal:
+            batch = queue.take(self.learner.train_step)
+            if batch is not None:
+                return batch
+            rollout = pool.next_rollout(_POLL_SECONDS)
+            if rollout is not None:
+                queue.put(rollout)
+                self.statistics.add(*rollout.episodes)
+                silent_since = time.monotonic()
+            elif time.monotonic() - silent_since > 30 and not said:
+                said = True
+                self._say("no rollouts for 30 s: waiting for a machine with room for a collector (ray status)")
+        return None
+
+    def _collectors(self) -> CollectorPool:
+        cfg, processes = self.cfg, self.processes
+        share, more = divmod(cfg.num_workers, processes.number)
+        return CollectorPool(
+            collector_settings(self.learner),
+            share + (processes.rank < more),
+            first_number=processes.rank * share + min(processes.rank, more),
+            cpus=cfg.worker_cpus,
+            gpus=cfg.worker_gpus,
+            say=self._say,
+        )
+
+    @contextmanager
+    def _ray(self) -> Iterator[None]:
+        """Ray, in a cluster that is there or one of this process's own, which ends with it.
+
+        Raises:
+            ConfigError: the cluster cannot be reached.
+        """
+        quiet: Any = {"log_to_driver": self.cfg.log_console, "logging_level": "warning"}
+        if address := ray_address(self.cfg):
+            try:
+                ray.init(address=address, **quiet)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise ConfigError(
+                    f"the Ray cluster at {address!r} does not let us in: one that was started where a token was wants "
+                    "it from all; set RAY_AUTH_MODE=token, with the same ~/.ray/auth_token on each machine"
+                ) from error
+        else:
+            ray.init(address="local", include_dashboard=False, **quiet)
+        try:
+            yield
+            self.processes.wait()
+        finally:
+            ray.shutdown()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def request_stop(number: int, _frame: FrameType | None) -> None:
+            self.stop_signal = number
+            signal.signal(number, signal.default_int_handler)  # a second one interrupts at once
+
+        handlers = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _save_best(self) -> None:
+        score = self.statistics.mean_score()
+        if score is not None and self.learner.env_steps >= self.cfg.save_best_after:
+            self.learner.save_best(0, "normalised_score", score)
+
+    def _write_curves(self, writer: SummaryWriter | None) -> None:
+        # The runner, which this statistic does not look at, is Sample Factory's.
+        self.statistics.extra_summaries(cast(Any, None), 0, writer, self.learner.env_steps)
+
+    def _say(self, line: str) -> None:
+        mine = "" if self.processes.number == 1 else f"[learner {self.processes.rank}] "
+        self.console.print(mine + line, highlight=False, soft_wrap=True, markup=False)
+
+
+def collector_settings(learner: DistributedLearner) -> CollectorSettings:
+    """What the collectors of a learner are made from."""
+    cfg = learner.cfg
+    assert learner.actor_critic is not None
+    agent = export_agent(cfg, learner.actor_critic, cast(spaces.Dict, learner.env_info.obs_space), {})
+    return CollectorSettings(
+        agent=asdict(agent.config),
+        environment={
+            "games": cfg.games,
+            "num_envs": cfg.vector_size * cfg.worker_num_splits,
+            "distribution_mode": cfg.distribution_mode,
+            "num_levels": cfg.num_levels,
+            "start_level": cfg.start_level,
+            "num_threads": cfg.env_threads,
+            "last_action": cfg.last_action,
+        },
+        rollout=cfg.rollout,
+        threads=max(1, int(cfg.worker_cpus)),
+        device="cuda" if cfg.worker_gpus else "cpu",
+        # A resumed run sees other levels than before; without a seed, so does each run.
+        seed=(int.from_bytes(os.urandom(3)) if cfg.seed is None else cfg.seed) + learner.train_step,
+    )
+
+
+def train(cfg: Any, console: Console) -> TrainingResult:
+    """Train with a finished configuration, in one process or as one of several that ``torchrun`` started."""
+    if address := ray_address(cfg):
+        check_answers(address)
+    frames = frames_so_far(cfg)
+    if frames >= cfg.train_for_env_steps:
+        console.print(f"{cfg.experiment}: already trained for {frames:,} of {cfg.train_for_env_steps:,} frames")
+        return TrainingResult(0, experiment_folder(cfg))
+    with Processes("cuda:0" if cfg.device == "gpu" else "cpu") as processes:
+        return DistributedTraining(cfg, processes, console).run()
+
+
+def share_of(cfg: Any, processes: int) -> Any:
+    """The configuration of one of several learners: its part of a batch."""
+    if processes == 1:
+        return cfg
+    # A captured update cannot wait for other processes' gradients.
+    return type(cfg)(cfg, batch_size=cfg.batch_size // processes, cuda_graphs=False)
