@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, ClassVar
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium import spaces
@@ -84,7 +83,7 @@ class SRWMMlpPolicy(RecurrentActorCriticPolicy):
     @staticmethod
     def _process_sequence(
         features: Tensor, lstm_states: LSTMStates, episode_starts: Tensor, lstm: Any
-    ) -> tuple[Tensor, LSTMStates]:  # type: ignore[override]  (there, (h, c) is called a Tensor)
+    ) -> tuple[Tensor, Any]:
         return lstm(features, lstm_states, episode_starts)
 
     def predict(
