@@ -44,6 +44,8 @@ class ProcgenEnv(gymnasium.Env[Observation, int]):
         self._vector = make_procgen(
             game, 1, distribution_mode, num_levels, start_level, seed, render_mode=render_mode, **options
         )
+        self.games = self._vector.games
+        """The one game, as a list: what vector environments call ``games``."""
         self.render_mode = render_mode
         self.observation_space = cast(spaces.Space[Observation], self._vector.single_observation_space)
         self.action_space = cast(spaces.Space[int], self._vector.single_action_space)
