@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 COMMANDS = {
+    "export": ("srwm_agents.integrations.export.command:main", "write a saved agent as ONNX or torch.export"),
     "fewshot": ("srwm_agents.fewshot.command:main", "learn new classes from a few labelled images"),
     "introspective": ("srwm_agents.introspective.command:main", "train Schmidhuber's introspective net of 1993"),
 }
