@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import srwm_agents.integrations.sb3  # noqa: F401  (puts the policies' names into RecurrentPPO)
 
@@ -89,7 +92,7 @@ def evaluate(model: BaseAlgorithm, trained_in: VecNormalize, episodes: int, seed
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default=",".join(METHODS), help="of: %(default)s")
-    parser.add_argument("--steps", type=int, default=200_000, help="environment steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=300_000, help="environment steps (default: %(default)s)")
     parser.add_argument("--seeds", default="0", help="comma-separated (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="a JSON file to write")
     args = parser.parse_args()
