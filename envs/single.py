@@ -54,12 +54,15 @@ class ProcgenEnv(gymnasium.Env[Observation, int]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin an episode; a seed restarts the simulator with it, so the same seed gives the same run."""
+        """Begin an episode; a seed restarts the simulator with it, so the same seed gives the same run.
+
+        The simulator's seeds end at 2**31 - 1; larger ones, which vector environments draw, begin again at 0.
+        """
         super().reset(seed=seed)
         if seed is None and self._begun is not None:
             observation = self._begun
         else:
-            observation = _first(self._vector.reset(seed=seed)[0])
+            observation = _first(self._vector.reset(seed=None if seed is None else seed % 2**31)[0])
         self._begun = None
         return observation, {}
 

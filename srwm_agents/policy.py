@@ -86,7 +86,9 @@ def check_fits(agent: Agent, env: Any) -> None:
             game that the agent was not trained on. The message names both sides.
     """
     config = agent.config
-    space = getattr(env, "single_observation_space", env.observation_space)
+    base = getattr(env, "unwrapped", env)  # gymnasium's wrappers warn of being asked for what they do not have
+    vector = hasattr(base, "single_observation_space")
+    space = env.single_observation_space if vector else env.observation_space
     given = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
     wanted = {IMAGE_KEY: tuple(config.image_shape), **{name: (width,) for name, width in config.extras.items()}}
     for name, shape in wanted.items():
@@ -96,7 +98,7 @@ def check_fits(agent: Agent, env: Any) -> None:
         found = given[name].shape or ()
         if tuple(found) != shape:
             raise AgentError(f"observation {name!r} has shape {list(found)}, the agent was trained on {list(shape)}")
-    actions = getattr(env, "single_action_space", env.action_space)
+    actions = env.single_action_space if vector else env.action_space
     if not isinstance(actions, spaces.Discrete) or actions.n != config.num_actions:
         raise AgentError(f"the environment's actions are {actions}, the agent has {config.num_actions} discrete ones")
     trained = config.environment.get("games", ())
@@ -107,9 +109,10 @@ def check_fits(agent: Agent, env: Any) -> None:
 
 def _games(env: Any) -> Sequence[str]:
     """The games of an environment that has any; Stable-Baselines3's vectors must be asked for each of theirs."""
-    if hasattr(env, "env_is_wrapped"):
+    base = getattr(env, "unwrapped", env)
+    if hasattr(base, "env_is_wrapped"):
         try:
             return [game for games in env.get_attr("games") for game in games]
         except AttributeError:
             return []
-    return getattr(getattr(env, "unwrapped", env), "games", [])
+    return getattr(base, "games", [])

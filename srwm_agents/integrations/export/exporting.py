@@ -20,7 +20,7 @@ from srwm_agents.encoders import IMAGE_KEY
 
 OUTPUTS = ("logits", "value", "next_state")
 METADATA_KEY = "srwm_agents"
-"""Where a file of either format holds the agent's configuration, as JSON."""
+"""Where a file of either format holds, as JSON, ``state_size`` and the agent's configuration, ``agent``."""
 TOLERANCE = 1e-4
 """Largest difference between graph and agent that is no error: float32 sums in another order, a few steps long."""
 
@@ -116,6 +116,10 @@ def _example(agent: Agent, batch: int, seed: int) -> Arguments:
     return {IMAGE_KEY: image, **extras}, agent.initial_state(batch), torch.zeros(batch, dtype=torch.bool)
 
 
+def _metadata(agent: Agent) -> str:
+    return json.dumps({"state_size": agent.core.state_size, "agent": asdict(agent.config)})
+
+
 def _dynamic_shapes(agent: Agent) -> tuple[Any, ...]:
     batch = torch.export.Dim("batch")
     return {name: {0: batch} for name in _entries(agent)}, {0: batch}, {0: batch}
@@ -124,7 +128,7 @@ def _dynamic_shapes(agent: Agent) -> tuple[Any, ...]:
 def _export_torch(step: ActingStep, path: Path) -> Runner:
     program = torch.export.export(step, _example(step.agent, 2, 0), dynamic_shapes=_dynamic_shapes(step.agent))
     with path.open("wb") as file:
-        torch.export.save(program, file, extra_files={METADATA_KEY: json.dumps(asdict(step.agent.config))})
+        torch.export.save(program, file, extra_files={METADATA_KEY: _metadata(step.agent)})
     return torch.export.load(path).module()
 
 
@@ -145,7 +149,7 @@ def _export_onnx(step: ActingStep, path: Path) -> Runner:
         verbose=False,
     )
     assert program is not None
-    program.model.metadata_props[METADATA_KEY] = json.dumps(asdict(step.agent.config))
+    program.model.metadata_props[METADATA_KEY] = _metadata(step.agent)
     program.save(path, external_data=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 

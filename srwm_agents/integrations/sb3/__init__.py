@@ -1,14 +1,17 @@
 """Stable-Baselines3: our cores as memories of ``sb3_contrib.RecurrentPPO``.
 
-Importing this package puts the policies' names into ``RecurrentPPO``:
+Importing this package puts the policies' names into ``RecurrentPPO``, and so does ``srwm_agents.register("sb3")``:
 
-    import srwm_agents.integrations.sb3
     model = RecurrentPPO("SRWMMlpPolicy", env, policy_kwargs=dict(core="srwm"))
 """
 
-from sb3_contrib import RecurrentPPO
+from envs.simulator import hush_gym
 
-from srwm_agents.integrations.sb3.policies import SRWMCnnPolicy, SRWMMlpPolicy, SRWMMultiInputPolicy
+hush_gym()  # Stable-Baselines3 imports gym, so this must come first
+
+from sb3_contrib import RecurrentPPO  # noqa: E402
+
+from srwm_agents.integrations.sb3.policies import SRWMCnnPolicy, SRWMMlpPolicy, SRWMMultiInputPolicy  # noqa: E402
 
 __all__ = ["SRWMCnnPolicy", "SRWMMlpPolicy", "SRWMMultiInputPolicy", "register"]
 

@@ -65,7 +65,7 @@ def test_onnxruntime_computes_what_the_agent_does(core: str, tmp_path) -> None:
         assert np.abs(memory).sum() > 0
     model = onnx.load(exported.path)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(metadata["srwm_agents"])["core"] == core
+    assert json.loads(metadata["srwm_agents"])["agent"]["core"] == core
 
 
 @pytest.mark.parametrize("core", ["sr_delta", "delta", "fake_sr", "introspective"])
@@ -74,8 +74,9 @@ def test_torch_export_computes_what_the_agent_does(core: str, tmp_path) -> None:
     exported = export_agent(agent, tmp_path / "agent.pt2", "torch")
     files = {"srwm_agents": ""}
     step = torch.export.load(exported.path, extra_files=files).module()
-    assert json.loads(files["srwm_agents"])["core"] == core
-    state = other = agent.initial_state(4)
+    about = json.loads(files["srwm_agents"])
+    assert about["agent"]["core"] == core
+    state = other = torch.zeros(4, about["state_size"])
     for observation, reset in episode(4):
         logits, value, state = agent_step(agent, observation, state, reset)
         tensors = {name: torch.from_numpy(entry) for name, entry in observation.items()}

@@ -217,6 +217,10 @@ def test_wrong_states_and_observations_are_named() -> None:
         model.set_env(make_vec_env(lambda: Noise(SPACES["SRWMCnnPolicy"]), 2))
 
 
-def test_the_names_come_with_the_import() -> None:
-    assert set(SPACES) <= set(RecurrentPPO.policy_aliases)
+def test_the_names_come_with_one_public_call(monkeypatch) -> None:
     assert set(SPACES) <= set(srwm_agents.integrations.sb3.__all__)
+    monkeypatch.setattr(RecurrentPPO, "policy_aliases", {})
+    srwm_agents.register("sb3")
+    assert set(RecurrentPPO.policy_aliases) == set(SPACES)
+    with pytest.raises(ValueError, match="unknown framework 'rllib', allowed: sample_factory, sb3"):
+        srwm_agents.register("rllib")
