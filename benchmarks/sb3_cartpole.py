@@ -3,8 +3,9 @@
     python benchmarks/sb3_cartpole.py --seeds 0,1,2 --output docs/results/sb3/cartpole.json
 
 The cart's and the pole's velocities are hidden, so that a policy has to remember where they were. Trains RecurrentPPO
-with an SRWM, with an LSTM and with no memory, and SB3's own feed-forward PPO, on the same number of steps; plays 100
-greedy episodes (of at most 500 steps, one point a step) with each; prints a table and writes JSON.
+with an SRWM, with an LSTM and with no memory, and SB3's own feed-forward PPO. Every 8,192 steps 20 greedy episodes (of
+at most 500 steps, one point a step) are played; training ends when their mean reaches 475, or after --steps. The best
+model of these evaluations then plays 100 greedy episodes with other seeds: that is the score. Prints it, writes JSON.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import platform
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ import torch
 from sb3_contrib import RecurrentPPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
@@ -52,6 +55,7 @@ PPO_SETTINGS: dict[str, Any] = {
 }
 LEARNING_RATE = 3e-3
 NUM_ENVS = 16
+SOLVED = 475
 METHODS = ("srwm", "lstm", "feedforward", "PPO MlpPolicy")
 
 
@@ -66,19 +70,67 @@ class WithoutVelocities(gymnasium.ObservationWrapper):
         return observation[[0, 2]]
 
 
-def train(method: str, steps: int, seed: int) -> tuple[BaseAlgorithm, VecNormalize]:
+def train(
+    method: str, steps: int, seed: int, callback: BaseCallback | None = None
+) -> tuple[BaseAlgorithm, VecNormalize]:
     """Train; returns the model and the environments whose statistics normalise its observations."""
     env = VecNormalize(make_vec_env(WithoutVelocities, NUM_ENVS, seed=seed), gamma=PPO_SETTINGS["gamma"])
     settings = {**PPO_SETTINGS, "learning_rate": lambda left: LEARNING_RATE * left, "seed": seed, "device": "cpu"}
     if method == "PPO MlpPolicy":
-        return PPO("MlpPolicy", env, **settings).learn(steps), env
+        return PPO("MlpPolicy", env, **settings).learn(steps, callback), env
     policy = {
         "core": method,
         "core_settings": CORE_SETTINGS,
         "shared_lstm": True,
         "enable_critic_lstm": False,
     }
-    return RecurrentPPO("SRWMMlpPolicy", env, policy_kwargs=policy, **settings).learn(steps), env
+    return RecurrentPPO("SRWMMlpPolicy", env, policy_kwargs=policy, **settings).learn(steps, callback), env
+
+
+class BestModel(EvalCallback):
+    """SB3's evaluation while training; ``restore`` brings back the best model and its observations' statistics."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder = folder
+        self.curve: list[tuple[int, float]] = []
+        """(step, mean return) of each evaluation."""
+        super().__init__(
+            VecNormalize(make_vec_env(WithoutVelocities, 10, seed=seed + 500), training=False, norm_reward=False),
+            callback_on_new_best=SaveStatistics(folder / "statistics.pkl"),
+            callback_after_eval=StopWhenSolved(),
+            n_eval_episodes=20,
+            eval_freq=8192 // NUM_ENVS,
+            best_model_save_path=str(folder),
+            verbose=1,
+        )
+
+    def restore(self, model: BaseAlgorithm) -> tuple[BaseAlgorithm, VecNormalize]:
+        env = VecNormalize.load(str(self.folder / "statistics.pkl"), make_vec_env(WithoutVelocities, 1))
+        return type(model).load(self.folder / "best_model.zip", device="cpu"), env
+
+
+class SaveStatistics(BaseCallback):
+    """Keeps the observations' statistics beside the best model."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+
+    def _on_step(self) -> bool:
+        env = self.model.get_vec_normalize_env()
+        assert env is not None
+        env.save(str(self.file))
+        return True
+
+
+class StopWhenSolved(BaseCallback):
+    """Ends training when an evaluation reaches 475 points, which is what CartPole-v1 counts as solved."""
+
+    parent: BestModel
+
+    def _on_step(self) -> bool:
+        self.parent.curve.append((self.num_timesteps, float(self.parent.last_mean_reward)))
+        return self.parent.last_mean_reward < SOLVED
 
 
 def evaluate(model: BaseAlgorithm, trained_in: VecNormalize, episodes: int, seed: int = 1000) -> tuple[float, float]:
@@ -101,14 +153,21 @@ def main() -> None:
     for method in args.methods.split(","):
         for seed in map(int, args.seeds.split(",")):
             began = time.process_time()
-            model, env = train(method, args.steps, seed)
-            seconds = time.process_time() - began
-            mean, deviation = evaluate(model, env, 100)
-            runs.append({"method": method, "seed": seed, "mean": mean, "std": deviation, "cpu_seconds": seconds})
-            print(f"{method:<14} seed {seed}: {mean:6.1f} ± {deviation:5.1f} in {seconds:4.0f} CPU seconds", flush=True)
+            with tempfile.TemporaryDirectory() as folder:
+                best = BestModel(Path(folder), seed)
+                model, _ = train(method, args.steps, seed, best)
+                seconds = time.process_time() - began
+                mean, deviation = evaluate(*best.restore(model), 100)
+            run = {"method": method, "seed": seed, "mean": mean, "std": deviation, "cpu_seconds": seconds}
+            runs.append({**run, "steps": model.num_timesteps, "evaluations": best.curve})
+            print(
+                f"{method:<14} seed {seed}: {mean:5.1f} ± {deviation:5.1f} after {model.num_timesteps:,} steps, "
+                f"{seconds:.0f} CPU seconds",
+                flush=True,
+            )
     if args.output is not None:
         about = {
-            "steps": args.steps,
+            "most_steps": args.steps,
             "episodes": 100,
             "versions": {"stable_baselines3": stable_baselines3.__version__, "torch": torch.__version__},
             "machine": f"{platform.machine()}, one thread",

@@ -102,7 +102,7 @@ def test_a_graph_that_differs_is_not_written(tmp_path, monkeypatch) -> None:
         return lambda observation, state, reset: (*step(observation, state, reset)[:2], state + 3)
 
     monkeypatch.setitem(exporting.FORMATS, "torch", wrong)
-    with pytest.raises(ExportError, match=r"the torch graph differs from the agent by 3\.0e\+00, allowed: 0.0001"):
+    with pytest.raises(ExportError, match=r"the torch graph differs from the agent by .*, allowed: 0\.0001"):
         export_agent(make_agent(), target, "torch")
     assert target.read_text() == "the good one of before"
     assert list(tmp_path.iterdir()) == [target]
