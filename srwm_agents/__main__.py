@@ -23,6 +23,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "export": Command("srwm_agents.integrations.export.command:main", "write a saved agent as ONNX or torch.export"),
     "fewshot": Command("srwm_agents.fewshot.command:main", "learn new classes from a few labelled images"),
     "introspective": Command("srwm_agents.introspective.command:main", "train Schmidhuber's introspective net of 1993"),
     "distributed": Command(

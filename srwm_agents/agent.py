@@ -164,6 +164,24 @@ class Agent(nn.Module):
         chosen = actions.cpu().numpy()
         return chosen[0] if single else chosen, next_state
 
+    def predict(
+        self,
+        observation: Mapping[str, npt.NDArray[Any]],
+        state: tuple[npt.NDArray[np.float32], ...] | None = None,
+        episode_start: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[npt.NDArray[np.int64], tuple[npt.NDArray[np.float32], ...]]:
+        """:meth:`act` as Stable-Baselines3 spells it, so that its ``evaluate_policy`` and others take this agent.
+
+        Raises:
+            ValueError: as :meth:`act`; a state that is not what the last call returned.
+        """
+        if state is not None and not (isinstance(state, tuple) and len(state) == 1):
+            raise ValueError(f"state is a {type(state).__name__}, expected the tuple that predict returned")
+        memory = None if state is None else torch.as_tensor(state[0], device=self.device)
+        actions, memory = self.act(observation, memory, resets=episode_start, deterministic=deterministic)
+        return actions, (memory.cpu().numpy(),)
+
 
 def save_agent(agent: Agent, path: str | os.PathLike[str]) -> Path:
     """Write ``config.json`` and ``model.safetensors`` into the folder ``path``; a good one is replaced only when the

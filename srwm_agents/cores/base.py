@@ -47,7 +47,7 @@ class Core(nn.Module):
             out [B, T, output_size] and the state after the last step, [B, state_size].
 
         Raises:
-            ValueError: a wrong shape, naming the expected one.
+            ValueError: a wrong shape, naming the expected one; tensors on different devices.
         """
         if x.dim() != 3 or x.shape[-1] != self.input_size:
             raise ValueError(f"x has shape {list(x.shape)}, expected [B, T, {self.input_size}]")
@@ -55,6 +55,9 @@ class Core(nn.Module):
             raise ValueError(f"state has shape {list(state.shape)}, expected [{x.shape[0]}, {self.state_size}]")
         if resets is not None and resets.shape != x.shape[:2]:
             raise ValueError(f"resets has shape {list(resets.shape)}, expected {list(x.shape[:2])}")
+        for name, tensor in (("state", state), ("resets", resets), ("the core", next(self.parameters()))):
+            if tensor is not None and tensor.device != x.device:
+                raise ValueError(f"{name} is on {tensor.device}, but x is on {x.device}: they must be on one device")
         return self.run(x, state, resets)
 
     def run(self, x: Tensor, state: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,9 @@ class SRWMNoCarryCore(SRWMCore):
         resets = torch.zeros(batch, steps, dtype=torch.bool, device=x.device) if resets is None else resets
         # Steps since the episode began, before each step: continues the count until the first reset in the row.
         index = torch.arange(steps, device=x.device)
-        last_reset = torch.where(resets, index, -1).cummax(dim=1).values if steps else index.expand(batch, 0)
+        last_reset = torch.where(resets, index, -1)
+        if steps > 1:  # a single step has none before it, and ONNX, to which single steps are exported, has no cummax
+            last_reset = last_reset.cummax(dim=1).values
         age = torch.where(last_reset >= 0, index - last_reset, index + count.long()[:, None])
         out, shift = super().run(x, shift, resets | (age % self.config.rollout_length == 0))
         count = (age[:, -1] + 1).to(state.dtype) if steps else count

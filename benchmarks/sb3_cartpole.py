@@ -1,0 +1,180 @@
+"""CartPole without velocities: what a memory is worth, in Stable-Baselines3.
+
+    python benchmarks/sb3_cartpole.py --seeds 0,1,2 --output docs/results/sb3/cartpole.json
+
+The cart's and the pole's velocities are hidden, so that a policy has to remember where they were. Trains RecurrentPPO
+with an SRWM, with an LSTM and with no memory, and SB3's own feed-forward PPO. Every 8,192 steps 20 greedy episodes (of
+at most 500 steps, one point a step) are played; training ends when their mean reaches 475, or after --steps. The best
+model of these evaluations then plays 100 greedy episodes with other seeds: that is the score. Prints it, writes JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import stable_baselines3
+import torch
+from sb3_contrib import RecurrentPPO
+from stable_baselines3 import PPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecNormalize
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import srwm_agents.integrations.sb3  # noqa: F401  (puts the policies' names into RecurrentPPO)
+
+CORE_SETTINGS = {
+    "hidden_size": 32,
+    "num_layers": 1,
+    "num_heads": 2,
+    "ff_size": 64,
+    # Positions are numbers, not choices: a softmax over them hides how far the pole has moved.
+    "input_softmax": False,
+    "input_norm": True,
+    # With a wider W_q, queries and keys differ from the first step on; an SRWM changes itself by their difference.
+    "query_scale": 3.0,
+}
+PPO_SETTINGS: dict[str, Any] = {
+    "n_steps": 32,
+    "batch_size": 512,
+    "n_epochs": 10,
+    "gamma": 0.99,
+    "gae_lambda": 0.95,
+}
+LEARNING_RATE = 3e-3
+NUM_ENVS = 16
+SOLVED = 475
+METHODS = ("srwm", "lstm", "feedforward", "PPO MlpPolicy")
+
+
+class WithoutVelocities(gymnasium.ObservationWrapper):
+    """CartPole that shows its cart's position and its pole's angle only."""
+
+    def __init__(self, env: gymnasium.Env | None = None) -> None:
+        super().__init__(env or gymnasium.make("CartPole-v1"))
+        self.observation_space = gymnasium.spaces.Box(-5, 5, (2,), np.float32)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        return observation[[0, 2]]
+
+
+def train(
+    method: str, steps: int, seed: int, callback: BaseCallback | None = None
+) -> tuple[BaseAlgorithm, VecNormalize]:
+    """Train; returns the model and the environments whose statistics normalise its observations."""
+    env = VecNormalize(make_vec_env(WithoutVelocities, NUM_ENVS, seed=seed), gamma=PPO_SETTINGS["gamma"])
+    settings = {**PPO_SETTINGS, "learning_rate": lambda left: LEARNING_RATE * left, "seed": seed, "device": "cpu"}
+    if method == "PPO MlpPolicy":
+        return PPO("MlpPolicy", env, **settings).learn(steps, callback), env
+    policy = {
+        "core": method,
+        "core_settings": CORE_SETTINGS,
+        "shared_lstm": True,
+        "enable_critic_lstm": False,
+    }
+    return RecurrentPPO("SRWMMlpPolicy", env, policy_kwargs=policy, **settings).learn(steps, callback), env
+
+
+class BestModel(EvalCallback):
+    """SB3's evaluation while training; ``restore`` brings back the best model and its observations' statistics."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder = folder
+        self.curve: list[tuple[int, float]] = []
+        """(step, mean return) of each evaluation."""
+        super().__init__(
+            VecNormalize(make_vec_env(WithoutVelocities, 10, seed=seed + 500), training=False, norm_reward=False),
+            callback_on_new_best=SaveStatistics(folder / "statistics.pkl"),
+            callback_after_eval=StopWhenSolved(),
+            n_eval_episodes=20,
+            eval_freq=8192 // NUM_ENVS,
+            best_model_save_path=str(folder),
+            verbose=1,
+        )
+
+    def restore(self, model: BaseAlgorithm) -> tuple[BaseAlgorithm, VecNormalize]:
+        env = VecNormalize.load(str(self.folder / "statistics.pkl"), make_vec_env(WithoutVelocities, 1))
+        return type(model).load(self.folder / "best_model.zip", device="cpu"), env
+
+
+class SaveStatistics(BaseCallback):
+    """Keeps the observations' statistics beside the best model."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+
+    def _on_step(self) -> bool:
+        env = self.model.get_vec_normalize_env()
+        assert env is not None
+        env.save(str(self.file))
+        return True
+
+
+class StopWhenSolved(BaseCallback):
+    """Ends training when an evaluation reaches 475 points, which is what CartPole-v1 counts as solved."""
+
+    parent: BestModel
+
+    def _on_step(self) -> bool:
+        self.parent.curve.append((self.num_timesteps, float(self.parent.last_mean_reward)))
+        return self.parent.last_mean_reward < SOLVED
+
+
+def evaluate(model: BaseAlgorithm, trained_in: VecNormalize, episodes: int, seed: int = 1000) -> tuple[float, float]:
+    """Mean and standard deviation of the return of greedy episodes, on seeds that training has not seen."""
+    env = VecNormalize(make_vec_env(WithoutVelocities, 10, seed=seed), training=False, norm_reward=False)
+    env.obs_rms = trained_in.obs_rms
+    mean, deviation = evaluate_policy(model, env, n_eval_episodes=episodes)
+    return float(mean), float(deviation)  # type: ignore[arg-type]  (lists only on request)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", default=",".join(METHODS), help="of: %(default)s")
+    parser.add_argument("--steps", type=int, default=300_000, help="environment steps (default: %(default)s)")
+    parser.add_argument("--seeds", default="0", help="comma-separated (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="a JSON file to write")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    runs = []
+    for method in args.methods.split(","):
+        for seed in map(int, args.seeds.split(",")):
+            began = time.process_time()
+            with tempfile.TemporaryDirectory() as folder:
+                best = BestModel(Path(folder), seed)
+                model, _ = train(method, args.steps, seed, best)
+                seconds = time.process_time() - began
+                mean, deviation = evaluate(*best.restore(model), 100)
+            run = {"method": method, "seed": seed, "mean": mean, "std": deviation, "cpu_seconds": seconds}
+            runs.append({**run, "steps": model.num_timesteps, "evaluations": best.curve})
+            print(
+                f"{method:<14} seed {seed}: {mean:5.1f} ± {deviation:5.1f} after {model.num_timesteps:,} steps, "
+                f"{seconds:.0f} CPU seconds",
+                flush=True,
+            )
+    if args.output is not None:
+        about = {
+            "most_steps": args.steps,
+            "episodes": 100,
+            "versions": {"stable_baselines3": stable_baselines3.__version__, "torch": torch.__version__},
+            "machine": f"{platform.machine()}, one thread",
+        }
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps({**about, "runs": runs}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""One Procgen game as an ordinary gymnasium environment."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import gymnasium
+import numpy as np
+import numpy.typing as npt
+from gymnasium import spaces
+
+from envs.procgen import make_procgen
+
+Observation = dict[str, Any]
+
+
+class ProcgenEnv(gymnasium.Env[Observation, int]):
+    """What ``gymnasium.make("srwm/Procgen-bigfish-easy-v0")`` makes: a vector environment of one, without the vector.
+
+    Observations are :class:`envs.ProcgenVectorEnv`'s: ``obs`` uint8 [3, 64, 64], ``last_reward`` float32 [1] and, on
+    request, ``last_action`` float32 [15]. Many environments are much faster in one vector: ``envs.make_procgen``, or
+    ``gymnasium.make_vec(…, vectorization_mode="custom")``.
+
+    The simulator never draws an episode's last image: with ``terminated`` comes the next episode's first observation,
+    which ``reset()`` then returns again. ``info`` holds ``level_seed``, ``prev_level_seed`` and
+    ``prev_level_complete``, as the simulator gives them.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012 (gymnasium's own convention)
+
+    def __init__(
+        self,
+        game: str,
+        distribution_mode: str = "easy",
+        num_levels: int = 0,
+        start_level: int = 0,
+        seed: int | None = None,
+        *,
+        render_mode: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Make it; arguments, ``options`` and errors as of :func:`envs.make_procgen`."""
+        options.setdefault("num_threads", 0)
+        self._vector = make_procgen(
+            game, 1, distribution_mode, num_levels, start_level, seed, render_mode=render_mode, **options
+        )
+        self.games = self._vector.games
+        """The one game, as a list: what vector environments call ``games``."""
+        self.render_mode = render_mode
+        self.observation_space = cast(spaces.Space[Observation], self._vector.single_observation_space)
+        self.action_space = cast(spaces.Space[int], self._vector.single_action_space)
+        self._begun: Observation | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode; a seed restarts the simulator with it, so the same seed gives the same run.
+
+        The simulator's seeds end at 2**31 - 1; larger ones, which vector environments draw, begin again at 0.
+        """
+        super().reset(seed=seed)
+        if seed is None and self._begun is not None:
+            observation = self._begun
+        else:
+            observation = _first(self._vector.reset(seed=None if seed is None else seed % 2**31)[0])
+        self._begun = None
+        return observation, {}
+
+    def step(self, action: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Take one step; ValueError for an action outside 0..14."""
+        observations, rewards, terminated, truncated, infos = self._vector.step([action])
+        observation = _first(observations)
+        self._begun = observation if terminated[0] else None
+        info = {name: infos[name][0] for name in ("level_seed", "prev_level_seed", "prev_level_complete")}
+        return observation, float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
+
+    def render(self) -> npt.NDArray[np.uint8]:  # type: ignore[override]  (gymnasium allows lists of frames as well)
+        """The frame [512, 512, 3]; needs ``render_mode="rgb_array"``."""
+        return self._vector.render()[0]
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self._vector.close()
+
+
+def _first(observations: Observation) -> Observation:
+    return {name: entry[0] for name, entry in observations.items()}

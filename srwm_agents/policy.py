@@ -1,0 +1,118 @@
+"""A saved agent as a plain callable, for loops that know nothing of recurrent state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from srwm_agents.agent import Agent, AgentError
+from srwm_agents.encoders import IMAGE_KEY
+
+
+class AgentPolicy:
+    """``actions = policy(observation, episode_start)``: the agent, keeping its memory between calls.
+
+    It plays in everything that gives the observations it was trained on: gymnasium's single and vector environments,
+    Stable-Baselines3's, Sample Factory's. Where the framework carries the state itself, use :meth:`Agent.act` (a flat
+    tensor) or :meth:`Agent.predict` (Stable-Baselines3's protocol) instead.
+    """
+
+    def __init__(self, agent: Agent, env: Any = None, *, deterministic: bool = True, seed: int | None = None) -> None:
+        """Make a policy.
+
+        Args:
+            agent: from :func:`srwm_agents.load_agent`.
+            env: where it is going to play, to be checked by :func:`check_fits`; None checks nothing.
+            deterministic: take the likeliest actions; else sample from the agent's policy.
+            seed: of sampled actions; None draws one.
+
+        Raises:
+            AgentError: the agent does not fit the environment.
+        """
+        if env is not None:
+            check_fits(agent, env)
+        self.agent = agent
+        self.deterministic = deterministic
+        self._generator = torch.Generator(agent.device)
+        if seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(seed)
+        self._state: Tensor | None = None
+
+    def __call__(
+        self, observation: Mapping[str, npt.NDArray[Any] | Tensor], episode_start: Any = None
+    ) -> npt.NDArray[np.int64]:
+        """Choose one action an environment.
+
+        Args:
+            observation: as of :meth:`Agent.act`.
+            episode_start: bool [B] (or one bool for a single environment), True where a new episode begins with this
+                observation: the ``terminated | truncated`` of the step before. Without it, call :meth:`reset`.
+
+        Raises:
+            ValueError: as :meth:`Agent.act`; also another number of environments than before.
+        """
+        actions, self._state = self.agent.act(
+            observation,
+            self._state,
+            resets=None if episode_start is None else np.asarray(episode_start, dtype=bool).reshape(-1),
+            deterministic=self.deterministic,
+            generator=self._generator,
+        )
+        return actions
+
+    def reset(self) -> None:
+        """Forget everything: fresh episodes everywhere."""
+        self._state = None
+
+
+def check_fits(agent: Agent, env: Any) -> None:
+    """Check that an agent can play in an environment.
+
+    Args:
+        agent: any agent.
+        env: with gymnasium's spaces (``single_observation_space`` if it is a vector of gymnasium's), and ``games`` if
+            it is Procgen.
+
+    Raises:
+        AgentError: an observation that the agent needs is missing or has another shape; another number of actions; a
+            game that the agent was not trained on. The message names both sides.
+    """
+    config = agent.config
+    base = getattr(env, "unwrapped", env)  # gymnasium's wrappers warn of being asked for what they do not have
+    vector = hasattr(base, "single_observation_space")
+    space = env.single_observation_space if vector else env.observation_space
+    given = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
+    wanted = {IMAGE_KEY: tuple(config.image_shape), **{name: (width,) for name, width in config.extras.items()}}
+    for name, shape in wanted.items():
+        if name not in given:
+            have = ", ".join(given) if given else f"a {type(space).__name__}"
+            raise AgentError(f"the agent needs the observation {name!r}, the environment gives: {have}")
+        found = given[name].shape or ()
+        if tuple(found) != shape:
+            raise AgentError(f"observation {name!r} has shape {list(found)}, the agent was trained on {list(shape)}")
+    actions = env.single_action_space if vector else env.action_space
+    if not isinstance(actions, spaces.Discrete) or actions.n != config.num_actions:
+        raise AgentError(f"the environment's actions are {actions}, the agent has {config.num_actions} discrete ones")
+    trained = config.environment.get("games", ())
+    for game in _games(env):
+        if trained and game not in trained:
+            raise AgentError(f"the agent was not trained on {game!r}, but on: {', '.join(trained)}")
+
+
+def _games(env: Any) -> Sequence[str]:
+    """The games of an environment that has any; Stable-Baselines3's vectors must be asked for each of theirs."""
+    base = getattr(env, "unwrapped", env)
+    if hasattr(base, "env_is_wrapped"):
+        try:
+            return [game for games in env.get_attr("games") for game in games]
+        except AttributeError:
+            return []
+    return getattr(base, "games", [])

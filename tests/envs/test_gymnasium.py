@@ -1,0 +1,133 @@
+"""``gymnasium.make`` and ``gymnasium.make_vec`` know our environments without an import of ours."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import srwm_gymnasium
+from envs import GAMES
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch) -> None:
+    """As the plug-in does it, whatever version of us is installed here, and undone afterwards."""
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    with gymnasium.envs.registration.namespace("srwm"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that are there already
+        srwm_gymnasium.register()
+
+
+def test_the_plug_in_of_an_installed_package_is_light_and_enough(tmp_path) -> None:
+    """From pyproject.toml to gymnasium.make in a program that imports nothing of ours, and PyTorch only then."""
+    metadata = "import setuptools; setuptools.setup()"
+    subprocess.run(
+        [sys.executable, "-c", metadata, "-q", "egg_info", "--egg-base", tmp_path],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    code = (
+        "import gymnasium, sys\n"
+        "assert 'torch' not in sys.modules\n"
+        "env = gymnasium.make('srwm/Procgen-maze-memory-v0', num_levels=500)\n"
+        "print(env.reset(seed=1)[0]['obs'].shape)"
+    )
+    path = os.pathsep.join([str(ROOT), str(tmp_path)])
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.stdout.strip(), run.stderr) == ("(3, 64, 64)", "")
+
+
+def test_every_game_and_mode_has_a_name() -> None:
+    names = {name for name in gymnasium.envs.registration.registry if name.startswith("srwm/")}
+    expected = {f"srwm/Procgen-{game.name}-{mode}-v0" for game in GAMES.values() for mode in game.modes}
+    assert names == expected | {"srwm/Procgen-v0"}
+    assert len(expected) == 50
+    for name in names:
+        spec = gymnasium.spec(name)
+        gymnasium.envs.registration.EnvSpec.from_json(spec.to_json())
+        gymnasium.envs.registration.load_env_creator(spec.vector_entry_point)
+
+
+def test_an_environment_passes_gymnasiums_own_check() -> None:
+    env = gymnasium.make("srwm/Procgen-starpilot-easy-v0", num_levels=10, last_action=True, render_mode="rgb_array")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice on spaces: images are channels-first here
+        check_env(env.unwrapped)
+    env.reset()
+    assert env.render().shape == (512, 512, 3)
+    env.close()
+
+
+def test_one_environment_plays_what_the_vector_plays() -> None:
+    env = gymnasium.make("srwm/Procgen-starpilot-easy-v0", num_levels=10).unwrapped
+    vector = gymnasium.make_vec(
+        "srwm/Procgen-starpilot-easy-v0", num_envs=1, vectorization_mode="custom", vector_kwargs={"num_levels": 10}
+    )
+    observation, _ = env.reset(seed=5)
+    expected, _ = vector.reset(seed=5)
+    rng = np.random.default_rng(0)
+    ended = 0
+    for _ in range(300):
+        np.testing.assert_array_equal(observation["obs"], expected["obs"][0])
+        np.testing.assert_array_equal(observation["last_reward"], expected["last_reward"][0])
+        action = int(rng.integers(15))
+        observation, reward, terminated, _, info = env.step(action)
+        expected, rewards, ends, _, infos = vector.step([action])
+        assert (reward, terminated, info["level_seed"]) == (rewards[0], ends[0], infos["level_seed"][0])
+        if terminated:
+            ended += 1
+            observation, _ = env.reset()  # which is the vector's own new episode, not one level later
+    assert ended > 0
+    env.close(), vector.close()
+
+
+def test_reset_in_the_middle_of_an_episode_begins_another() -> None:
+    env = gymnasium.make("srwm/Procgen-maze-easy-v0")
+    first, _ = env.reset(seed=1)
+    env.step(4)
+    second, _ = env.reset()
+    assert (first["obs"] != second["obs"]).any()
+    large, _ = env.reset(seed=2**31 + 1)  # as Stable-Baselines3 and gymnasium's vectors draw them
+    np.testing.assert_array_equal(large["obs"], first["obs"])
+    env.close()
+
+
+def test_many_games_in_one_vector() -> None:
+    options = {"games": "bigfish,maze", "num_levels": 200, "num_threads": 0}
+    env = gymnasium.make_vec("srwm/Procgen-v0", num_envs=4, vectorization_mode="custom", vector_kwargs=options)
+    assert env.reset(seed=1)[0]["obs"].shape == (4, 3, 64, 64)
+    assert env.games == ["bigfish", "maze"]
+    env.close()
+    env = gymnasium.make_vec("srwm/Procgen-maze-memory-v0", num_envs=2, vectorization_mode="sync", num_levels=5)
+    assert env.reset(seed=1)[0]["obs"].shape == (2, 3, 64, 64)
+    env.close()
+
+
+def test_wrong_uses_are_named() -> None:
+    with pytest.raises(gymnasium.error.NameNotFound, match="Did you mean: `Procgen-bigfish-easy`"):
+        gymnasium.make("srwm/Procgen-bigfish-memory-v0")
+    with pytest.raises(ValueError, match=r"no games named, expected vector_kwargs="):
+        gymnasium.make_vec("srwm/Procgen-v0", num_envs=2, vectorization_mode="custom")
+    with pytest.raises(ValueError, match="num_levels is -1"):
+        gymnasium.make("srwm/Procgen-bigfish-easy-v0", num_levels=-1)
+    env = gymnasium.make("srwm/Procgen-bigfish-easy-v0", disable_env_checker=True)
+    env.reset()
+    with pytest.raises(ValueError, match="an action is 15, allowed: 0 to 14"):
+        env.step(15)
+    with pytest.raises(AttributeError, match="no attribute 'vector'"):
+        _ = srwm_gymnasium.vector
