@@ -1,9 +1,11 @@
-"""CartPole without velocities: what a memory is worth, in Stable-Baselines3.
+r"""CartPole without velocities: what a memory is worth, in Stable-Baselines3.
 
-    python benchmarks/sb3_cartpole.py --seeds 0,1,2 --output docs/results/sb3/cartpole.json
+    python benchmarks/sb3_cartpole.py --methods srwm --seeds 0,1,2 --output docs/results/sb3/cartpole_srwm.json
+    python benchmarks/sb3_cartpole.py --methods "lstm,PPO MlpPolicy" --seeds 0,1,2 \
+        --output docs/results/sb3/cartpole_others.json
 
 The cart's and the pole's velocities are hidden, so that a policy has to remember where they were. Trains RecurrentPPO
-with an SRWM, with an LSTM and with no memory, and SB3's own feed-forward PPO. Every 8,192 steps 20 greedy episodes (of
+with an SRWM, with an LSTM (any core will do), and SB3's own feed-forward PPO. Every 8,192 steps 20 greedy episodes (of
 at most 500 steps, one point a step) are played; training ends when their mean reaches 475, or after --steps. The best
 model of these evaluations then plays 100 greedy episodes with other seeds: that is the score. Prints it, writes JSON.
 """
@@ -52,11 +54,13 @@ PPO_SETTINGS: dict[str, Any] = {
     "n_epochs": 10,
     "gamma": 0.99,
     "gae_lambda": 0.95,
+    # With three times this learning rate and no bound on the divergence, policies with memory come and go.
+    "target_kl": 0.03,
 }
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 1e-3
 NUM_ENVS = 16
 SOLVED = 475
-METHODS = ("srwm", "lstm", "feedforward", "PPO MlpPolicy")
+METHODS = ("srwm", "lstm", "PPO MlpPolicy")
 
 
 class WithoutVelocities(gymnasium.ObservationWrapper):
@@ -143,8 +147,8 @@ def evaluate(model: BaseAlgorithm, trained_in: VecNormalize, episodes: int, seed
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", default=",".join(METHODS), help="of: %(default)s")
-    parser.add_argument("--steps", type=int, default=300_000, help="environment steps (default: %(default)s)")
+    parser.add_argument("--methods", default=",".join(METHODS), help="cores, or PPO MlpPolicy (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=150_000, help="environment steps (default: %(default)s)")
     parser.add_argument("--seeds", default="0", help="comma-separated (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="a JSON file to write")
     args = parser.parse_args()
