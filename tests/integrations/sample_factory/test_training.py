@@ -136,7 +136,7 @@ def test_three_kills_lose_nothing_but_the_frames_since(small_flags, tmp_path) ->
 
 
 @pytest.mark.parametrize(
-    ("way", "number"), [(PROCESSES, signal.SIGINT), (PROCESSES, signal.SIGTERM), (THREADS, signal.SIGINT)]
+    ("way", "number"), [(PROCESSES, signal.SIGINT), (THREADS, signal.SIGTERM)], ids=["processes", "threads"]
 )
 def test_a_signal_saves_and_stops(small_flags, tmp_path, way: list[str], number) -> None:
     run = Run(tmp_path, [*small_flags, *way, "--save_every_sec=1000", "--train_for_env_steps=1000000"])
@@ -149,11 +149,10 @@ def test_a_signal_saves_and_stops(small_flags, tmp_path, way: list[str], number)
     assert load_agent(run.folder / "agent").config.training["frames"] == frames_of(run.checkpoints[-1])
 
 
-@pytest.mark.parametrize("worker", [0, 1, 2])
-def test_a_killed_worker_ends_the_run(small_flags, tmp_path, worker: int) -> None:
+def test_a_killed_worker_ends_the_run(small_flags, tmp_path) -> None:
     run = Run(tmp_path, [*small_flags, *PROCESSES, "--train_for_env_steps=1000000"])
     run.until(lambda: run.checkpoints)
-    run.workers()[worker].kill()
+    random.choice(run.workers()).kill()
     assert run.wait(30) == 1, run.text
     assert re.search(r"train_rl.py: error: worker \w+_proc\S+ was killed by signal 9", run.text)
 
@@ -219,7 +218,7 @@ def test_a_checkpoint_that_does_not_load_stops_the_run_and_stays(small_flags, tm
     assert sorted(file.name for file in folder.iterdir()) == before
 
 
-@pytest.mark.parametrize("flags", [["--batched_sampling=False"], ["--with_vtrace=False"], ["--core=lstm"]])
+@pytest.mark.parametrize("flags", [["--batched_sampling=False"], ["--with_vtrace=False", "--core=lstm"]])
 def test_other_ways_to_train(small_flags, tmp_path, flags: list[str]) -> None:
     more = ["--experiment_summaries_interval=1", "--stats_avg=2", "--train_for_env_steps=3000"]
     run = Run(tmp_path, [*small_flags, *more, *flags])
