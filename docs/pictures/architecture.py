@@ -12,7 +12,7 @@ COLOURS = {"user": "#ffe8b3", "plug": "#d3e5ff", "agent": "#d9f2dc", "base": "#e
 
 BOXES = [  # x, y, width, height, colour, title, text
     (0.0, 5.2, 3.2, 0.8, "user", "train_rl.py", "trains from the command line"),
-    (3.4, 5.2, 3.2, 0.8, "user", "python -m srwm_agents", "few-shot, introspective"),
+    (3.4, 5.2, 3.2, 0.8, "user", "python -m srwm_agents", "few-shot, introspective,\nmany machines, export"),
     (6.8, 5.2, 3.2, 0.8, "user", "eval_rl.py", "scores, tables, video"),
     (
         0.0,
@@ -20,16 +20,16 @@ BOXES = [  # x, y, width, height, colour, title, text
         3.2,
         0.95,
         "plug",
-        "integrations/sample_factory",
-        "flags, presets, learner,\nworkers, curves",
+        "integrations",
+        "sample_factory, sb3, torchrl,\nexport, hub",
     ),
     (3.4, 3.9, 3.2, 0.95, "plug", "fewshot", "data, episodes, training,\nevaluation"),
     (6.8, 3.9, 3.2, 0.95, "plug", "evaluation", "episodes, statistics,\nreports, videos, curves"),
-    (0.0, 2.85, 6.9, 0.75, "agent", "agent.py, portable.py", "encoder + core + heads; save, load, act"),
+    (0.0, 2.85, 6.9, 0.75, "agent", "agent.py, policy.py, portable.py", "encoder + core + heads; save, load, act"),
     (0.0, 1.9, 3.35, 0.75, "base", "cores", "stacks behind one interface"),
     (3.55, 1.9, 3.35, 0.75, "base", "encoders", "images to features"),
     (0.0, 0.95, 6.9, 0.75, "base", "layers", "one nn.Module around each op; feed-forward block"),
-    (0.0, 0.0, 3.35, 0.75, "base", "ops", "srwm, delta rule, V-trace"),
+    (0.0, 0.0, 3.35, 0.75, "base", "ops", "srwm, delta rule, V-trace, pooling"),
     (3.55, 0.0, 3.35, 0.75, "base", "introspective", "the net of 1993, its gradients"),
     (
         7.3,
