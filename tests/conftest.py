@@ -11,8 +11,9 @@ if not torch.cuda.is_available():
     # Read when Triton is first imported, which any test may do: kernels then run in its interpreter.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-# Tests run side by side on few cores; threads of one would wait for those of another.
+# Tests run side by side on few cores; threads of one, or of a process that it starts, would wait for those of another.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
