@@ -36,6 +36,5 @@ if ! [ -x "$venv/bin/pip" ]; then
   }
 fi
 echo "setup: installing the requirements into $venv (a few minutes the first time)"
-# Modules are compiled when they are first imported: most of what comes with these packages never is.
-"$venv/bin/pip" install -q --disable-pip-version-check --no-compile -r requirements.txt
+"$venv/bin/pip" install -q --disable-pip-version-check -r requirements.txt
 "$venv/bin/pip" install -q --disable-pip-version-check --no-deps -e .
