@@ -4,10 +4,10 @@ VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-cluster lint clean
 
 help:  ## Show this.
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
 
 setup: $(READY)  ## Make .venv with the pinned requirements; install Procgen's system libraries if root.
 
@@ -21,8 +21,11 @@ demo: $(READY)  ## Train an SRWM agent on two Procgen games, evaluate it, draw i
 	@echo "Everything lies in train_dir/demo: learning_curves.png, evaluation/gameplay_sampled.mp4,"
 	@echo "evaluation/eval_sampled.csv, agent/ (for srwm_agents.load_agent) and TensorBoard's .summary/."
 
-test: $(READY)  ## Run all tests (those for a GPU only where there is one).
-	$(PYTHON) -m pytest -q -n 2 --dist worksteal
+test: $(READY)  ## Run the tests (those for a GPU only where there is one).
+	$(PYTHON) -m pytest -q -n 2 --dist worksteal -m "not cluster"
+
+test-cluster: $(READY)  ## Run the tests that start clusters of several nodes, one after another (two minutes).
+	$(PYTHON) -m pytest -q -m cluster
 
 lint: $(READY)  ## Style, types, and the direction of imports.
 	$(VENV)/bin/ruff check .

@@ -25,7 +25,7 @@ from srwm_agents.integrations.torchrl.distributed.training import collector_sett
 
 ROOT = Path(__file__).parents[3]
 SMALL_NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(420)]
 
 
 @pytest.fixture(scope="module")
