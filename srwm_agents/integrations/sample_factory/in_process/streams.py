@@ -45,7 +45,6 @@ class LoopThread:
         """``priority`` of the stream, as CUDA's: lower is served first."""
         self.name = name
         self.event_loop = EventLoop(f"{name}_evt_loop", serial_mode=True)
-        self._device = device
         self._stream = torch.cuda.Stream(device, priority=priority) if device.type == "cuda" else None
         # A daemon: a run that failed must not wait for a thread that is stuck.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
