@@ -31,6 +31,9 @@ class CoreConfig:
     """Mean of W_beta's initial entries. srwm, srwm_no_carry, sr_delta."""
     query_scale: float = 1.0
     """Factor on W_q's initial entries. srwm, srwm_no_carry, sr_delta."""
+    state_decay: float = 1.0
+    """Factor on the matrix's shift at each step; with 1, the published rule, nothing bounds it in long episodes.
+    srwm, srwm_no_carry, sr_delta (its SRWM)."""
     dropout: float = 0.0
     """In training mode only. Not lstm with one layer."""
     detach_state_every_step: bool = False
@@ -46,6 +49,9 @@ class CoreConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
+
+        if not 0 < self.state_decay <= 1:
+            raise ValueError(f"state_decay is {self.state_decay}, expected 0 < state_decay <= 1")
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> CoreConfig:

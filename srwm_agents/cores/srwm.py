@@ -21,6 +21,7 @@ class SRWMCore(StackCore):
             input_norm=config.input_norm,
             beta_mean=config.beta_mean,
             query_scale=config.query_scale,
+            state_decay=config.state_decay,
             dropout=config.dropout,
             detach_state_every_step=config.detach_state_every_step,
             backend=config.backend,

@@ -28,6 +28,7 @@ class SRWMLayer(HeadsLayer):
         input_norm: bool = False,
         beta_mean: float = 0.0,
         query_scale: float = 1.0,
+        state_decay: float = 1.0,
         dropout: float = 0.0,
         detach_state_every_step: bool = False,
         backend: str = "auto",
@@ -42,6 +43,7 @@ class SRWMLayer(HeadsLayer):
             input_norm: layer norm before the heads.
             beta_mean: mean of W_beta's initial entries.
             query_scale: the initial W_q is multiplied by this.
+            state_decay: factor on the state at each step; 1 is the published rule.
             dropout: on the projected output.
             detach_state_every_step: cut the gradient through the state at every step.
             backend: of :func:`srwm_agents.ops.srwm.srwm`.
@@ -50,6 +52,7 @@ class SRWMLayer(HeadsLayer):
         heads, dim = num_heads, self.head_size
         out = dim if head_output_size is None else head_output_size
         self.input_softmax = input_softmax
+        self.state_decay = state_decay
         self.detach_state_every_step = detach_state_every_step
         self.backend = backend
         std = dim**-0.5
@@ -73,4 +76,4 @@ class SRWMLayer(HeadsLayer):
         x = self.heads(h)
         if self.input_softmax:
             x = x.softmax(-1)
-        return srwm(x, self.weights, SRWMState(*state), resets=resets, backend=self.backend)
+        return srwm(x, self.weights, SRWMState(*state), resets=resets, decay=self.state_decay, backend=self.backend)

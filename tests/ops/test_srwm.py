@@ -20,7 +20,7 @@ def make_inputs(out: int = O, seed: int = 0, dtype: torch.dtype = torch.float64)
     return x, weights, state
 
 
-def by_hand(x, weights, state, resets):
+def by_hand(x, weights, state, resets, decay=1.0):
     """The paper's formulas with Python floats: no tensor operation is shared with the op."""
     y = torch.zeros(*x.shape[:3], weights.y.shape[-1], dtype=torch.float64)
     finals = [torch.zeros_like(part) for part in state]
@@ -51,7 +51,10 @@ def by_hand(x, weights, state, resets):
                 for c in range(4):
                     new, old = product(q, w[c]), product(k, w[c])
                     w[c] = [
-                        [w[c][i][j] + k[i] * beta[c] * (new[j] - old[j]) for j in range(len(new))]
+                        [
+                            slow[c][i][j] + decay * (w[c][i][j] - slow[c][i][j]) + k[i] * beta[c] * (new[j] - old[j])
+                            for j in range(len(new))
+                        ]
                         for i in range(len(k))
                     ]
             for c in range(4):
@@ -59,25 +62,27 @@ def by_hand(x, weights, state, resets):
     return y, SRWMState(*finals)
 
 
+@pytest.mark.parametrize("decay", [1.0, 0.8])
 @pytest.mark.parametrize("with_resets", [False, True])
-def test_equals_the_formula_written_out(with_resets: bool) -> None:
+def test_equals_the_formula_written_out(with_resets: bool, decay: float) -> None:
     x, weights, state = make_inputs()
     resets = torch.tensor([[True, False, False, True, True], [False] * 5]) if with_resets else None
-    y, final = srwm(x, weights, state, resets=resets)
-    expected_y, expected_final = by_hand(x, weights, state, resets)
+    y, final = srwm(x, weights, state, resets=resets, decay=decay)
+    expected_y, expected_final = by_hand(x, weights, state, resets, decay)
     torch.testing.assert_close(y, expected_y, rtol=1e-12, atol=1e-12)
     for part, expected in zip(final, expected_final, strict=True):
         torch.testing.assert_close(part, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("decay", [1.0, 0.8])
 @pytest.mark.parametrize("with_resets", [False, True])
-def test_gradcheck_in_inputs_weights_and_state(with_resets: bool) -> None:
+def test_gradcheck_in_inputs_weights_and_state(with_resets: bool, decay: float) -> None:
     x, weights, state = make_inputs()
     resets = torch.rand(B, T, generator=torch.Generator().manual_seed(1)) < 0.3 if with_resets else None
     leaves = [tensor.requires_grad_() for tensor in (x, *weights, *state)]
 
     def run(x, *parts):
-        y, final = srwm(x, SRWMWeights(*parts[:4]), SRWMState(*parts[4:]), resets=resets)
+        y, final = srwm(x, SRWMWeights(*parts[:4]), SRWMState(*parts[4:]), resets=resets, decay=decay)
         return (y, *final)
 
     assert torch.autograd.gradcheck(run, leaves)
@@ -94,6 +99,16 @@ def test_step_by_step_equals_the_whole_sequence() -> None:
     torch.testing.assert_close(torch.cat(outputs, 1), y)
     for part, expected in zip(running, final, strict=True):
         torch.testing.assert_close(part, expected)
+
+
+def test_without_a_decay_a_long_sequence_can_grow_without_bound_and_with_one_it_does_not() -> None:
+    """Why there is a decay: where keys are soft, the update is no contraction."""
+    generator = torch.Generator().manual_seed(0)
+    weights = SRWMWeights(*(torch.randn(1, 8, n, generator=generator) * 8**-0.5 for n in (8, 8, 8, 4)))
+    x = torch.randn(16, 800, 1, 8, generator=generator)
+    largest = [max(block.abs().max().item() for block in srwm(x, weights, decay=d)[1]) for d in (1.0, 0.9)]
+    assert largest[0] > 20
+    assert largest[1] < 1
 
 
 def test_a_reset_forgets_everything_before_it() -> None:
@@ -144,6 +159,8 @@ def test_wrong_arguments_are_named() -> None:
         srwm(x, weights, resets=torch.zeros(B, T + 1, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"resets is torch.float32"):
         srwm(x, weights, resets=torch.zeros(B, T))
+    with pytest.raises(ValueError, match=r"decay is 1.5, expected 0 < decay <= 1"):
+        srwm(x, weights, decay=1.5)
     with pytest.raises(ValueError, match=r"backend is 'cuda', allowed: auto, naive, triton"):
         srwm(x, weights, backend="cuda")
 

@@ -95,6 +95,7 @@ def run(
     dtype: torch.dtype,
     weights_dtype: torch.dtype | None = None,
     outputs: slice = slice(None),
+    decay: float = 1.0,
     op=srwm,
 ) -> dict[str, Tensor]:
     """Outputs and gradients in float64, under random upstream gradients of ``outputs`` (of y and the final state)."""
@@ -107,7 +108,8 @@ def run(
     weights = SRWMWeights(*(leaf(block, weights_dtype or dtype) for block in weights))
     if state is not None:
         state = SRWMState(*(leaf(block, state_dtype) for block in state))
-    y, final = op(x, weights, state, resets=resets, backend=backend)
+    options = {} if decay == 1 else {"decay": decay}
+    y, final = op(x, weights, state, resets=resets, backend=backend, **options)
     assert y.dtype == dtype
     assert all(block.dtype == state_dtype for block in final)
     generator = torch.Generator().manual_seed(2)
@@ -138,6 +140,31 @@ def test_outputs_and_all_gradients_match_the_naive_op(shape, kind, with_state) -
     arguments = (x, weights, state if with_state else None, make_resets(kind, *shape[:2]))
     true = run(*arguments, backend="naive", dtype=torch.float64)
     got = run(*arguments, backend="triton", dtype=torch.float32)
+    assert_close(got, true, TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("decay", [0.99, 0.5])
+@pytest.mark.parametrize("with_state", [True, False], ids=["state", "fresh"])
+@pytest.mark.parametrize("kind", ["none", "first", "consecutive", "many"])
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2]] + GPU_SHAPES * CUDA, ids=str)
+def test_a_state_that_decays(shape, kind, with_state, decay) -> None:
+    """With .5, the longer sequences are undone in several launches."""
+    x, weights, state = make_inputs(shape)
+    arguments = (x, weights, state if with_state else None, make_resets(kind, *shape[:2]))
+    true = run(*arguments, backend="naive", dtype=torch.float64, decay=decay)
+    got = run(*arguments, backend="triton", dtype=torch.float32, decay=decay)
+    assert_close(got, true, TOLERANCE[torch.float32])
+
+
+def test_a_decay_is_undone_over_as_many_steps_as_roundings_allow() -> None:
+    assert kernels.steps_at_once(1.0) is None
+    assert kernels.steps_at_once(0.5) == 6
+    assert kernels.steps_at_once(1e-9) == 1
+    steps = kernels.steps_at_once(0.9)
+    assert steps == 43
+    x, weights, state = make_inputs((1, steps, 1, 8, 8))
+    true = run(x, weights, state, None, backend="naive", dtype=torch.float64, decay=0.9)
+    got = run(x, weights, state, None, backend="triton", dtype=torch.float32, decay=0.9)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
@@ -209,13 +236,14 @@ def _on_device(blocks):
     return type(blocks)(*(block.float().to(DEVICE) for block in blocks))
 
 
+@pytest.mark.parametrize("decay", [1.0, 0.8])
 @pytest.mark.parametrize("backend", ["naive", "triton"])
-def test_acting_updates_the_state_in_place(backend: str) -> None:
+def test_acting_updates_the_state_in_place(backend: str, decay: float) -> None:
     x, weights, state = make_inputs((2, 3, 2, 12, 5))
-    true_y, true_final = srwm(x, weights, state, backend="naive")
+    true_y, true_final = srwm(x, weights, state, decay=decay, backend="naive")
     weights, state = _on_device(weights), _on_device(state)
     pointers = [block.data_ptr() for block in state]
-    steps = [srwm_step_(x[:, t].float().to(DEVICE), weights, state, backend=backend) for t in range(3)]
+    steps = [srwm_step_(x[:, t].float().to(DEVICE), weights, state, decay=decay, backend=backend) for t in range(3)]
     assert pointers == [block.data_ptr() for block in state]
     torch.testing.assert_close(torch.stack(steps, dim=1).double().cpu(), true_y, rtol=1e-4, atol=1e-5)
     for block, true in zip(state, true_final, strict=True):
@@ -266,14 +294,15 @@ def test_gradients_are_deterministic() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("decay", [1.0, 0.1])
 @pytest.mark.parametrize("with_state", [True, False], ids=["state", "fresh"])
-def test_compiles_without_graph_breaks(with_state) -> None:
+def test_compiles_without_graph_breaks(with_state, decay) -> None:
     torch.compiler.reset()
     compiled = torch.compile(srwm, fullgraph=True, backend="inductor" if CUDA else "aot_eager")
     x, weights, state = make_inputs((2, 3, 1, 8, 6))
     arguments = (x, weights, state if with_state else None, make_resets("many", 2, 3) if with_state else None)
-    true = run(*arguments, backend="naive", dtype=torch.float64)
-    got = run(*arguments, backend="triton", dtype=torch.float32, op=compiled)
+    true = run(*arguments, backend="naive", dtype=torch.float64, decay=decay)
+    got = run(*arguments, backend="triton", dtype=torch.float32, decay=decay, op=compiled)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
@@ -281,7 +310,7 @@ def test_compiles_without_graph_breaks(with_state) -> None:
 def test_opcheck(with_state) -> None:
     x, weights, state = make_inputs((1, 2, 1, 4, 6))
     leaves = [block.float().to(DEVICE).requires_grad_() for block in (x, *weights, *state)]
-    arguments = (*leaves[:5], *(leaves[5:] if with_state else (None,) * 4), make_resets("first", 1, 2), True)
+    arguments = (*leaves[:5], *(leaves[5:] if with_state else (None,) * 4), make_resets("first", 1, 2), 0.9, True)
     torch.library.opcheck(torch.ops.srwm_agents.srwm_forward.default, arguments)
 
 

@@ -25,6 +25,7 @@ CORE_SETTINGS = (
     "input_norm",
     "beta_mean",
     "query_scale",
+    "state_decay",
     "detach_state_every_step",
 )
 ARCHITECTURE = ("core", *CORE_SETTINGS, "games", "last_action", "encoder_conv_architecture", "encoder_conv_mlp_layers",

@@ -19,6 +19,7 @@ def srwm(
     state: SRWMState | None = None,
     *,
     resets: Tensor | None = None,
+    decay: float = 1.0,
     backend: str = "auto",
 ) -> tuple[Tensor, SRWMState]:
     """Run a self-referential weight matrix over a batch of sequences.
@@ -28,9 +29,11 @@ def srwm(
         y = x W_y    q = softmax(x W_q)    k = softmax(x W_k)    b = sigmoid(x W_b)
         for each block c in (y, q, k, beta):    W_c <- W_c + k^T b[c] (q W_c - k W_c)
 
-    Source: Irie et al., ICML 2022, eqs. (5)-(8). Deviation: the state is carried as the *shift* from the slow
-    weights, so that zeros mean a fresh episode; the mathematics is the same. Differentiable in ``x``, ``weights``
-    and ``state``, and through the final state.
+    Source: Irie et al., ICML 2022, eqs. (5)-(8). Deviations: the state is carried as the *shift* from the slow
+    weights, so that zeros mean a fresh episode; the mathematics is the same. With a ``decay`` below 1, which the paper
+    does not have, the shift fades: what step t writes is added to ``decay`` times the shift that it found. Without,
+    nothing bounds the shift of a long sequence (this folder's README). Differentiable in ``x``, ``weights`` and
+    ``state``, and through the final state.
 
     Args:
         x: [B, T, H, D], the heads' inputs, as they are (a softmax over D, if wanted, is the layer's business).
@@ -38,6 +41,7 @@ def srwm(
         state: shift from the slow weights, each block with a leading B; None starts fresh episodes. Of x's dtype,
             but float32 beside bfloat16; everything is computed in the state's dtype.
         resets: bool [B, T]; True zeroes the state *before* step t. None: no resets.
+        decay: factor on the state at each step, above 0; 1, the published rule, keeps everything.
         backend: "auto" | "naive" | "triton". "auto" picks the fastest that can run; an explicit one never falls back.
 
     Returns:
@@ -47,16 +51,18 @@ def srwm(
         ValueError: a wrong shape, dtype or device, with what was expected; an unknown backend.
         BackendUnavailableError: the explicitly chosen backend cannot run these arguments here.
     """
-    _check(x, weights, state, resets, backend)
+    _check(x, weights, state, resets, decay, backend)
     if use_kernels(backend, x, lambda: _why_not_triton(x, weights)) and x.shape[1] > 0:  # no step, no kernel
         from srwm_agents.ops.srwm.autograd import srwm_triton
 
-        return srwm_triton(x, weights, state, resets)
-    return _naive(x, weights, state, resets)
+        return srwm_triton(x, weights, state, resets, decay)
+    return _naive(x, weights, state, resets, decay)
 
 
 @torch.no_grad()
-def srwm_step_(x: Tensor, weights: SRWMWeights, state: SRWMState, *, backend: str = "auto") -> Tensor:
+def srwm_step_(
+    x: Tensor, weights: SRWMWeights, state: SRWMState, *, decay: float = 1.0, backend: str = "auto"
+) -> Tensor:
     """Acting: one step without gradient, the next state written over ``state``.
 
     The same step as :func:`srwm` with T = 1; on the kernels nothing but ``y`` is allocated.
@@ -65,7 +71,7 @@ def srwm_step_(x: Tensor, weights: SRWMWeights, state: SRWMState, *, backend: st
         x: [B, H, D].
         weights: as for :func:`srwm`.
         state: as for :func:`srwm`, its blocks contiguous; overwritten.
-        backend: as for :func:`srwm`.
+        decay, backend: as for :func:`srwm`.
 
     Returns:
         y [B, H, O].
@@ -75,26 +81,28 @@ def srwm_step_(x: Tensor, weights: SRWMWeights, state: SRWMState, *, backend: st
     """
     if x.dim() != 3:
         raise ValueError(f"x has shape {list(x.shape)}, expected [B, H, D]")
-    _check(x[:, None], weights, state, None, backend)
+    _check(x[:, None], weights, state, None, decay, backend)
     for name, block in zip(SRWMState._fields, state, strict=True):
         check_contiguous(f"state.{name}", block)
     if use_kernels(backend, x, lambda: _why_not_triton(x, weights)):
         from srwm_agents.ops.srwm.autograd import srwm_triton_step_
 
-        return srwm_triton_step_(x, weights, state)
-    y, final = _naive(x[:, None], weights, state, None)
+        return srwm_triton_step_(x, weights, state, decay)
+    y, final = _naive(x[:, None], weights, state, None, decay)
     for block, following in zip(state, final, strict=True):
         block.copy_(following)
     return y[:, 0]
 
 
-def _naive(x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None) -> tuple[Tensor, SRWMState]:
+def _naive(
+    x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, decay: float
+) -> tuple[Tensor, SRWMState]:
     """Narrow inputs are computed in the state's float32, as the kernels do."""
     dtype = state_dtype(x)
     weights = SRWMWeights(*(block.to(dtype) for block in weights))
     if state is None:
         state = SRWMState(*(block.new_zeros(x.shape[0], *block.shape) for block in weights))
-    y, final = srwm_naive(x.to(dtype), weights, state, resets)
+    y, final = srwm_naive(x.to(dtype), weights, state, resets, decay)
     return y.to(x.dtype), final
 
 
@@ -106,8 +114,12 @@ def _why_not_triton(x: Tensor, weights: SRWMWeights) -> str | None:
     return unsupported_reason(x, {"D": x.shape[-1], "O": weights.y.shape[-1]}, INTERPRETED)
 
 
-def _check(x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, backend: str) -> None:
+def _check(
+    x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, decay: float, backend: str
+) -> None:
     check_backend(backend, BACKENDS)
+    if not 0 < decay <= 1:
+        raise ValueError(f"decay is {decay}, expected 0 < decay <= 1")
     if x.dim() != 4:
         raise ValueError(f"x has shape {list(x.shape)}, expected [B, T, H, D]")
     batch, steps, heads, dim = x.shape

@@ -12,7 +12,9 @@ from torch import Tensor
 from srwm_agents.ops.srwm.types import SRWMState, SRWMWeights
 
 
-def srwm_naive(x: Tensor, weights: SRWMWeights, state: SRWMState, resets: Tensor | None) -> tuple[Tensor, SRWMState]:
+def srwm_naive(
+    x: Tensor, weights: SRWMWeights, state: SRWMState, resets: Tensor | None, decay: float = 1.0
+) -> tuple[Tensor, SRWMState]:
     """Run the SRWM over time. Shapes as in :func:`srwm_agents.ops.srwm.srwm`, which has checked them.
 
     Source: Irie, Schlag, Csordás & Schmidhuber, "A Modern Self-Referential Weight Matrix That Learns to Modify
@@ -35,7 +37,8 @@ def srwm_naive(x: Tensor, weights: SRWMWeights, state: SRWMState, resets: Tensor
         # The output is read before the update, as in the paper: step t's y does not depend on step t's q, k, beta.
         outputs.append(y.squeeze(-2))
         # q W - k W is one product: what W returns for the query is written to where the key points.
-        w = w + k.mT @ (beta[..., columns] * ((q - k) @ w))
+        written = k.mT @ (beta[..., columns] * ((q - k) @ w))
+        w = (w if decay == 1 else torch.lerp(slow, w, decay)) + written
     final = (w - slow).split(widths, dim=-1)
     y = torch.stack(outputs, dim=1) if outputs else x.new_zeros(batch, 0, x.shape[2], widths[0])
     return y, SRWMState(*final)

@@ -7,6 +7,10 @@ O(T D) a head. The backward kernel starts from the final ``W`` and takes each ra
 does not amplify it. A reset cuts that chain: the end state of the segment before it is its start plus all its
 rank-1 updates, which are at hand, so a replay (no products with ``W``) rebuilds it without any stored ``W``.
 
+With a decay of the state below 1 (``DECAYS``), ``W_t = decay W_{t-1} + (1 - decay) W_slow + k^T (b v)``. Undoing
+divides by it, and roundings grow by ``1 / decay`` a step, so the caller must keep sequences short. The slow weights
+are read again at each step (they are in the cache), since registers have no room for them.
+
 Names: ``i`` runs over rows (inputs) of ``W``, ``j`` over columns; a suffix ``_i``/``_j`` says along which of the two a
 vector lies in the tile, since the same vector in both places is two register layouts. Blocks are y, q, k, b as in
 :mod:`srwm_agents.ops.srwm.types`. Widths that are not powers of two are padded and masked: padded entries of ``W``, of
@@ -53,6 +57,12 @@ def _entry(vector_j, j, index: tl.constexpr):
 
 
 @triton.jit
+def _decayed(w, factor, slow_ptr, mask):
+    """``w`` with its shift from the slow weights multiplied by ``factor``."""
+    return factor * w + (1.0 - factor) * tl.load(slow_ptr, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
 def _segment_stop(resets_ptr, t, T):
     """One past the last step of the segment that starts at step ``t``: the first reset after it, or T."""
     stop = T
@@ -65,13 +75,13 @@ def _segment_stop(resets_ptr, t, T):
     return stop
 
 
-@triton.jit(do_not_specialize=["T", "H"])
+@triton.jit(do_not_specialize=["T", "H", "decay"])
 def srwm_forward_kernel(
     x_ptr, wy_ptr, wq_ptr, wk_ptr, wb_ptr, sy_ptr, sq_ptr, sk_ptr, sb_ptr, resets_ptr,
     y_ptr, fy_ptr, fq_ptr, fk_ptr, fb_ptr, saved_ptr,
-    T, H,
+    T, H, decay,
     D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, BB: tl.constexpr,
-    LANE_COLUMNS: tl.constexpr,
+    DECAYS: tl.constexpr, LANE_COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Forward over time.
 
@@ -159,6 +169,11 @@ def srwm_forward_kernel(
                 tl.store(row_ptr + 3 * D + OUT + jd, vk, mask=jd < D)
                 tl.store(row_ptr + 4 * D + OUT + jb, vb, mask=jb < 4)
                 tl.store(row_ptr + 4 * D + OUT + 4 + jb, b_j, mask=jb < 4)
+            if DECAYS:
+                wy = _decayed(wy, decay, wy_ptr + to, mo)
+                wq = _decayed(wq, decay, wq_ptr + td, md)
+                wk = _decayed(wk, decay, wk_ptr + td, md)
+                wb = _decayed(wb, decay, wb_ptr + tb, mb)
             wy += k_i[None, :] * (_entry(b_j, jb, 0) * vy)[:, None]
             wq += k_i[None, :] * (_entry(b_j, jb, 1) * vq)[:, None]
             wk += k_i[None, :] * (_entry(b_j, jb, 2) * vk)[:, None]
@@ -223,15 +238,15 @@ def _add_to(ptr, tile, mask, seen):
     tl.store(ptr, tl.load(ptr, mask=mask & seen, other=0.0) + tile, mask=mask)
 
 
-@triton.jit(do_not_specialize=["T", "H"])
+@triton.jit(do_not_specialize=["T", "H", "decay"])
 def srwm_backward_kernel(
     x_ptr, wy_ptr, wq_ptr, wk_ptr, wb_ptr, sy_ptr, sq_ptr, sk_ptr, sb_ptr, resets_ptr,
     fy_ptr, fq_ptr, fk_ptr, fb_ptr, saved_ptr,
     dy_ptr, dfy_ptr, dfq_ptr, dfk_ptr, dfb_ptr,
     dx_ptr, dw_ptr, dsy_ptr, dsq_ptr, dsk_ptr, dsb_ptr,
-    T, H,
+    T, H, decay,
     D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, BB: tl.constexpr,
-    LANE_COLUMNS: tl.constexpr,
+    DECAYS: tl.constexpr, LANE_COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Backward over time; derivation in this folder's README.
 
@@ -277,7 +292,8 @@ def srwm_backward_kernel(
     wk += tl.load(fk_ptr + program * D * D + td, mask=md, other=0.0)
     wb += tl.load(fb_ptr + program * D * 4 + tb, mask=mb, other=0.0)
     never = T < 0
-    # g is the gradient of the loss with respect to W, after step t and then before it.
+    # g is the gradient of the loss with respect to W, after step t and then before it; with a decay, with respect to
+    # the state, and a is what the slow weights get apart from it: the same gradient of each step, without decay.
     if dfy_ptr is not None:
         gy = tl.load(dfy_ptr + program * D * OUT + to, mask=mo, other=0.0)
         gq = tl.load(dfq_ptr + program * D * D + td, mask=md, other=0.0)
@@ -285,6 +301,10 @@ def srwm_backward_kernel(
         gb = tl.load(dfb_ptr + program * D * 4 + tb, mask=mb, other=0.0)
     else:
         gy, gq, gk, gb = _zeros_like(wy, never), _zeros_like(wq, never), _zeros_like(wk, never), _zeros_like(wb, never)
+
+    if DECAYS:
+        growth = 1.0 / decay
+        ay, aq, ak, ab = _zeros_like(wy, never), _zeros_like(wq, never), _zeros_like(wk, never), _zeros_like(wb, never)
 
     if resets_ptr is not None:
         resets_ptr += batch * T
@@ -319,6 +339,11 @@ def srwm_backward_kernel(
             wq -= k_i[None, :] * uq[:, None]
             wk -= k_i[None, :] * uk[:, None]
             wb -= k_i[None, :] * ub[:, None]
+            if DECAYS:
+                wy = _decayed(wy, growth, wy_ptr + to, mo)
+                wq = _decayed(wq, growth, wq_ptr + td, md)
+                wk = _decayed(wk, growth, wk_ptr + td, md)
+                wb = _decayed(wb, growth, wb_ptr + tb, mb)
             dvy, dvq, dvk, dvb = by * duy, bq * duq, bk * duk, bb * dub
 
             # v_c = (q - k) W_c with W_{t-1}.
@@ -337,24 +362,33 @@ def srwm_backward_kernel(
             tl.store(dx_ptr + t * H * D + i, dx_i, mask=i < D)
 
             d_i = q_i - k_i
-            gy += d_i[None, :] * dvy[:, None]
-            gy += x_i[None, :] * dy[:, None]
-            gq += d_i[None, :] * dvq[:, None]
-            gq += x_i[None, :] * dzq[:, None]
-            gk += d_i[None, :] * dvk[:, None]
-            gk += x_i[None, :] * dzk[:, None]
-            gb += d_i[None, :] * dvb[:, None]
-            gb += x_i[None, :] * dzb[:, None]
+            if DECAYS:
+                cy = d_i[None, :] * dvy[:, None] + x_i[None, :] * dy[:, None]
+                cq = d_i[None, :] * dvq[:, None] + x_i[None, :] * dzq[:, None]
+                ck = d_i[None, :] * dvk[:, None] + x_i[None, :] * dzk[:, None]
+                cb = d_i[None, :] * dvb[:, None] + x_i[None, :] * dzb[:, None]
+                gy, gq, gk, gb = decay * gy + cy, decay * gq + cq, decay * gk + ck, decay * gb + cb
+                ay, aq, ak, ab = ay + cy, aq + cq, ak + ck, ab + cb
+            else:
+                gy += d_i[None, :] * dvy[:, None]
+                gy += x_i[None, :] * dy[:, None]
+                gq += d_i[None, :] * dvq[:, None]
+                gq += x_i[None, :] * dzq[:, None]
+                gk += d_i[None, :] * dvk[:, None]
+                gk += x_i[None, :] * dzk[:, None]
+                gb += d_i[None, :] * dvb[:, None]
+                gb += x_i[None, :] * dzb[:, None]
         last = start - 1
 
         if resets_ptr is not None:  # noqa: SIM102 (this one is decided when compiling, the next when running)
             if after_reset:
                 # The segment started from the slow weights: its gradient goes to them alone.
-                _add_to(dwy_ptr + to, gy, mo, seen)
-                _add_to(dwq_ptr + td, gq, md, seen)
-                _add_to(dwk_ptr + td, gk, md, seen)
-                _add_to(dwb_ptr + tb, gb, mb, seen)
-                seen = T >= 0
+                if not DECAYS:
+                    _add_to(dwy_ptr + to, gy, mo, seen)
+                    _add_to(dwq_ptr + td, gq, md, seen)
+                    _add_to(dwk_ptr + td, gk, md, seen)
+                    _add_to(dwb_ptr + tb, gb, mb, seen)
+                    seen = T >= 0
                 tl.debug_barrier()
                 gy, gq = _zeros_like(gy, never), _zeros_like(gq, never)
                 gk, gb = _zeros_like(gk, never), _zeros_like(gb, never)
@@ -374,6 +408,11 @@ def srwm_backward_kernel(
                     _, _, k_i, vy, vq, vk, vb, by, bq, bk, bb, _ = _load_step(
                         x_ptr, dy_ptr, saved_ptr, t, H, i, jo, jd, jb, D, OUT
                     )
+                    if DECAYS:
+                        wy = _decayed(wy, decay, wy_ptr + to, mo)
+                        wq = _decayed(wq, decay, wq_ptr + td, md)
+                        wk = _decayed(wk, decay, wk_ptr + td, md)
+                        wb = _decayed(wb, decay, wb_ptr + tb, mb)
                     wy += k_i[None, :] * (by * vy)[:, None]
                     wq += k_i[None, :] * (bq * vq)[:, None]
                     wk += k_i[None, :] * (bk * vk)[:, None]
@@ -384,7 +423,9 @@ def srwm_backward_kernel(
         tl.store(dsq_ptr + program * D * D + td, gq, mask=md)
         tl.store(dsk_ptr + program * D * D + td, gk, mask=md)
         tl.store(dsb_ptr + program * D * 4 + tb, gb, mask=mb)
-    if dfy_ptr is not None:
+    if DECAYS:
+        gy, gq, gk, gb = ay, aq, ak, ab
+    elif dfy_ptr is not None:
         # final = W_T - slow.
         gy -= tl.load(dfy_ptr + program * D * OUT + to, mask=mo, other=0.0)
         gq -= tl.load(dfq_ptr + program * D * D + td, mask=md, other=0.0)
