@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from types import TracebackType
@@ -49,6 +50,10 @@ class Processes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.number > 1:
+            if error is None:
+                self.wait()  # nobody hangs up while another still validates or saves
+            # A DDP that still hangs in a cycle would keep the group's threads, which must not outlive the interpreter.
+            gc.collect()
             dist.destroy_process_group()
 
     def wrap(self, objective: nn.Module) -> nn.Module:

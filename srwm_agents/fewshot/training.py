@@ -208,28 +208,32 @@ def train(settings: Settings, console: Console | None = None) -> TrainingResult:
         ExperimentError, DataError, ValueError: in one line, before anything is trained.
         FloatingPointError: the loss is not finite; the last checkpoint stays.
     """
-    console = console or Console()
     with Processes(settings.device) as processes:
-        experiment = Experiment(settings)
-        if processes.first:
-            experiment.begin(settings)
-        processes.wait()
-        content = experiment.load(settings)
-        tune(processes.device, one_shape=settings.task != "sequential")
-        trainer = Trainer(settings, processes, tracker(console) if processes.first else None)
-        before = 0.0
+        return _train(settings, processes, console or Console())
+
+
+def _train(settings: Settings, processes: Processes, console: Console) -> TrainingResult:
+    """What :func:`train` says, in one of the processes; what it makes is gone before they part."""
+    experiment = Experiment(settings)
+    if processes.first:
+        experiment.begin(settings)
+    processes.wait()
+    content = experiment.load(settings)
+    tune(processes.device, one_shape=settings.task != "sequential")
+    trainer = Trainer(settings, processes, tracker(console) if processes.first else None)
+    before = 0.0
+    if content is not None:
+        trainer.load(content)
+        before = content["seconds"]
+        trainer.look_at_clock(before)
+    with (
+        _signals() as stop,
+        TrainingDisplay(console, trainer.share, quiet=not processes.first) as display,
+    ):
         if content is not None:
-            trainer.load(content)
-            before = content["seconds"]
-            trainer.look_at_clock(before)
-        with (
-            _signals() as stop,
-            TrainingDisplay(console, trainer.share, quiet=not processes.first) as display,
-        ):
-            if content is not None:
-                display.say(f"resumed {experiment.folder} at update {trainer.step:,}")
-            _loop(trainer, experiment, display, stop, before)
-        return TrainingResult(experiment.folder, trainer.step, trainer.best_accuracy, stop.number, processes.first)
+            display.say(f"resumed {experiment.folder} at update {trainer.step:,}")
+        _loop(trainer, experiment, display, stop, before)
+    return TrainingResult(experiment.folder, trainer.step, trainer.best_accuracy, stop.number, processes.first)
 
 
 @dataclass

@@ -140,6 +140,8 @@ def test_wrong_settings_and_inputs_are_named() -> None:
         make("srwm", hidden_size=15)
     with pytest.raises(ValueError, match="num_layers is 0, expected at least 1"):
         make("lstm", num_layers=0)
+    with pytest.raises(ValueError, match=r"state_decay is 0\.0, expected 0 < state_decay <= 1"):
+        make("srwm", state_decay=0.0)
     core = make("srwm")
     with pytest.raises(ValueError, match=r"x has shape \[3, 7\], expected \[B, T, 7\]"):
         core(torch.zeros(3, 7), core.initial_state(3))
@@ -149,4 +151,20 @@ def test_wrong_settings_and_inputs_are_named() -> None:
 
 @pytest.mark.parametrize("name", CORES)
 def test_every_core_takes_the_same_settings(name: str) -> None:
-    make(name, input_norm=True, dropout=0.1, query_scale=0.5, beta_mean=-1.0, input_softmax=False)
+    make(name, input_norm=True, dropout=0.1, query_scale=0.5, beta_mean=-1.0, state_decay=0.9, input_softmax=False)
+
+
+@pytest.mark.parametrize("name", ["srwm", "srwm_no_carry", "sr_delta"])
+def test_a_state_that_decays_forgets(name: str) -> None:
+    """What two long pasts have left in the state differs less, the faster it decays; the decay reaches the op."""
+    generator = torch.Generator().manual_seed(0)
+    pasts = torch.randn(2, 40, 7, generator=generator)
+    common = torch.randn(1, 20, 7, generator=generator).expand(2, -1, -1)
+    differences = []
+    for decay in (1.0, 0.5):
+        torch.manual_seed(0)
+        core = make(name, state_decay=decay, rollout_length=100)
+        _, state = core(torch.cat([pasts, common], dim=1), core.initial_state(2))
+        shift = state[:, : sum(block.numel() for block in core.layers[0].weights)]
+        differences.append((shift[0] - shift[1]).norm() / shift.norm())
+    assert differences[1] < 0.02 * differences[0]
