@@ -47,6 +47,8 @@ CORE_SETTINGS = {
     "input_norm": True,
     # With a wider W_q, queries and keys differ from the first step on; an SRWM changes itself by their difference.
     "query_scale": 3.0,
+    # Without it the shift of the weights grows over an episode of hundreds of steps (ops/srwm/README.md).
+    "state_decay": 0.7,
 }
 PPO_SETTINGS: dict[str, Any] = {
     "n_steps": 32,

@@ -111,6 +111,7 @@ def training_table() -> str:
 
     row("processes, six games, H200, before", *slope(_curve(RAW / "nine_minutes.csv")))
     row("8 vectors of 192, six games", *slope(logged(RAW / "six_games_8_vectors.log")))
+    row("4 vectors of 384, six games, srwm, the long run", *slope(_curve(RAW / "six_games.csv")))
     for file, name in BENCHMARKS.items():
         for core, runs in read(file)["runs"].items():
             for run in runs:
@@ -125,6 +126,7 @@ BENCHMARKS = {
     "training_8_vectors.json": "8 vectors of 192, six games",
     "training_8_vectors_1536.json": "8 vectors of 192, six games, an update per 1,536 frames",
     "training.json": "4 vectors of 384, six games",
+    "training_1536.json": "4 vectors of 384, six games, an update per 1,536 frames",
 }
 
 

@@ -11,9 +11,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
@@ -43,15 +44,24 @@ def config_from_json(cls: Callable[..., Config], raw: Any, required: Collection[
     return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
 
 
-def write_portable(model: nn.Module, kind: str, config: dict[str, Any], path: str | os.PathLike[str]) -> Path:
+def write_portable(
+    model: nn.Module, kind: str, config: dict[str, Any], path: str | os.PathLike[str], *, half: bool = False
+) -> Path:
     """Write ``config.json`` and ``model.safetensors`` into the folder ``path``; a good one is replaced only when the
-    new one is whole on disk. ``kind`` names what the configuration is of, and is its key in the file.
+    new one is whole on disk. ``kind`` names what the configuration is of, and is its key in the file. ``half`` writes
+    float32 as float16, in half the space; loading makes float32 of it again.
+
+    Raises:
+        ValueError: a number that float16 cannot hold.
     """
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
+    if half:
+        tensors = {name: _halved(name, tensor) for name, tensor in tensors.items()}
     target = Path(path)
     fresh, old = target.with_name(target.name + ".new"), target.with_name(target.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    save_file({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}, fresh / WEIGHTS_FILE)
+    save_file(tensors, fresh / WEIGHTS_FILE)
     document = {"format": FORMAT, "weights_sha256": _sha256(fresh / WEIGHTS_FILE), kind: config}
     (fresh / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n")
     for file in (WEIGHTS_FILE, CONFIG_FILE):
@@ -96,6 +106,15 @@ def read_portable(path: str | os.PathLike[str], kind: str, make: Callable[[Any],
         reason = " ".join(str(error).split())
         raise AgentError(f"{folder} holds no agent that this version can make: {reason}") from error
     return model
+
+
+def _halved(name: str, tensor: Tensor) -> Tensor:
+    if tensor.dtype != torch.float32:
+        return tensor
+    half = tensor.half()
+    if not torch.isfinite(half).all():
+        raise ValueError(f"{name} has entries up to {tensor.abs().max():.3g}, which float16 cannot hold")
+    return half
 
 
 def _sha256(file: Path) -> str:

@@ -6,7 +6,8 @@
 
 Each run is ``fewshot train`` and ``fewshot eval`` with the flags below, and takes the hours in all: the schedule ends
 when they do. Runs that are there already go on where they stopped, for as long again. The networks are small, so that
-several share a GPU. ``--collect`` copies what fewshot.md is made from into ``fewshot/``, and the models that are kept.
+several share a GPU. ``--collect`` copies what fewshot.md is made from into ``fewshot/``, and the models that are kept,
+in half precision.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ import torch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT))
+
+from srwm_agents.fewshot.classifier import load_classifier, save_classifier
+
 FEWSHOT = [sys.executable, "-m", "srwm_agents", "fewshot"]
 EVALUATION_SECONDS = 60
 """Kept for 10,000 episodes of evaluation, out of each run's time."""
@@ -129,7 +134,7 @@ def collect(train_dir: Path) -> None:
         for file in (source / "settings.json", source / "curves.csv", *reports):
             shutil.copy(file, target)
         if name in KEPT:
-            shutil.copytree(source / "agent_best", ROOT / "agents" / "fewshot" / name, dirs_exist_ok=True)
+            save_classifier(load_classifier(source / "agent_best"), ROOT / "agents" / "fewshot" / name, half=True)
         print(f"collected {name}")
 
 

@@ -196,9 +196,9 @@ class FewShotClassifier(nn.Module):
         return batched
 
 
-def save_classifier(classifier: FewShotClassifier, path: str | os.PathLike[str]) -> Path:
-    """Write a portable classifier into the folder ``path``, in the format of :func:`srwm_agents.save_agent`."""
-    return write_portable(classifier, KIND, asdict(classifier.config), path)
+def save_classifier(classifier: FewShotClassifier, path: str | os.PathLike[str], *, half: bool = False) -> Path:
+    """Write a portable classifier into the folder ``path``, as :func:`srwm_agents.save_agent` does with an agent."""
+    return write_portable(classifier, KIND, asdict(classifier.config), path, half=half)
 
 
 def load_classifier(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> FewShotClassifier:
