@@ -23,12 +23,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT))
-
 from srwm_agents.fewshot.classifier import load_classifier, save_classifier
 
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 FEWSHOT = [sys.executable, "-m", "srwm_agents", "fewshot"]
 EVALUATION_SECONDS = 60
 """Kept for 10,000 episodes of evaluation, out of each run's time."""

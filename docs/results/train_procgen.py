@@ -1,0 +1,171 @@
+"""Trains the agents of procgen.md, as many at a time as there are GPUs, and evaluates them.
+
+    python docs/results/train_procgen.py --frames 20e6 base decay_95 lstm
+    python docs/results/train_procgen.py --frames 20e6 --seconds 560 all
+    python docs/results/train_procgen.py --frames 300e6 --evaluate 200 srwm_long
+    python docs/results/train_procgen.py --collect
+
+A run is ``train_rl.py --preset fast`` with the flags that its name stands for below, from the checkpoint if there is
+one, and with ``--evaluate`` then ``eval_rl.py`` on training levels and on the validation range (levels 500-699; with
+--test on the unseen splits too). Each GPU takes the next run when it has finished one and gets its share of the
+machine's cores. After ``--seconds`` none is begun, and those under way are stopped, saved. ``--collect`` copies curves,
+settings and scores into ``procgen/NAME/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+KEPT_FILES = ("curves.csv", "config.json", "evaluation/eval_*.csv")
+
+Flags = dict[str, object]
+
+SWEEP: dict[str, Flags] = {
+    "base": {},
+    # Updates for each frame.
+    "batch_1536": {"batch_size": 1536, "num_batches_per_epoch": 8},
+    "batch_6144": {"batch_size": 6144, "num_batches_per_epoch": 2},
+    "epochs_2": {"num_epochs": 2},
+    "epochs_3": {"num_epochs": 3},
+    # How old trajectories are.
+    "envs_768": {"num_envs_per_worker": 384},
+    "rollout_16": {"rollout": 16},
+    "rollout_64": {"rollout": 64},
+    # What is optimised, and how.
+    "policy_vtrace": {"policy_loss": "vtrace"},
+    "gamma_999": {"gamma": 0.999},
+    "lambda_95": {"vtrace_c": 0.95},
+    "gamma_999_lambda_95": {"gamma": 0.999, "vtrace_c": 0.95},
+    "unbalanced": {"balance_games": False},
+    "lr_25e-5": {"learning_rate": 2.5e-4},
+    "lr_1e-3": {"learning_rate": 1e-3},
+    "rmsprop": {"optimizer": "rmsprop", "learning_rate": 6e-4},
+    "entropy_003": {"exploration_loss_coeff": 0.003},
+    "entropy_02": {"exploration_loss_coeff": 0.02},
+    # The memory.
+    "decay_90": {"state_decay": 0.9},
+    "decay_95": {"state_decay": 0.95},
+    "decay_99": {"state_decay": 0.99},
+    "no_softmax": {"input_softmax": False, "input_norm": True},
+    "no_softmax_decay_90": {"input_softmax": False, "input_norm": True, "state_decay": 0.9},
+    "query_3": {"query_scale": 3.0},
+    "beta_-1": {"beta_mean": -1.0},
+    "detached": {"detach_state_every_step": True},
+    "last_action": {"last_action": True},
+    "one_layer": {"num_layers": 1},
+    "wide": {"hidden_size": 256, "num_heads": 16, "ff_size": 1024},
+    "lstm": {"core": "lstm"},
+    "feedforward": {"core": "feedforward"},
+    "delta": {"core": "delta"},
+    "fake_sr": {"core": "fake_sr"},
+}
+"""One thing at a time against the fast preset."""
+
+
+def train(name: str, gpu: int, cores: set[int], args: argparse.Namespace, until: float) -> None:
+    """Train and evaluate one run; what it prints goes to a log beside it."""
+    folder = args.train_dir / name
+    folder.mkdir(parents=True, exist_ok=True)
+    where = [f"--train_dir={args.train_dir}", f"--experiment={name}"]
+    flags = {"seed": args.seed, "train_for_env_steps": int(args.frames), **SWEEP[name]}
+    commands = [
+        [sys.executable, "train_rl.py", "--preset=fast", *where, *(f"--{key}={value}" for key, value in flags.items())]
+    ]
+    if args.evaluate:
+        splits = "train,validation,test" if args.test else "train,validation"
+        evaluation = [f"--episodes={args.evaluate}", f"--splits={splits}", "--device=cuda", "--max_envs=64"]
+        commands.append([sys.executable, "eval_rl.py", *where, *evaluation])
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": str(gpu)}
+    with (folder / "log.txt").open("a") as log:
+        for command in commands:
+            began = time.monotonic()
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+            os.sched_setaffinity(process.pid, cores)
+            try:
+                status = process.wait(timeout=max(1.0, until - began))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGINT)  # saves and stops
+                status = process.wait()
+            print(f"{name} on GPU {gpu}: {command[1]}, status {status}, {time.monotonic() - began:.0f} s", flush=True)
+            if status:
+                return
+
+
+def work(gpu: int, gpus: int, names: queue.SimpleQueue[str], args: argparse.Namespace, until: float) -> None:
+    """One GPU's runs, one after another."""
+    cores = sorted(os.sched_getaffinity(0))
+    share = len(cores) // gpus
+    while time.monotonic() < until - 30:  # what is begun later has hardly started when it must stop
+        try:
+            name = names.get_nowait()
+        except queue.Empty:
+            return
+        train(name, gpu, set(cores[gpu * share : (gpu + 1) * share]), args, until)
+
+
+def collect(train_dir: Path) -> None:
+    """Copy curves, settings and scores of all runs that there are."""
+    for name in SWEEP:
+        source, target = train_dir / name, HERE / "procgen" / name
+        files = [file for pattern in KEPT_FILES for file in sorted(source.glob(pattern))]
+        if not files:
+            continue
+        target.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            shutil.copy(file, target)
+        print(f"collected {name}: {', '.join(file.name for file in files)}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train, evaluate, or collect; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"all, or some of: {', '.join(SWEEP)}")
+    parser.add_argument("--frames", type=float, default=20e6, help="of each run (default: %(default).0f)")
+    parser.add_argument("--seconds", type=float, default=1e9, help="of all runs together (default: no bound)")
+    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--evaluate", type=int, default=0, metavar="EPISODES", help="of each game and split; 0: none")
+    parser.add_argument("--test", action="store_true", help="evaluate on the unseen splits too, once settings stand")
+    parser.add_argument("--gpus", type=int, default=None, help="default: all there are")
+    parser.add_argument("--train_dir", type=Path, default=Path("train_dir"), help="default: train_dir")
+    parser.add_argument("--collect", action="store_true", help="only copy the results")
+    args = parser.parse_args(arguments)
+    args.train_dir = args.train_dir.absolute()
+    if args.collect:
+        collect(args.train_dir)
+        return 0
+    names = list(SWEEP) if args.runs == ["all"] else args.runs
+    if wrong := [name for name in names if name not in SWEEP]:
+        parser.error(f"unknown run {wrong[0]!r}, allowed: all, {', '.join(SWEEP)}")
+    if not names:
+        parser.error("name the runs, or all")
+    if args.gpus is None:
+        import torch  # slow to import, and only asked for its GPUs
+
+        args.gpus = torch.cuda.device_count()
+    if args.gpus < 1:
+        parser.error("there is no GPU here")
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for name in names:
+        waiting.put(name)
+    until = time.monotonic() + args.seconds
+    threads = [threading.Thread(target=work, args=(gpu, args.gpus, waiting, args, until)) for gpu in range(args.gpus)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
