@@ -1,0 +1,131 @@
+"""Makes the tables and pictures of procgen.md from the raw numbers in procgen/.
+
+    python docs/results/make_procgen.py
+
+``procgen/NAME/`` holds what ``train_procgen.py --collect`` copied of the run NAME: ``curves.csv``, ``config.json`` and,
+if it was evaluated, ``eval_*.csv``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+from train_procgen import SWEEP
+
+HERE = Path(__file__).parent
+RAW = HERE / "procgen"
+MARKS = (10e6, 20e6, 35e6, 70e6)
+"""Frames at which runs are compared."""
+SHARE = 0.1
+"""A run's score at a mark is its mean over this share of the frames before it; single rows are noisy."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: a row every few seconds and game, each over the game's latest 100 episodes."""
+
+    name: str
+    config: dict[str, Any]
+    curves: pd.DataFrame
+    evaluations: dict[str, pd.DataFrame]
+
+    @property
+    def flags(self) -> str:
+        return " ".join(f"`--{key}={value}`" for key, value in SWEEP[self.name].items()) or "the preset"
+
+    def at(self, frames: float) -> pd.Series | None:
+        """Mean return of each game and the normalised mean (None if the run was not that long)."""
+        if self.curves["frames"].max() < 0.98 * frames:
+            return None
+        part = self.curves[self.curves["frames"].between((1 - SHARE) * frames, frames)]
+        means = part.groupby("game", sort=False)[["mean_return", "normalised_score"]].mean()
+        return pd.concat([means["mean_return"], pd.Series({"normalised": means["normalised_score"].mean()})])
+
+
+def runs() -> list[Run]:
+    """All that were collected, in the order of the comparison."""
+    found = []
+    for name in SWEEP:
+        folder = RAW / name
+        if (folder / "curves.csv").is_file():
+            found.append(
+                Run(
+                    name,
+                    json.loads((folder / "config.json").read_text()),
+                    pd.read_csv(folder / "curves.csv"),
+                    {file.stem.removeprefix("eval_"): pd.read_csv(file) for file in sorted(folder.glob("eval_*.csv"))},
+                )
+            )
+    return found
+
+
+def training_table(found: list[Run]) -> Iterator[str]:
+    """Scores on training levels, at every mark that a run has reached."""
+    for mark in MARKS:
+        rows = [(run, at) for run in found if (at := run.at(mark)) is not None]
+        if not rows:
+            continue
+        games = [game for game in rows[0][1].index if game != "normalised"]
+        yield f"**After {mark / 1e6:.0f}M frames**\n"
+        yield f"| run | flags beside the preset's | seed | {' | '.join(games)} | normalised |"
+        yield "|---" * (len(games) + 4) + "|"
+        for run, at in sorted(rows, key=lambda row: -row[1]["normalised"]):
+            returns = " | ".join(f"{at[game]:.2f}" for game in games)
+            yield f"| {run.name} | {run.flags} | {run.config['seed']} | {returns} | {at['normalised']:.3f} |"
+        yield ""
+
+
+def evaluation_table(found: list[Run]) -> Iterator[str]:
+    """Normalised scores of saved agents, mean over games, by policy and range of levels."""
+    yield "| run | million frames | actions | levels | " + "normalised score, mean over games | episodes a game |"
+    yield "|---" * 6 + "|"
+    for run in found:
+        for policy, games in run.evaluations.items():
+            for split, part in games.groupby("split", sort=False):
+                yield (
+                    f"| {run.name} | {run.curves['frames'].max() / 1e6:.0f} | {policy} | {split} "
+                    f"| {part['normalised_score'].mean():.3f} | {part['episodes'].min():,} |"
+                )
+    yield ""
+
+
+def draw_curves(found: list[Run], file: Path) -> None:
+    """The normalised mean over games, over frames, a line a run."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
+    for i, run in enumerate(found):
+        wide = run.curves.pivot_table(index="frames", columns="game", values="normalised_score").dropna()
+        mean = wide.mean(axis=1).rolling(5, min_periods=1).mean()
+        axis.plot(mean.index / 1e6, mean, color=mpl.color_sequences["tab20"][i % 20], lw=1.5, label=run.name)
+    axis.set_xlabel("million frames")
+    axis.set_ylabel("normalised score, training levels")
+    axis.set_xlim(left=0)
+    axis.set_ylim(bottom=-0.05)  # the first episodes to end are the easy ones
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=7, ncols=2)
+    figure.savefig(file, dpi=110)
+
+
+def main() -> None:
+    found = runs()
+    page = HERE / "procgen.md"
+    text = page.read_text()
+    tables = {"training": training_table(found), "evaluation": evaluation_table(found)}
+    for name, lines in tables.items():
+        begin, end = f"<!-- {name}: made by make_procgen.py -->", f"<!-- end of {name} -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n\n" + "\n".join(lines) + f"\n{end}{rest.split(end)[1]}"
+    page.write_text(text)
+    draw_curves(found, RAW / "curves.png")
+
+
+if __name__ == "__main__":
+    main()
