@@ -20,6 +20,8 @@ from srwm_agents.portable import config_from_json, read_portable, write_portable
 KIND = "few_shot_classifier"
 ENCODERS = {"conv4": conv4, "resnet12": resnet12}
 LABELS = ("synchronous", "delayed")
+IMAGES_AT_ONCE = 512
+"""In evaluation; 84×84 images take up to 2 MB each in the first layers."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,18 @@ class FewShotClassifier(nn.Module):
 
     def embed(self, images: Tensor) -> Tensor:
         """uint8 (or float, 0 to 255) images [..., C, H, W] -> float32 [..., embedding_size]."""
-        flat = (images.flatten(0, -4) - self.mean) / self.std
-        flat = flat.contiguous(memory_format=torch.channels_last)  # faster everywhere, twice so on a CPU
-        # Nothing is cast twice in a step, and a cast that is remembered cannot be captured in a CUDA graph.
-        with torch.autocast(flat.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=False):
-            embedded = self.encoder(flat)
+        flat = images.flatten(0, -4)
+        # In evaluation images do not know of each other, and a few at a time need little memory.
+        parts = (flat,) if self.training or torch.is_grad_enabled() else flat.split(IMAGES_AT_ONCE)
+        embedded = torch.cat([self._encode(part) for part in parts])
         return self.norm(embedded.float()).unflatten(0, images.shape[:-3])
+
+    def _encode(self, images: Tensor) -> Tensor:
+        images = (images - self.mean) / self.std
+        images = images.contiguous(memory_format=torch.channels_last)  # faster everywhere, twice so on a CPU
+        # Nothing is cast twice in a step, and a cast that is remembered cannot be captured in a CUDA graph.
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.autocast, cache_enabled=False):
+            return self.encoder(images)
 
     def read(self, embedded: Tensor, labels: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """Show examples, embedded [B, S, E] with labels [B, S].

@@ -25,7 +25,7 @@ from srwm_agents.integrations.torchrl.distributed.training import collector_sett
 
 ROOT = Path(__file__).parents[3]
 SMALL_NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ class Told:
         return any(words in line for line in self.lines)
 
 
-def collect(pool: CollectorPool, done: Callable[[list[Rollout]], bool], seconds: float = 150) -> list[Rollout]:
+def collect(pool: CollectorPool, done: Callable[[list[Rollout]], bool], seconds: float = 300) -> list[Rollout]:
     rollouts: list[Rollout] = []
     end = time.monotonic() + seconds
     while not done(rollouts):
@@ -148,7 +148,7 @@ class Run:
     def text(self) -> str:
         return self.log.read_text()
 
-    def until(self, condition: Callable[[], object], seconds: float = 150) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = 300) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert self.process.poll() is None, self.text
