@@ -91,6 +91,11 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("policy_loss", "vtrace", "Policy gradient of V-trace, or PPO's clipped one", choices=["vtrace", "ppo"])
     add("normalize_advantages", False, "Scale each minibatch's advantages to mean 0 and deviation 1")
     add("balance_games", False, "Divide each game's advantages and value loss by a running size of its advantages")
+    add("reward_treatment", "clip", "Clip rewards at --reward_clip, divide each game's by its returns' deviation, "
+        "or leave them as they are", choices=["clip", "return_norm", "none"])  # fmt: skip
+    add("popart", False, "A value output a game, in units of that game's targets (PopArt), and advantages too")
+    add("popart_step_size", 3e-4, "How far PopArt's statistics move to those of each minibatch")
+    add("augment_shift", 0, "Learn from images moved by up to this many pixels, alike in all steps of a rollout")
     add("loss_reduction", "mean", "Over the steps of a minibatch (the paper: sum)", choices=["mean", "sum"])
     add("rmsprop_alpha", 0.99, "RMSprop's smoothing constant")
     add("rmsprop_eps", 0.01, "RMSprop's epsilon")

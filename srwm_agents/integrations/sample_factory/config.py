@@ -12,7 +12,7 @@ import torch
 from sample_factory.cfg.arguments import maybe_load_from_checkpoint
 from sample_factory.utils.attr_dict import AttrDict
 
-from envs.games import check_levels, check_mode, parse_games
+from envs.games import IMAGE_SHAPE, check_levels, check_mode, parse_games
 from srwm_agents.cores import make_core
 from srwm_agents.encoders import IMAGE_KEY
 
@@ -29,8 +29,14 @@ CORE_SETTINGS = (
     "detach_state_every_step",
 )
 ARCHITECTURE = ("core", *CORE_SETTINGS, "games", "last_action", "encoder_conv_architecture", "encoder_conv_mlp_layers",
-                "nonlinearity", "decoder_mlp_layers", "normalize_input")  # fmt: skip
-"""Settings that cannot change when an experiment is resumed."""
+                "nonlinearity", "decoder_mlp_layers", "normalize_input", "popart", "reward_treatment")  # fmt: skip
+"""Settings that cannot change when an experiment is resumed: what the network is, and what its values are of."""
+
+_FORMERLY = {"state_decay": 1.0, "popart": False, "reward_treatment": "clip"}
+"""Of experiments from before there was a choice."""
+
+_UNCLIPPED = 1000.0
+"""Sample Factory's own ``reward_clip``: far beyond what any of Procgen's games gives."""
 
 _DERIVED = {
     "rnn_size": "--hidden_size, --num_layers and --num_heads",
@@ -72,9 +78,10 @@ def finish_config(args: Any) -> AttrDict:
     cfg = AttrDict(vars(args)) if saved is None else maybe_load_from_checkpoint(args)
     if saved is not None:
         for name in ARCHITECTURE:
-            if cfg[name] != saved.get(name, cfg[name]):
+            before = saved.get(name, _FORMERLY.get(name, cfg[name]))
+            if cfg[name] != before:
                 raise ConfigError(
-                    f"--{name} is {cfg[name]!r}, but experiment {cfg.experiment!r} was begun with {saved[name]!r}; "
+                    f"--{name} is {cfg[name]!r}, but experiment {cfg.experiment!r} was begun with {before!r}; "
                     "use another --experiment, or --restart_behavior=restart"
                 )
     _check_counts(cfg)
@@ -133,6 +140,13 @@ def _derive(cfg: AttrDict, given: dict[str, Any]) -> None:
         raise ConfigError(f"--core={cfg.core}: {error}") from error
     # Sample Factory sizes its buffers by these; a GRU of one layer has exactly one vector of state.
     cfg.rnn_type, cfg.rnn_num_layers, cfg.rnn_size = "gru", 1, max(1, state_size)
+    if cfg.reward_treatment != "clip":
+        if "reward_clip" in given:
+            raise ConfigError(
+                f"--reward_clip is {cfg.reward_clip}, but --reward_treatment={cfg.reward_treatment} does not clip by "
+                "it: leave one of them out"
+            )
+        cfg.reward_clip = _UNCLIPPED
     if cfg.device != "gpu":
         # Presets turn these on for a GPU. On a CPU, compiling needs a C++ compiler, there are no graphs, and threads of
         # one process would share Python's interpreter for nothing.
@@ -164,6 +178,7 @@ def _check(cfg: AttrDict) -> None:
         raise ConfigError(str(error)) from error
     if cfg.device == "gpu" and not torch.cuda.is_available():
         raise ConfigError("--device is 'gpu', but PyTorch sees no CUDA device; use --device=cpu")
+    _check_normalization(cfg)
     if cfg.cuda_graphs:
         if cfg.device != "gpu":
             raise ConfigError("--cuda_graphs is True, but --device is 'cpu', expected 'gpu'")
@@ -202,3 +217,20 @@ def _check(cfg: AttrDict) -> None:
                 f"rollouts an update (batch_size / rollout * num_batches_per_epoch = {batch}) and environments a "
                 f"vector (num_envs_per_worker / worker_num_splits = {cfg.vector_size}): one must divide the other"
             )
+
+
+def _check_normalization(cfg: AttrDict) -> None:
+    if not cfg.with_vtrace:
+        for name, off in (("reward_treatment", ("clip", "none")), ("popart", (False,)), ("augment_shift", (0,))):
+            if cfg[name] not in off:
+                raise ConfigError(f"--{name}={cfg[name]} needs --with_vtrace=True, but it is False")
+    if cfg.popart and cfg.balance_games:
+        raise ConfigError("--popart=True does not go with --balance_games=True: set one of them to False")
+    if not 0 < cfg.popart_step_size <= 1:
+        raise ConfigError(f"--popart_step_size is {cfg.popart_step_size}, expected above 0 and at most 1")
+    if cfg.reward_treatment == "return_norm" and not 0 <= cfg.gamma < 1:
+        raise ConfigError(
+            f"--gamma is {cfg.gamma}, expected at least 0 and below 1 with --reward_treatment=return_norm"
+        )
+    if not 0 <= cfg.augment_shift < IMAGE_SHAPE[-1]:
+        raise ConfigError(f"--augment_shift is {cfg.augment_shift}, expected 0 to {IMAGE_SHAPE[-1] - 1}")

@@ -17,12 +17,16 @@ from sample_factory.utils.utils import experiment_dir, log
 from torch import Tensor
 
 from srwm_agents.agent import save_agent
+from srwm_agents.encoders import IMAGE_KEY
 from srwm_agents.graphs import Graphed
+from srwm_agents.integrations.sample_factory.augmentation import shift_images
 from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from srwm_agents.integrations.sample_factory.environment import GAME_ENTRY
 from srwm_agents.integrations.sample_factory.in_process.streams import wait_for_stream
 from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
-from srwm_agents.integrations.sample_factory.losses import GameScales, Losses, vtrace_losses
+from srwm_agents.integrations.sample_factory.losses import Losses, vtrace_losses
 from srwm_agents.integrations.sample_factory.model import export_agent
+from srwm_agents.integrations.sample_factory.normalization import GameScales, ReturnScales
 
 AGENT_FOLDERS = {"checkpoint": "agent", "best": "agent_best"}
 """Where the portable agent of each kind of checkpoint lies, inside the experiment's folder."""
@@ -80,6 +84,8 @@ class SRWMLearner(Learner):
 
     game_scales: GameScales | None = None
     """With ``--balance_games``."""
+    return_scales: ReturnScales | None = None
+    """With ``--reward_treatment=return_norm``."""
     handover: WeightsHandover | None = None
     """With ``--in_process``: where the acting thread gets its weights."""
 
@@ -112,8 +118,11 @@ class SRWMLearner(Learner):
         if not self.is_initialized:
             if self._requested_optimizer != "lamb":
                 self.optimizer = make_optimizer(self._requested_optimizer, self.actor_critic, self.cfg)
+            games = len(self.cfg.games.split(","))
             if self.cfg.balance_games:
-                self.game_scales = GameScales(len(self.cfg.games.split(",")), self.device)
+                self.game_scales = GameScales(games, self.device)
+            if self.cfg.reward_treatment == "return_norm":
+                self.return_scales = ReturnScales(games, self.cfg.gamma, self.device)
             self._update = Graphed(self._eager_update) if self.cfg.cuda_graphs else self._eager_update
         super().load_from_checkpoint(policy_id, load_progress)
 
@@ -124,6 +133,8 @@ class SRWMLearner(Learner):
             settle_optimizer(self.optimizer, self.cfg)
         if self.game_scales is not None and "game_scales" in checkpoint_dict:
             self.game_scales.load(*checkpoint_dict["game_scales"])
+        if self.return_scales is not None:
+            self.return_scales.load(*checkpoint_dict["return_scales"])
 
     @staticmethod
     def get_checkpoints(checkpoints_dir: str, pattern: str = "checkpoint_*") -> list[str]:
@@ -144,6 +155,8 @@ class SRWMLearner(Learner):
             group["lr"] = float(group["lr"])
         if self.game_scales is not None:
             checkpoint["game_scales"] = (self.game_scales.mean_square, self.game_scales.weight)
+        if self.return_scales is not None:
+            checkpoint["return_scales"] = (self.return_scales.moments, self.return_scales.count)
         return checkpoint
 
     def _save_impl(self, name_prefix: str, name_suffix: str, keep_checkpoints: int, verbose: bool = True) -> bool:
@@ -183,6 +196,10 @@ class SRWMLearner(Learner):
             valids = (buff["policy_id"] == self.policy_id) & fresh
             self.actor_critic.train()
             rewards = buff["rewards"]
+            if self.return_scales is not None:
+                games = buff["obs"][GAME_ENTRY][:, 0, 0].long()
+                self.return_scales.update(rewards, buff["dones"], games, self._mean_over_processes)
+                rewards = self.return_scales.normalise(rewards, games)
             if self.cfg.value_bootstrap:  # Sample Factory's: an episode that ran out of time is worth its last value
                 ended_by_time = buff["time_outs"] * buff["dones"]
                 rewards = rewards + self.cfg.gamma * buff["values"][:, :-1] * ended_by_time
@@ -263,7 +280,11 @@ class SRWMLearner(Learner):
         """
         assert self.actor_critic is not None
         assert self.optimizer is not None
-        losses = vtrace_losses(self.actor_critic, minibatch, self.cfg, self.game_scales)
+        if self.cfg.augment_shift:
+            observations = minibatch.observations
+            shifted = shift_images(observations[IMAGE_KEY], self.cfg.augment_shift)
+            minibatch = AttrDict(minibatch, observations=TensorDict(observations, **{IMAGE_KEY: shifted}))
+        losses = vtrace_losses(self.actor_critic, minibatch, self.cfg, self.game_scales, self._mean_over_processes)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         self._gradients_ready()
@@ -274,6 +295,10 @@ class SRWMLearner(Learner):
 
     def _gradients_ready(self) -> None:
         """Called between the backward pass and the optimiser's step, for a learner of many processes."""
+
+    def _mean_over_processes(self, mine: Tensor) -> Tensor:
+        """Of numbers that running statistics are made of, for a learner of many processes."""
+        return mine
 
     def _apply_lr(self, lr: float) -> None:
         assert self.optimizer is not None

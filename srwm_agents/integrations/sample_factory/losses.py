@@ -9,6 +9,7 @@ from sample_factory.algo.utils.action_distributions import get_action_distributi
 from torch import Tensor
 
 from srwm_agents.integrations.sample_factory.environment import GAME_ENTRY
+from srwm_agents.integrations.sample_factory.normalization import GameScales, Pool, alone
 from srwm_agents.ops.vtrace import vtrace
 
 
@@ -38,48 +39,18 @@ class Losses(NamedTuple):
         return Losses(*(entry.detach() for entry in self))
 
 
-class GameScales:
-    """A running root mean square of each game's advantages.
-
-    With many games in one batch, those with frequent rewards have advantages many times larger than those where a
-    reward is rare, and the shared network learns little of the latter. In units of its own usual size each game is
-    heard alike: advantages are divided by it, and so is the squared value error, whose gradient then is of order one
-    for every game. A simple relative of PopArt (Hessel et al., AAAI 2019, arXiv:1809.04474), without its rescaling of
-    the value head.
-    """
-
-    decay = 0.99
-    floor = 1e-2
-
-    def __init__(self, num_games: int, device: torch.device) -> None:
-        self.mean_square = torch.zeros(num_games, device=device)
-        self.weight = torch.zeros(num_games, device=device)
-
-    def load(self, mean_square: Tensor, weight: Tensor) -> None:
-        """Go on from what a checkpoint has kept."""
-        self.mean_square.copy_(mean_square)
-        self.weight.copy_(weight)
-
-    def update(self, games: Tensor, advantages: Tensor, valids: Tensor) -> Tensor:
-        """games int64 [B], advantages and valids [B, T] -> the scale of each trajectory's game, [B, 1]."""
-        count = torch.zeros_like(self.weight).index_add_(0, games, valids.sum(1).float())
-        square = torch.where(valids, advantages.square(), 0).sum(1)
-        total = torch.zeros_like(self.weight).index_add_(0, games, square)
-        # A game that is not in the minibatch keeps what it had; the weight corrects the zero at the beginning.
-        keep = torch.where(count > 0, self.decay, 1.0)
-        # In place: a captured update finds them where they were.
-        self.mean_square.copy_(keep * self.mean_square + (1 - keep) * total / count.clamp(min=1))
-        self.weight.copy_(keep * self.weight + (1 - keep))
-        scale = (self.mean_square / self.weight.clamp(min=1e-6)).sqrt().clamp(min=self.floor)
-        return scale[games][:, None]
-
-
-def vtrace_losses(actor_critic: Any, minibatch: Any, cfg: Any, scales: GameScales | None = None) -> Losses:
+def vtrace_losses(
+    actor_critic: Any, minibatch: Any, cfg: Any, scales: GameScales | None = None, pool: Pool = alone
+) -> Losses:
     """Run the model over the rollout and one step more, and weigh its gradient by V-trace.
 
     The value of the step after the last is the learner's own, from the state that its own pass has reached: the true
     bootstrap value of Espeholt et al., 2018, without gradient. The gradient flows through the whole rollout, the
     recurrent state included; what came before it is the behaviour policy's state, as stored.
+
+    With a PopArt critic, targets and advantages are computed in units of the reward; then its statistics are moved with
+    the targets, and both value error and advantages are taken in units of the new deviation (van Hasselt et al., 2016,
+    algorithm 1).
 
     Args:
         actor_critic: a Sample Factory model whose core has ``sequence``.
@@ -87,9 +58,12 @@ def vtrace_losses(actor_critic: Any, minibatch: Any, cfg: Any, scales: GameScale
             log_prob_actions, action_logits [B, T, A], valids.
         cfg: coefficients, ``policy_loss``, ``loss_reduction``, ``normalize_advantages``, clipping constants.
         scales: of the games, updated here; None leaves advantages and value loss as they are.
+        pool: for PopArt's statistics, over processes that learn together.
     """
     batch, steps = minibatch.rewards.shape
     valids = minibatch.valids
+    games = minibatch.observations[GAME_ENTRY][:, 0, 0].long()
+    popart = actor_critic.popart
 
     flat = {name: entry.flatten(0, 1) for name, entry in minibatch.observations.items()}
     features = actor_critic.forward_head(flat).unflatten(0, (batch, steps + 1))
@@ -98,9 +72,12 @@ def vtrace_losses(actor_critic: Any, minibatch: Any, cfg: Any, scales: GameScale
     resets[:, 1:] = minibatch.dones
     core_out, _ = actor_critic.core.sequence(features, minibatch.state, resets)
     heads = actor_critic.forward_tail(core_out[:, :-1].flatten(0, 1), values_only=False, sample_actions=False)
-    values = heads["values"].view(batch, steps)
+    values = heads["values"]
     with torch.no_grad():
         bootstrap = actor_critic.forward_tail(core_out[:, -1], values_only=True, sample_actions=False)["values"]
+    if popart is not None:
+        values, bootstrap = (popart.values(outputs, games) for outputs in (values, bootstrap))
+    values = values.view(batch, steps)
 
     distribution = actor_critic.action_distribution()
     log_probs = distribution.log_prob(minibatch.actions.flatten(0, 1)).view(batch, steps)
@@ -126,10 +103,15 @@ def vtrace_losses(actor_critic: Any, minibatch: Any, cfg: Any, scales: GameScale
         # The ratio stands in the surrogate itself, so rho is taken out of the advantage.
         targets_tp1 = torch.cat([targets[:, 1:], bootstrap.view(batch, 1)], dim=1)
         advantages = minibatch.rewards + discounts * targets_tp1 - values.detach()
-    scale = torch.ones(batch, 1, device=features.device)
-    if scales is not None:
-        scale = scales.update(minibatch.observations[GAME_ENTRY][:, 0, 0].long(), advantages, valids)
-        advantages = advantages / scale
+    error_scale = torch.ones(batch, 1, device=features.device)
+    if popart is not None:
+        deviation = popart.update(targets, games, valids, pool)
+        advantages, error_scale = advantages / deviation, deviation.square()
+        # The same values as before, but now of the head that the optimiser will change.
+        values = popart.values(popart(actor_critic.decoder(core_out[:, :-1].flatten(0, 1))), games)
+    elif scales is not None:
+        error_scale = scales.update(games, advantages, valids)
+        advantages = advantages / error_scale
     if cfg.normalize_advantages:
         centre = mean(advantages)
         deviation = mean((advantages - centre) ** 2).sqrt()
@@ -142,7 +124,7 @@ def vtrace_losses(actor_critic: Any, minibatch: Any, cfg: Any, scales: GameScale
     else:
         policy = mean(-advantages * log_probs)
 
-    value = cfg.value_loss_coeff * mean((targets - values) ** 2 / scale)
+    value = cfg.value_loss_coeff * mean((targets - values) ** 2 / error_scale)
     if cfg.loss_reduction == "sum":
         value = value / 2  # the published agents' value loss is half the squared error
     entropies = distribution.entropy()

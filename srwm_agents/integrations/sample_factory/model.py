@@ -20,6 +20,7 @@ from srwm_agents.encoders import IMAGE_KEY, ImageEncoder, ObservationEncoder
 from srwm_agents.graphs import Graphed
 from srwm_agents.integrations.sample_factory.config import core_settings
 from srwm_agents.integrations.sample_factory.environment import GAME_ENTRY
+from srwm_agents.integrations.sample_factory.popart import PopArtCritic
 
 
 class SampleFactoryEncoder(Encoder):
@@ -98,6 +99,9 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
 
     With an orthogonal policy head of gain 1, large features make the first policy almost deterministic. A last layer
     100 times smaller is among the few choices that Andrychowicz et al., ICLR 2021 (arXiv:2006.05990), found to matter.
+
+    With ``cfg.popart`` the critic has an output a game, in that game's units; acting still gives one value a step, that
+    of the game being played, in units of the reward.
     """
 
     def __init__(self, obs_space: Any, action_space: Any, cfg: Any) -> None:
@@ -105,7 +109,16 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
         with torch.no_grad():
             for parameter in self.action_parameterization.parameters():
                 parameter.mul_(cfg.policy_head_scale)
+        if cfg.popart:
+            games = len(cfg.games.split(","))
+            self.critic_linear = PopArtCritic(self.decoder.get_out_size(), games, cfg.popart_step_size)
+            self.critic_linear.apply(self.initialize_weights)
         self._act = Graphed(self._forward) if cfg.cuda_graphs else self._forward
+
+    @property
+    def popart(self) -> PopArtCritic | None:
+        """The critic, if it is PopArt's; the values of ``forward_tail`` are then its outputs, [N, games]."""
+        return self.critic_linear if isinstance(self.critic_linear, PopArtCritic) else None
 
     def forward(self, normalized_obs_dict: Any, rnn_states: Tensor, values_only: bool = False) -> TensorDict:
         inputs = {"observations": normalized_obs_dict, "state": rnn_states}
@@ -114,7 +127,11 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
         return TensorDict(self._act(inputs))  # a new dict: Sample Factory adds to it
 
     def _forward(self, inputs: dict[str, Any], values_only: bool = False) -> TensorDict:
-        return super().forward(inputs["observations"], inputs["state"], values_only)
+        result: Any = super().forward(inputs["observations"], inputs["state"], values_only)
+        if self.popart is not None:
+            games = inputs["observations"][GAME_ENTRY][:, 0].long()
+            result["values"] = self.popart.values(result["values"], games)[:, 0]
+        return result
 
 
 def extra_widths(obs_space: spaces.Dict) -> dict[str, int]:
@@ -160,6 +177,9 @@ _NORMALIZER = "normalizer."
 def portable_weights(actor_critic: nn.Module) -> dict[str, Tensor]:
     """The weights of a Sample Factory model as an :class:`Agent` names them, on the CPU; it must be made of the
     factories above.
+
+    An agent has one value and is not told which game it plays: of a PopArt critic it gets the mean over the games'
+    values, in units of the reward, which is the value itself where there is one game.
     """
     weights: dict[str, Tensor] = {}
     for name, tensor in actor_critic.state_dict().items():
@@ -172,6 +192,10 @@ def portable_weights(actor_critic: nn.Module) -> dict[str, Tensor]:
             for prefix, ours in _PREFIXES.items():
                 if name.startswith(prefix):
                     weights[ours + name.removeprefix(prefix)] = tensor
+    critic = getattr(actor_critic, "popart", None)
+    if critic is not None:
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("value_head.")}
+        weights["value_head.weight"], weights["value_head.bias"] = (tensor.cpu() for tensor in critic.merged())
     return weights
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 from sample_factory.algo.utils.tensor_dict import TensorDict
+from torch import Tensor
 
 from srwm_agents.integrations.sample_factory.learner import SRWMLearner
 from srwm_agents.integrations.sample_factory.model import portable_weights
@@ -34,6 +35,9 @@ class DistributedLearner(SRWMLearner):
     def _gradients_ready(self) -> None:
         assert self.actor_critic is not None
         self.processes.average_gradients(self.actor_critic)
+
+    def _mean_over_processes(self, mine: Tensor) -> Tensor:
+        return self.processes.mean(mine)
 
     def train(self, batch: TensorDict) -> dict[str, Any] | None:
         before = self.env_steps

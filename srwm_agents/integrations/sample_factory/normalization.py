@@ -1,0 +1,129 @@
+"""Running statistics of each game, in whose units games of very different rewards are heard alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Pool = Callable[[Tensor], Tensor]
+"""The mean of a tensor over all processes that learn together; it may overwrite the tensor."""
+
+
+def alone(mine: Tensor) -> Tensor:
+    """The :data:`Pool` of a single process."""
+    return mine
+
+
+class GameScales:
+    """A running root mean square of each game's advantages.
+
+    With many games in one batch, those with frequent rewards have advantages many times larger than those where a
+    reward is rare, and the shared network learns little of the latter. In units of its own usual size each game is
+    heard alike: advantages are divided by it, and so is the squared value error, whose gradient then is of order one
+    for every game. A simple relative of PopArt (Hessel et al., AAAI 2019, arXiv:1809.04474), without its rescaling of
+    the value head.
+    """
+
+    decay = 0.99
+    floor = 1e-2
+
+    def __init__(self, num_games: int, device: torch.device) -> None:
+        self.mean_square = torch.zeros(num_games, device=device)
+        self.weight = torch.zeros(num_games, device=device)
+
+    def load(self, mean_square: Tensor, weight: Tensor) -> None:
+        """Go on from what a checkpoint has kept."""
+        self.mean_square.copy_(mean_square)
+        self.weight.copy_(weight)
+
+    def update(self, games: Tensor, advantages: Tensor, valids: Tensor) -> Tensor:
+        """games int64 [B], advantages and valids [B, T] -> the scale of each trajectory's game, [B, 1]."""
+        count = torch.zeros_like(self.weight).index_add_(0, games, valids.sum(1).float())
+        square = torch.where(valids, advantages.square(), 0).sum(1)
+        total = torch.zeros_like(self.weight).index_add_(0, games, square)
+        # A game that is not in the minibatch keeps what it had; the weight corrects the zero at the beginning.
+        keep = torch.where(count > 0, self.decay, 1.0)
+        # In place: a captured update finds them where they were.
+        self.mean_square.copy_(keep * self.mean_square + (1 - keep) * total / count.clamp(min=1))
+        self.weight.copy_(keep * self.weight + (1 - keep))
+        scale = (self.mean_square / self.weight.clamp(min=1e-6)).sqrt().clamp(min=self.floor)
+        return scale[games][:, None]
+
+
+class ReturnScales:
+    """The running standard deviation of each game's discounted returns, by which its rewards are divided.
+
+    What ``VecNormalize`` of OpenAI's baselines does in Procgen's own experiments (Cobbe et al., ICML 2020,
+    arXiv:1912.01588): with G_t = gamma G_{t-1} + r_t, begun anew with each episode, rewards become
+    r / sqrt(var(G) + 1e-8), clipped to ±10; the mean of G is left in. The statistics are over all steps since training
+    began, those of a batch included before its rewards are divided.
+
+    Deviations: one variance a game, not one for all; the statistics move once a batch, not once a step; and, as the
+    learner sees pieces of T steps and not the whole past of an environment, G at a piece's begin is not known. To take
+    it for 0 makes the deviation much too small where gamma^T is not (at gamma = 0.99 and T = 32 by about one half).
+    Instead its first two moments are solved for: G_t = H_t + f_t C, with H_t the return within the piece, C what
+    comes from before it, and f_t its discount, 0 from an episode's end on. If training moves slowly, C is distributed
+    as what the piece hands on to the next one, which gives one linear equation for E[C] and one for E[C^2]. What is
+    neglected is, within a game, the correlation of C with the rewards of the piece.
+
+    Everything happens on the device, without waiting for it and in place.
+    """
+
+    epsilon = 1e-8
+    limit = 10.0
+
+    def __init__(self, num_games: int, gamma: float, device: torch.device) -> None:
+        """``gamma`` below 1."""
+        self.gamma = gamma
+        # Counts run into hundreds of millions.
+        self.moments = torch.zeros(2, 5, num_games, dtype=torch.float64, device=device)
+        """Means of H, f, H^2, H f, f^2: over all steps, and of what a piece hands on."""
+        self.count = torch.zeros(num_games, dtype=torch.float64, device=device)
+        """Pieces that the means are over."""
+
+    def load(self, moments: Tensor, count: Tensor) -> None:
+        """Go on from what a checkpoint has kept."""
+        self.moments.copy_(moments)
+        self.count.copy_(count)
+
+    @property
+    def deviation(self) -> Tensor:
+        """[games], of the discounted returns; 0 for a game without any reward so far."""
+        (h, f, hh, hf, ff), (h_last, f_last, hh_last, hf_last, ff_last) = self.moments
+        c = h_last / (1 - f_last)
+        cc = (hh_last + 2 * hf_last * c) / (1 - ff_last)
+        return (hh + 2 * hf * c + ff * cc - (h + f * c).square()).clamp(min=0).sqrt()
+
+    @torch.no_grad()
+    def update(self, rewards: Tensor, dones: Tensor, games: Tensor, pool: Pool = alone) -> None:
+        """Take in a batch: rewards and bool dones [B, T], games int64 [B].
+
+        Steps that no loss counts (stale ones, those of another policy) are in: they are the game's all the same.
+        """
+        going_on = (~dones).double()
+        within, factor = [], []
+        h = torch.zeros_like(going_on[:, 0])
+        f = torch.ones_like(h)
+        for t in range(rewards.shape[1]):
+            h, f = self.gamma * h + rewards[:, t], self.gamma * f
+            within.append(h)
+            factor.append(f)
+            h, f = h * going_on[:, t], f * going_on[:, t]
+        over_steps = _moments(torch.stack(within), torch.stack(factor)).mean(1)
+        sums = torch.zeros_like(self.moments).index_add_(2, games, torch.stack([over_steps, _moments(h, f)]))
+        count = torch.zeros_like(self.count).index_add_(0, games, torch.ones_like(h))
+        flat = pool(torch.cat([sums.view(-1, len(count)), count[None]]))
+        sums, count = flat[:-1].view_as(sums), flat[-1]
+        self.count.add_(count)
+        self.moments.add_((sums - count * self.moments) / torch.where(self.count > 0, self.count, 1))
+
+    def normalise(self, rewards: Tensor, games: Tensor) -> Tensor:
+        """rewards [B, T], games int64 [B] -> rewards in units of their game's returns, clipped, [B, T]."""
+        unit = (self.deviation.square() + self.epsilon).sqrt().to(rewards.dtype)
+        return (rewards / unit[games][:, None]).clamp(-self.limit, self.limit)
+
+
+def _moments(h: Tensor, f: Tensor) -> Tensor:
+    return torch.stack([h, f, h.square(), h * f, f.square()])
