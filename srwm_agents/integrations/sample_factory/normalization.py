@@ -62,7 +62,7 @@ class ReturnScales:
 
     Deviations: one variance a game, not one for all; the statistics move once a batch, not once a step; and, as the
     learner sees pieces of T steps and not the whole past of an environment, G at a piece's begin is not known. To take
-    it for 0 makes the deviation much too small where gamma^T is not (at gamma = 0.99 and T = 32 by about one half).
+    it for 0 makes the deviation much too small where gamma^T is not (at gamma = 0.99 and T = 32 by half and more).
     Instead its first two moments are solved for: G_t = H_t + f_t C, with H_t the return within the piece, C what
     comes from before it, and f_t its discount, 0 from an episode's end on. If training moves slowly, C is distributed
     as what the piece hands on to the next one, which gives one linear equation for E[C] and one for E[C^2]. What is

@@ -100,7 +100,7 @@ def make_batch():
         batch = alloc_trajectory_tensors(learner.env_info, number, cfg.rollout, get_rnn_size(cfg), "cpu", False)
         batch["obs"]["obs"].random_(0, images, generator=g)
         batch["obs"]["last_reward"].uniform_(-1, 1, generator=g)
-        batch["obs"]["game_index"][:] = (torch.arange(number) % 2)[:, None, None]
+        batch["obs"]["game_index"][:] = (torch.arange(number) % len(cfg.games.split(",")))[:, None, None]
         batch["rewards"].normal_(generator=g)
         batch["dones"][:] = torch.rand(batch["dones"].shape, generator=g) < 0.2
         batch["policy_id"][:] = 0

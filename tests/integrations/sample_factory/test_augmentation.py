@@ -1,0 +1,62 @@
+"""Images that are moved in the learner's pass: one move a trajectory, edges repeated."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from srwm_agents.integrations.sample_factory import learner as learner_module
+from srwm_agents.integrations.sample_factory.augmentation import shift_images
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_each_trajectory_is_moved_as_a_whole(dtype) -> None:
+    """Every result is one of the crops of the padded images, the same one for all steps and channels."""
+    g = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (20, 3, 2, 8, 6), generator=g).to(dtype)
+    torch.manual_seed(0)
+    moved = shift_images(images, 2)
+    assert moved.dtype == dtype
+    assert moved.is_contiguous()
+    padded = np.pad(images.numpy(), [(0, 0)] * 3 + [(2, 2)] * 2, mode="edge")
+    found = []
+    for b in range(20):
+        at = [
+            (y, x)
+            for y in range(5)
+            for x in range(5)
+            if (padded[b, ..., y : y + 8, x : x + 6] == moved[b].numpy()).all()
+        ]
+        assert len(at) == 1
+        found += at
+    assert len(set(found)) > 5
+    assert {y for y, _ in found} == {x for _, x in found} == set(range(5))
+
+
+def test_no_shift_is_the_identity() -> None:
+    images = torch.randint(256, (2, 3, 3, 64, 64), dtype=torch.uint8)
+    assert torch.equal(shift_images(images, 0), images)
+
+
+@pytest.mark.parametrize("flags", [(), ("--normalize_input=True",)])
+def test_the_learner_sees_moved_images_and_changes_no_batch(make_learner, make_batch, monkeypatch, flags) -> None:
+    learner = make_learner("--augment_shift=4", "--num_epochs=2", *flags)
+    seen = []
+    losses = learner_module.vtrace_losses
+
+    def watch(model, minibatch, *rest):
+        seen.append(minibatch.observations)
+        return losses(model, minibatch, *rest)
+
+    monkeypatch.setattr(learner_module, "vtrace_losses", watch)
+    batch = make_batch(learner)
+    kept = copy.deepcopy(batch["obs"])
+    learner.train(batch)
+    assert torch.equal(batch["obs"]["obs"], kept["obs"])
+    first, second = (observations["obs"] for observations in seen)
+    assert (first != second).any(), "each epoch moves anew"
+    assert first.shape == kept["obs"].shape
+    assert torch.equal(seen[0]["last_reward"], seen[1]["last_reward"])
