@@ -96,6 +96,7 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("popart", False, "A value output a game, in units of that game's targets (PopArt), and advantages too")
     add("popart_step_size", 3e-4, "How far PopArt's statistics move to those of each minibatch")
     add("augment_shift", 0, "Learn from images moved by up to this many pixels, alike in all steps of a rollout")
+    add("augment_consistency", 0.0, "Learn from images as they are, and with this weight to do the same on moved ones")
     add("loss_reduction", "mean", "Over the steps of a minibatch (the paper: sum)", choices=["mean", "sum"])
     add("rmsprop_alpha", 0.99, "RMSprop's smoothing constant")
     add("rmsprop_eps", 0.01, "RMSprop's epsilon")

@@ -1,4 +1,15 @@
-"""Images that are moved a little each time they are learned from."""
+"""Images that are moved a little each time they are learned from.
+
+Who acted saw them as they are. Learned from in place of those (``--augment_shift`` alone), moved ones give the actions
+another probability than the learner's policy gives them on what was acted on: the ratios pi / mu are not 1 even when
+nobody is behind, and vary with the move. V-trace (clipping above) and PPO (clipping both ways) take that for lag, so
+the estimate is biased and its effective step smaller; Raileanu et al. (NeurIPS 2021, arXiv:2006.12862) make that
+argument for PPO. Their way out, DrAC, is ``--augment_consistency`` (0.1 there): ratios, targets and the rest of
+the loss from images as they are, and one term more that asks for the same policy and value on moved ones, at the price
+of a second pass. Watch ``ratio_min`` and ``ratio_max`` in the summaries.
+
+With either, the state before a trajectory's first step is the one that images as they are had led to.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +20,7 @@ from torch import Tensor
 def shift_images(images: Tensor, limit: int) -> Tensor:
     """Move each trajectory's images by up to ``limit`` pixels up or down and left or right, repeating the edge.
 
-    Source: DrQ's random shift (Kostrikov, Yarats and Fergus, ICLR 2021, arXiv:2004.13649, section 3.1), 4 pixels there.
+    Source: DrQ's random shift (Yarats, Kostrikov and Fergus, ICLR 2021, arXiv:2004.13649), 4 pixels there.
     Deviation: all images of a trajectory move alike, not each by itself, because a memory must see a world that holds
     still.
 

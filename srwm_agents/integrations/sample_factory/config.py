@@ -232,5 +232,8 @@ def _check_normalization(cfg: AttrDict) -> None:
         raise ConfigError(
             f"--gamma is {cfg.gamma}, expected at least 0 and below 1 with --reward_treatment=return_norm"
         )
+    if cfg.augment_consistency < 0 or (cfg.augment_consistency > 0 and not cfg.augment_shift):
+        expected = "at least 0" if cfg.augment_consistency < 0 else "0 while --augment_shift is 0"
+        raise ConfigError(f"--augment_consistency is {cfg.augment_consistency}, expected {expected}")
     if not 0 <= cfg.augment_shift < IMAGE_SHAPE[-1]:
         raise ConfigError(f"--augment_shift is {cfg.augment_shift}, expected 0 to {IMAGE_SHAPE[-1] - 1}")

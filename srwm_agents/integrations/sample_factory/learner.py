@@ -281,9 +281,7 @@ class SRWMLearner(Learner):
         assert self.actor_critic is not None
         assert self.optimizer is not None
         if self.cfg.augment_shift:
-            observations = minibatch.observations
-            shifted = shift_images(observations[IMAGE_KEY], self.cfg.augment_shift)
-            minibatch = AttrDict(minibatch, observations=TensorDict(observations, **{IMAGE_KEY: shifted}))
+            minibatch = self._augmented(minibatch)
         losses = vtrace_losses(self.actor_critic, minibatch, self.cfg, self.game_scales, self._mean_over_processes)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
@@ -292,6 +290,12 @@ class SRWMLearner(Learner):
         grad_norm = torch.nn.utils.clip_grad_norm_(self.actor_critic.parameters(), limit)
         self.optimizer.step()
         return losses.detach(), grad_norm
+
+    def _augmented(self, minibatch: AttrDict) -> AttrDict:
+        """With moved images, in place of those that came or (``--augment_consistency``) beside them."""
+        images = shift_images(minibatch.observations[IMAGE_KEY], self.cfg.augment_shift)
+        moved = TensorDict(minibatch.observations, **{IMAGE_KEY: images})
+        return AttrDict(minibatch, **{"moved" if self.cfg.augment_consistency else "observations": moved})
 
     def _gradients_ready(self) -> None:
         """Called between the backward pass and the optimiser's step, for a learner of many processes."""
@@ -324,6 +328,7 @@ class SRWMLearner(Learner):
             "value_loss": losses.value,
             "exploration_loss": losses.exploration,
             "kl_loss": losses.behaviour_kl,
+            "consistency_loss": losses.consistency,
             "entropy": losses.entropy,
             "kl_divergence": losses.kl,
             "value": losses.values[valids].mean(),
@@ -338,7 +343,19 @@ class SRWMLearner(Learner):
             "version_diff_max": lag.max(),
         }
         self.last_summary_time = time.time()
-        return AttrDict({name: float(value) for name, value in values.items()})
+        return AttrDict({name: float(value) for name, value in [*values.items(), *self._game_summaries()]})
+
+    def _game_summaries(self) -> Iterator[tuple[str, Tensor]]:
+        """The units in which each game is learned, where it has any of its own."""
+        popart = cast(Any, self.actor_critic).popart
+        statistics = {
+            "return_deviation": None if self.return_scales is None else self.return_scales.deviation,
+            "popart_mean": None if popart is None else popart.mean,
+            "popart_deviation": None if popart is None else popart.deviation,
+        }
+        for name, of_games in statistics.items():
+            if of_games is not None:
+                yield from zip((f"{name}/{game}" for game in self.cfg.games.split(",")), of_games, strict=True)
 
 
 class SRWMLearnerWorker(LearnerWorker):

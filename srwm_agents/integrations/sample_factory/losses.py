@@ -22,6 +22,8 @@ class Losses(NamedTuple):
     exploration: Tensor
     behaviour_kl: Tensor
     """KL from the behaviour policy, times its coefficient."""
+    consistency: Tensor
+    """Difference between what is made of images and of moved ones, times its coefficient; 0 without moved ones."""
     entropy: Tensor
     kl: Tensor
     """Mean KL divergence from the behaviour policy."""
@@ -52,10 +54,15 @@ def vtrace_losses(
     the targets, and both value error and advantages are taken in units of the new deviation (van Hasselt et al., 2016,
     algorithm 1).
 
+    Where the minibatch has "moved" observations (``augmentation.py`` says why), the loss has one part more, DrAC's
+    (Raileanu et al., NeurIPS 2021, arXiv:2006.12862): ``cfg.augment_consistency`` times KL(pi(seen) || pi(moved)) +
+    (V(seen) - V(moved))^2 / 2, with gradient through the moved ones only. Deviations: the KL is summed over actions,
+    where the published code samples one, and with scales or PopArt the second term is in the value loss's units.
+
     Args:
         actor_critic: a Sample Factory model whose core has ``sequence``.
         minibatch: observations [B, T+1, …], state [B, S], and [B, T] rewards, dones, actions [B, T, 1],
-            log_prob_actions, action_logits [B, T, A], valids.
+            log_prob_actions, action_logits [B, T, A], valids; perhaps moved, like observations.
         cfg: coefficients, ``policy_loss``, ``loss_reduction``, ``normalize_advantages``, clipping constants.
         scales: of the games, updated here; None leaves advantages and value loss as they are.
         pool: for PopArt's statistics, over processes that learn together.
@@ -65,12 +72,7 @@ def vtrace_losses(
     games = minibatch.observations[GAME_ENTRY][:, 0, 0].long()
     popart = actor_critic.popart
 
-    flat = {name: entry.flatten(0, 1) for name, entry in minibatch.observations.items()}
-    features = actor_critic.forward_head(flat).unflatten(0, (batch, steps + 1))
-    # An episode that ended at step t makes t+1 the first of the next one; the state at step 0 is already right.
-    resets = torch.zeros(batch, steps + 1, dtype=torch.bool, device=features.device)
-    resets[:, 1:] = minibatch.dones
-    core_out, _ = actor_critic.core.sequence(features, minibatch.state, resets)
+    core_out = _core_outputs(actor_critic, minibatch.observations, minibatch)
     heads = actor_critic.forward_tail(core_out[:, :-1].flatten(0, 1), values_only=False, sample_actions=False)
     values = heads["values"]
     with torch.no_grad():
@@ -103,7 +105,7 @@ def vtrace_losses(
         # The ratio stands in the surrogate itself, so rho is taken out of the advantage.
         targets_tp1 = torch.cat([targets[:, 1:], bootstrap.view(batch, 1)], dim=1)
         advantages = minibatch.rewards + discounts * targets_tp1 - values.detach()
-    error_scale = torch.ones(batch, 1, device=features.device)
+    error_scale = torch.ones(batch, 1, device=core_out.device)
     if popart is not None:
         deviation = popart.update(targets, games, valids, pool)
         advantages, error_scale = advantages / deviation, deviation.square()
@@ -137,6 +139,16 @@ def vtrace_losses(
     behaviour_kl = cfg.kl_loss_coeff * kl
 
     total = policy + value + exploration + behaviour_kl
+    consistency = torch.zeros_like(total)
+    if "moved" in minibatch:
+        as_seen = get_action_distribution(actor_critic.action_space, heads["action_logits"].detach())
+        moved = _core_outputs(actor_critic, minibatch.moved, minibatch)[:, :-1].flatten(0, 1)
+        outputs = actor_critic.forward_tail(moved, values_only=False, sample_actions=False)["values"]
+        moved_values = outputs.view(batch, steps) if popart is None else popart.values(outputs, games)
+        policies_apart = as_seen.kl_divergence(actor_critic.action_distribution()).view(batch, steps)
+        values_apart = (values.detach() - moved_values) ** 2 / error_scale
+        consistency = cfg.augment_consistency * mean(policies_apart + values_apart / 2)
+        total = total + consistency
     if cfg.loss_reduction == "sum":
         total = total * count
     return Losses(
@@ -145,6 +157,7 @@ def vtrace_losses(
         value.detach(),
         exploration.detach(),
         behaviour_kl.detach(),
+        consistency.detach(),
         mean(entropies).detach(),
         kl.detach(),
         log_ratios.detach().exp(),
@@ -152,3 +165,14 @@ def vtrace_losses(
         targets,
         advantages,
     )
+
+
+def _core_outputs(actor_critic: Any, observations: Any, minibatch: Any) -> Tensor:
+    """What the heads read, [B, T+1, features]."""
+    batch, steps = minibatch.dones.shape
+    flat = {name: entry.flatten(0, 1) for name, entry in observations.items()}
+    features = actor_critic.forward_head(flat).unflatten(0, (batch, steps + 1))
+    # An episode that ended at step t makes t+1 the first of the next one; the state at step 0 is already right.
+    resets = torch.zeros(batch, steps + 1, dtype=torch.bool, device=features.device)
+    resets[:, 1:] = minibatch.dones
+    return actor_critic.core.sequence(features, minibatch.state, resets)[0]

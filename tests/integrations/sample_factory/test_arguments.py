@@ -36,6 +36,14 @@ def test_flags_override_presets(tmp_path) -> None:
     assert args.cli_args == {"preset": "demo", "rollout": 16, "train_dir": str(tmp_path)}
 
 
+def test_only_the_clip_clips_where_games_are_played(make_cfg) -> None:
+    """Actors scale and clip by Sample Factory's own flags; what is not to be clipped must leave them whole."""
+    assert make_cfg().reward_clip == 1
+    assert make_cfg("--reward_clip=3").reward_clip == 3
+    for treatment in ("none", "return_norm"):
+        assert make_cfg(f"--reward_treatment={treatment}", "--preset=fast", "--device=cpu").reward_clip == 1000
+
+
 @pytest.mark.parametrize("core", CORES)
 def test_sample_factory_sizes_its_buffers_by_the_cores_state(make_model, core: str) -> None:
     """get_rnn_size(cfg) is imported by name all over Sample Factory: only the flags behind it can say the size."""
@@ -67,6 +75,20 @@ def test_environments_a_worker_are_split_into_vectors(make_cfg) -> None:
         (["--use_rnn=False", "--core=srwm"], "--use_rnn=False means --core=feedforward"),
         (["--num_policies=2"], "--num_workers is 1, expected at least --num_policies = 2"),
         (["--num_workers=0"], "--num_workers is 0, expected at least 1"),
+        (
+            ["--reward_treatment=none", "--reward_clip=2"],
+            "--reward_clip is 2.0, but --reward_treatment=none does not clip",
+        ),
+        (["--reward_treatment=return_norm", "--gamma=1"], "--gamma is 1.0, expected at least 0 and below 1"),
+        (["--reward_treatment=return_norm", "--with_vtrace=False"], "needs --with_vtrace=True, but it is False"),
+        (["--popart=True", "--with_vtrace=False"], "--popart=True needs --with_vtrace=True"),
+        (["--popart=True", "--balance_games=True"], "--popart=True does not go with --balance_games=True"),
+        (["--popart_step_size=0"], "--popart_step_size is 0.0, expected above 0 and at most 1"),
+        (["--augment_shift=64"], "--augment_shift is 64, expected 0 to 63"),
+        (["--augment_shift=-1"], "--augment_shift is -1, expected 0 to 63"),
+        (["--augment_shift=2", "--with_vtrace=False"], "--augment_shift=2 needs --with_vtrace=True"),
+        (["--augment_consistency=0.1"], "--augment_consistency is 0.1, expected 0 while --augment_shift is 0"),
+        (["--augment_shift=2", "--augment_consistency=-1"], "--augment_consistency is -1.0, expected at least 0"),
     ],
 )
 def test_settings_that_cannot_work_are_named(make_cfg, flags, message: str) -> None:
@@ -91,6 +113,7 @@ def test_wrong_settings_end_with_one_line_and_no_folder(small_flags, tmp_path, c
         (["--core=gru"], "invalid choice: 'gru'"),
         (["--preset=fastest"], "invalid choice: 'fastest'"),
         (["--rollout=many"], "invalid int value: 'many'"),
+        (["--reward_treatment=norm"], "invalid choice: 'norm'"),
     ],
 )
 def test_wrong_flags_are_one_line(flags, message: str, capsys) -> None:
@@ -119,6 +142,14 @@ def test_a_resumed_experiment_keeps_its_architecture(make_cfg, tmp_path) -> None
     assert (resumed.core, resumed.learning_rate, resumed.vector_size) == ("delta", 0.5, saved.vector_size)
     with pytest.raises(ConfigError, match="--core is 'lstm', but experiment 'e' was begun with 'delta'"):
         make_cfg("--core=lstm")
+    for flag, begun in (("--popart=True", "False"), ("--reward_treatment=none", "'clip'")):
+        with pytest.raises(ConfigError, match=f"experiment 'e' was begun with {begun}"):
+            make_cfg(flag)
+    old = {name: value for name, value in saved.items() if name not in ("popart", "reward_treatment")}
+    (tmp_path / "e" / "config.json").write_text(json.dumps(old))
+    assert make_cfg().reward_clip == 1
+    with pytest.raises(ConfigError, match="--popart is True, but experiment 'e' was begun with False"):
+        make_cfg("--popart=True")
     (tmp_path / "e" / "config.json").write_text('{"core":')
     with pytest.raises(ConfigError, match="is no JSON"):
         make_cfg()

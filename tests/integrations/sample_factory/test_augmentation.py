@@ -60,3 +60,41 @@ def test_the_learner_sees_moved_images_and_changes_no_batch(make_learner, make_b
     assert (first != second).any(), "each epoch moves anew"
     assert first.shape == kept["obs"].shape
     assert torch.equal(seen[0]["last_reward"], seen[1]["last_reward"])
+
+
+def test_consistency_leaves_ratios_alone_and_is_the_plain_sum(make_learner, make_batch) -> None:
+    """One term more, from what the model says of moved images, with gradient through those only."""
+    learner = make_learner("--augment_shift=4", "--augment_consistency=0.1", "--policy_head_scale=1")
+    batch = make_batch(learner)
+    minibatch = next(learner._minibatches(learner._prepare_batch(batch)[0]))
+    both = learner._augmented(minibatch)
+    plain = learner_module.vtrace_losses(learner.actor_critic, minibatch, learner.cfg)
+    with_moved = learner_module.vtrace_losses(learner.actor_critic, both, learner.cfg)
+    torch.testing.assert_close(with_moved.ratios, torch.ones_like(plain.ratios), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(with_moved.targets, plain.targets)
+
+    model = learner.actor_critic
+    logits, values = {}, {}
+    for name, observations in (("as_seen", batch["obs"]), ("moved", both.moved)):
+        state, told = batch["rnn_states"][:, 0], []
+        for t in range(learner.cfg.rollout):
+            told.append(model({key: entry[:, t] for key, entry in observations.items()}, state))
+            state = told[-1]["new_rnn_states"] * ~batch["dones"][:, t, None]
+        logits[name] = torch.stack([out["action_logits"] for out in told]).log_softmax(-1)
+        values[name] = torch.stack([out["values"] for out in told])
+    apart = (logits["as_seen"].detach().exp() * (logits["as_seen"].detach() - logits["moved"])).sum(-1)
+    expected = 0.1 * (apart + (values["as_seen"].detach() - values["moved"]) ** 2 / 2).mean()
+    assert expected > 1e-4
+    torch.testing.assert_close(with_moved.consistency, expected.detach(), rtol=1e-4, atol=1e-7)
+
+    parameters = [p for name, p in model.named_parameters() if "encoder" in name or "critic" in name]
+    expected_grads = torch.autograd.grad(plain.total + expected, parameters)
+    for got, wanted in zip(torch.autograd.grad(with_moved.total, parameters), expected_grads, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_moved_images_in_place_of_those_acted_on_change_the_ratios(make_learner, make_batch) -> None:
+    learner = make_learner("--augment_shift=4", "--policy_head_scale=1")
+    minibatch = next(learner._minibatches(learner._prepare_batch(make_batch(learner))[0]))
+    losses = learner_module.vtrace_losses(learner.actor_critic, learner._augmented(minibatch), learner.cfg)
+    assert (losses.ratios - 1).abs().max() > 1e-2

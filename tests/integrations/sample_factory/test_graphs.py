@@ -58,6 +58,42 @@ def test_captured_updates_are_the_ordinary_ones(make_learner, batches, core: str
 
 
 @pytest.mark.gpu
+def test_captured_updates_move_the_statistics_too(make_learner, batches) -> None:
+    options = ("--balance_games=False", "--popart=True", "--reward_treatment=return_norm", "--popart_step_size=0.1")
+    flags = (*GPU, *options, "--adam_eps=1e-3", "--experiment")
+    experience = batches("srwm", *options)
+    plain = train(make_learner(*flags, "plain"), experience)
+    graphed = train(make_learner(*flags, "graphed", "--cuda_graphs=True"), experience)
+    assert any(capture.graph is not None for capture in graphed._update._captures.values())
+    assert_same_weights(graphed, plain, rtol=1e-3, atol=2e-5)
+    for name, statistic in graphed.actor_critic.popart.named_buffers():
+        torch.testing.assert_close(
+            statistic, dict(plain.actor_critic.popart.named_buffers())[name], rtol=1e-3, atol=1e-4
+        )
+    torch.testing.assert_close(graphed.return_scales.moments, plain.return_scales.moments)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("consistency", [0.0, 0.1])
+def test_each_replay_moves_images_anew(make_learner, make_batch, consistency: float) -> None:
+    learner = make_learner(
+        *(*GPU, "--cuda_graphs=True", "--learning_rate=0", "--augment_shift=4", "--policy_head_scale=1"),
+        f"--augment_consistency={consistency}",
+    )
+    minibatch = next(learner._minibatches(learner._prepare_batch(make_batch(learner))[0]))
+    seen = []
+    for _ in range(8):
+        losses, _ = learner._update(minibatch)
+        seen.append((losses.ratios.clone(), float(losses.consistency)))
+    assert any(capture.graph is not None for capture in learner._update._captures.values())
+    if consistency:
+        torch.testing.assert_close(seen[-1][0], torch.ones_like(seen[-1][0]), rtol=1e-2, atol=1e-2)
+        assert len({amount for _, amount in seen[-4:]}) > 1
+    else:
+        assert any((ratios != seen[-1][0]).any() for ratios, _ in seen[-4:-1])
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("core", sorted(CORES))
 def test_captured_acting_is_the_ordinary_one(make_learner, make_batch, core: str) -> None:
     learner = make_learner(*GPU, f"--core={core}", "--cuda_graphs=True")

@@ -216,6 +216,22 @@ def test_a_checkpoint_that_does_not_load_stops_the_run_and_stays(small_flags, tm
     assert sorted(file.name for file in folder.iterdir()) == before
 
 
+def test_games_in_their_own_units_in_either_engine(small_flags, tmp_path) -> None:
+    units = ["--reward_treatment=return_norm", "--popart=True", "--augment_shift=4", "--augment_consistency=0.1"]
+    run = Run(tmp_path, [*small_flags, *PROCESSES, *units, "--train_for_env_steps=2000"])
+    assert run.wait(180) == 0, run.text
+    load_agent(run.folder / "agent")
+    checkpoint = load_checkpoint(run.checkpoints[-1])
+    assert (checkpoint["model"]["critic_linear.seen"] > 0).all()
+    assert (checkpoint["return_scales"][1] > 0).all()
+    more = Run(tmp_path, [*small_flags, *THREADS, "--train_for_env_steps=4000"])
+    assert more.wait(180) == 0, more.text
+    assert "resuming at" in more.text
+    seen = load_checkpoint(more.checkpoints[-1])["model"]["critic_linear.seen"]
+    assert (seen > checkpoint["model"]["critic_linear.seen"]).all()
+    assert (load_checkpoint(more.checkpoints[-1])["return_scales"][1] > checkpoint["return_scales"][1]).all()
+
+
 @pytest.mark.parametrize("flags", [["--batched_sampling=False"], ["--with_vtrace=False", "--core=lstm"]])
 def test_other_ways_to_train(small_flags, tmp_path, flags: list[str]) -> None:
     more = ["--experiment_summaries_interval=1", "--stats_avg=2", "--train_for_env_steps=2000"]

@@ -91,8 +91,9 @@ def test_episodes_and_observations_are_whole(make_distributed_learner) -> None:
     assert set(games) <= {0, 1}
 
 
-def test_an_update_learns_and_counts(make_distributed_learner, small_flags, tmp_path) -> None:
-    learner = make_distributed_learner()
+@pytest.mark.parametrize("options", [(), ("--popart=True", "--reward_treatment=return_norm", "--augment_shift=2")])
+def test_an_update_learns_and_counts(make_distributed_learner, small_flags, tmp_path, options) -> None:
+    learner = make_distributed_learner(*options)
     before = learner.weights()
     rollout = play(collector_settings(learner), before, 1)[0]
     learner.train(trajectories(as_tensors(concatenate([rollout.arrays])), learner.device))
@@ -101,7 +102,7 @@ def test_an_update_learns_and_counts(make_distributed_learner, small_flags, tmp_
     assert any((before[name] != after[name]).any() for name in before)
     # What one command has saved, the other can resume.
     assert learner.save()
-    flags = [*small_flags, f"--train_dir={tmp_path}", "--experiment=e"]
+    flags = [*small_flags, f"--train_dir={tmp_path}", "--experiment=e", *options]
     resumed = make_learner(finish_config(parse_train_args(flags)), SRWMLearner)
     assert (resumed.train_step, resumed.env_steps) == (1, 64)
     for name, weight in portable_weights(resumed.actor_critic).items():
