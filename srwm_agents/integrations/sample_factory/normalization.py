@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 Pool = Callable[[Tensor], Tensor]
 """The mean of a tensor over all processes that learn together; it may overwrite the tensor."""
@@ -103,17 +104,17 @@ class ReturnScales:
         Steps that no loss counts (stale ones, those of another policy) are in: they are the game's all the same.
         """
         going_on = (~dones).double()
-        within, factor = [], []
-        h = torch.zeros_like(going_on[:, 0])
-        f = torch.ones_like(h)
-        for t in range(rewards.shape[1]):
-            h, f = self.gamma * h + rewards[:, t], self.gamma * f
-            within.append(h)
-            factor.append(f)
-            h, f = h * going_on[:, t], f * going_on[:, t]
-        over_steps = _moments(torch.stack(within), torch.stack(factor)).mean(1)
-        sums = torch.zeros_like(self.moments).index_add_(2, games, torch.stack([over_steps, _moments(h, f)]))
-        count = torch.zeros_like(self.count).index_add_(0, games, torch.ones_like(h))
+        # G_t = r_t + f_t G_{t-1}: affine maps, composed over ever longer stretches in log2 T rounds, as V-trace does.
+        h, f = rewards.double(), self.gamma * functional.pad(going_on[:, :-1], (1, 0), value=1.0)
+        reach = 1
+        while reach < rewards.shape[1]:
+            h = h + f * functional.pad(h[:, :-reach], (reach, 0))
+            f = f * functional.pad(f[:, :-reach], (reach, 0), value=1.0)
+            reach *= 2
+        handed_on = _moments(h[:, -1], f[:, -1]) * going_on[:, -1]
+        sums = torch.stack([_moments(h, f).mean(2), handed_on])
+        sums = torch.zeros_like(self.moments).index_add_(2, games, sums)
+        count = torch.zeros_like(self.count).index_add_(0, games, torch.ones_like(h[:, 0]))
         flat = pool(torch.cat([sums.view(-1, len(count)), count[None]]))
         sums, count = flat[:-1].view_as(sums), flat[-1]
         self.count.add_(count)
