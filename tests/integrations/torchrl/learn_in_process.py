@@ -33,7 +33,9 @@ def main() -> None:
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     torch.set_num_threads(1)
     # A seed of its own each: the first process's weights must win, and its seed is the single learner's.
-    cfg = parse_distributed_args([*SMALL, f"--seed={rank}", f"--train_dir={folder}", "--experiment=none"])
+    cfg = parse_distributed_args(
+        [*SMALL, *sys.argv[2:], f"--seed={rank}", f"--train_dir={folder}", "--experiment=none"]
+    )
     with Processes("cpu") as processes:
         learner = make_learner(share_of(cfg, 2), functools.partial(DistributedLearner, processes))
         batch = half(torch.load(folder / "batch.pt", weights_only=True), rank)

@@ -203,8 +203,11 @@ def test_unknown_commands_and_missing_packages(capsys) -> None:
     )
 
 
-def test_two_processes_learn_what_one_does(make_distributed_learner, tmp_path) -> None:
-    learner = make_distributed_learner()
+@pytest.mark.parametrize(
+    ("port", "options"), [(29517, ()), (29518, ("--popart=True", "--reward_treatment=return_norm"))]
+)
+def test_two_processes_learn_what_one_does(make_distributed_learner, tmp_path, port: int, options) -> None:
+    learner = make_distributed_learner(*options)
     rollout = play(collector_settings(learner), learner.weights(), 1)[0]
     torch.save(as_tensors(concatenate([rollout.arrays])), tmp_path / "batch.pt")
     learner.train(trajectories(as_tensors(concatenate([rollout.arrays])), learner.device))
@@ -215,11 +218,15 @@ def test_two_processes_learn_what_one_does(make_distributed_learner, tmp_path) -
         **os.environ,
         "WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "29517",
+        "MASTER_PORT": str(port),
         "PYTHONPATH": str(ROOT),
     }
     workers = [
-        subprocess.Popen([sys.executable, script, tmp_path], env={**shared, "RANK": rank, "LOCAL_RANK": rank}, cwd=ROOT)
+        subprocess.Popen(
+            [sys.executable, script, tmp_path, *options],
+            env={**shared, "RANK": rank, "LOCAL_RANK": rank},
+            cwd=ROOT,
+        )
         for rank in "01"
     ]
     assert [worker.wait(60) for worker in workers] == [0, 0]
