@@ -218,13 +218,13 @@ def test_a_checkpoint_that_does_not_load_stops_the_run_and_stays(small_flags, tm
 
 def test_games_in_their_own_units_in_either_engine(small_flags, tmp_path) -> None:
     units = ["--reward_treatment=return_norm", "--popart=True", "--augment_shift=4", "--augment_consistency=0.1"]
-    run = Run(tmp_path, [*small_flags, *PROCESSES, *units, "--train_for_env_steps=2000"])
+    run = Run(tmp_path, [*small_flags, *PROCESSES, *units, "--train_for_env_steps=600"])
     assert run.wait(180) == 0, run.text
     load_agent(run.folder / "agent")
     checkpoint = load_checkpoint(run.checkpoints[-1])
     assert (checkpoint["model"]["critic_linear.seen"] > 0).all()
     assert (checkpoint["return_scales"][1] > 0).all()
-    more = Run(tmp_path, [*small_flags, *THREADS, "--train_for_env_steps=4000"])
+    more = Run(tmp_path, [*small_flags, *THREADS, "--train_for_env_steps=1200"])
     assert more.wait(180) == 0, more.text
     assert "resuming at" in more.text
     seen = load_checkpoint(more.checkpoints[-1])["model"]["critic_linear.seen"]
