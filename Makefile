@@ -22,10 +22,10 @@ demo: $(READY)  ## Train an SRWM agent on two Procgen games, evaluate it, draw i
 	@echo "evaluation/eval_sampled.csv, agent/ (for srwm_agents.load_agent) and TensorBoard's .summary/."
 
 test: $(READY)  ## Run the tests (those for a GPU only where there is one).
-	$(PYTHON) -m pytest -q -n 2 --dist worksteal
+	$(PYTHON) -m pytest -q -n 2 --dist worksteal -m "not hosts"
 
-test-cluster: $(READY)  ## Only those tests that start clusters of several nodes (two minutes).
-	$(PYTHON) -m pytest -q -m cluster
+test-cluster: $(READY)  ## Run the tests that start clusters, on two hosts too (as root; two minutes).
+	$(PYTHON) -m pytest -q -m "cluster or hosts"
 
 lint: $(READY)  ## Style, types, and the direction of imports.
 	$(VENV)/bin/ruff check .

@@ -24,7 +24,7 @@ FLAGS = [
 NODE = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats", "--block"]
 # Without a token, on a cable that nobody else is on.
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.timeout(900)]
 
 
 def test_two_hosts_train_and_one_survives(hosts, tmp_path) -> None:
