@@ -32,8 +32,8 @@ class CoreConfig:
     query_scale: float = 1.0
     """Factor on W_q's initial entries. srwm, srwm_no_carry, sr_delta."""
     state_decay: float = 1.0
-    """Factor on the matrix's shift at each step; with 1, the published rule, nothing bounds it in long episodes.
-    srwm, srwm_no_carry, sr_delta (its SRWM)."""
+    """Factor on the matrix's shift at each step; with 1, the published rule, nothing bounds it in long episodes, with
+    less the memory is shorter. srwm, srwm_no_carry, sr_delta (its SRWM)."""
     dropout: float = 0.0
     """In training mode only. Not lstm with one layer."""
     detach_state_every_step: bool = False

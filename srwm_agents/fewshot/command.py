@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from srwm_agents.fewshot.data import DATASETS, SPLITS, default_cache_dir
+from srwm_agents.fewshot.data import DATASETS, DEFAULT_DATA_DIR, SPLITS, default_cache_dir
 from srwm_agents.fewshot.experiment import AGENT_FOLDERS
 from srwm_agents.fewshot.presets import PRESETS
 from srwm_agents.fewshot.settings import Settings
@@ -132,7 +132,7 @@ def _boolean(text: str) -> bool:
 
 
 def _add_directories(parser: Parser) -> None:
-    parser.add_argument("--data_dir", type=Path, default=Path("data"), help="Where the data sets lie")
+    parser.add_argument("--data_dir", type=Path, default=DEFAULT_DATA_DIR, help="Where the data sets lie")
     parser.add_argument("--cache_dir", type=Path, help=f"Where decoded images are kept; default: {default_cache_dir()}")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from srwm_agents.cores import CORES
 from srwm_agents.fewshot.classifier import ENCODERS, LABELS
-from srwm_agents.fewshot.data import DATASET_NAMES
+from srwm_agents.fewshot.data import DATASET_NAMES, DEFAULT_DATA_DIR
 from srwm_agents.fewshot.optimisation import SCHEDULES
 from srwm_agents.ops.srwm import BACKENDS
 
@@ -81,7 +81,7 @@ class Settings:
     backend: str = setting("auto", "Of the core's op", BACKENDS)
 
     # Where it goes, and for how long.
-    data_dir: Path = setting(Path("data"), "Where the data sets lie (see: fewshot data); glyphs need none")
+    data_dir: Path = setting(DEFAULT_DATA_DIR, "Where the data sets lie (see: fewshot data); glyphs need none")
     cache_dir: Path | None = setting(None, "Where decoded images are kept; default: ~/.cache/srwm_agents/fewshot")
     train_dir: Path = setting(Path("train_dir"), "Where experiments lie")
     experiment: str | None = setting(None, "Name of the experiment and its folder; default: the preset's name")

@@ -175,6 +175,8 @@ def test_the_cache_outlives_its_source_and_follows_its_changes(lay_out, png, loa
     assert load("mini-imagenet", "train", data_dir, channels=1).images[4].max() == 222
     (data_dir / "mini-imagenet").rename(data_dir / "gone")
     assert load("mini-imagenet", "train", data_dir, channels=1).images[4].max() == 222
+    with pytest.raises(DataError, match=r"--data_dir is .*misspelt, which does not exist"):  # cache or no cache
+        load("mini-imagenet", "train", data_dir / "misspelt", channels=1)
 
 
 def test_unknown_names_are_errors(load, tmp_path) -> None:

@@ -1,13 +1,14 @@
 """Few-shot data sets: read from where users have them, decoded once, or drawn on the spot."""
 
 from srwm_agents.fewshot.data.archives import DataError
-from srwm_agents.fewshot.data.cache import ImageSet, Track, default_cache_dir
+from srwm_agents.fewshot.data.cache import DEFAULT_DATA_DIR, ImageSet, Track, default_cache_dir
 from srwm_agents.fewshot.data.loading import DATASET_NAMES, image_format, load_images
 from srwm_agents.fewshot.data.specs import DATASETS, SPLITS
 
 __all__ = [
     "DATASETS",
     "DATASET_NAMES",
+    "DEFAULT_DATA_DIR",
     "SPLITS",
     "DataError",
     "ImageSet",

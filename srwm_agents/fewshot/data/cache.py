@@ -19,6 +19,7 @@ from srwm_agents.fewshot.data.listing import ImageSource
 from srwm_agents.fewshot.data.specs import DatasetSpec
 
 VERSION = 1
+DEFAULT_DATA_DIR = Path("data")
 Track = Callable[[Iterable[Any], int, str], Iterable[Any]]
 """Wraps a loop in a progress bar: (items, how many, description)."""
 
@@ -68,7 +69,8 @@ def load_split(
     were never there, the cache is used as it is: it can be copied to another machine.
 
     Raises:
-        DataError: neither archives nor cache; a damaged image, by name.
+        DataError: neither archives nor cache; a folder that is not there, unless it is the default one, which nobody
+            need have named; a damaged image, by name.
     """
     stem = f"{spec.name}-{image_size}x{image_size}x{channels}-{split}"
     if spec.name == "folder":
@@ -78,7 +80,7 @@ def load_split(
     try:
         listing = spec.list_split(data_dir, split)
     except DataError:
-        if cached is None:
+        if cached is None or not (data_dir.exists() or data_dir == DEFAULT_DATA_DIR):
             raise
     else:
         if cached is None or cached["stamp"] != listing.stamp:
