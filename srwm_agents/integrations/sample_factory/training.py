@@ -133,6 +133,14 @@ def _run(cfg: Any, frames: int, console: Console) -> TrainingResult:
             f"stopped and saved; the same command goes on from there: {folder}", highlight=False, soft_wrap=True
         )
         return TrainingResult(128 + (runner.stop_signal or 2), folder)
+    played = sum(runner.env_steps.values())
+    if played < cfg.train_for_env_steps:
+        console.print(
+            f"the {cfg.train_for_seconds:,} seconds of --train_for_seconds are over, at {played:,} of "
+            f"{cfg.train_for_env_steps:,} frames",
+            highlight=False,
+            soft_wrap=True,
+        )
     return TrainingResult(0, folder)
 
 

@@ -244,3 +244,4 @@ def test_time_ends_training_too(small_flags, tmp_path) -> None:
     """Sample Factory never counts the seconds that --train_for_seconds is compared with."""
     run = Run(tmp_path, [*small_flags, "--train_for_seconds=5", "--train_for_env_steps=100000000"])
     assert run.wait(120) == 0, run.text
+    assert "the 5 seconds of --train_for_seconds are over, at" in run.text
