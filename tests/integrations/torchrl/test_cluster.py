@@ -156,6 +156,7 @@ class Run:
             time.sleep(0.1)
 
 
+@pytest.mark.hosts
 def test_a_killed_learner_resumes(cluster, small_flags, tmp_path) -> None:
     flags = [
         *small_flags,
