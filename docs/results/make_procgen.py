@@ -84,7 +84,10 @@ def training_table(found: list[Run]) -> Iterator[str]:
 
 def evaluation_table(found: list[Run]) -> Iterator[str]:
     """Normalised scores of saved agents, mean over games, by policy and range of levels."""
-    yield "| run | million frames | actions | levels | " + "normalised score, mean over games | episodes a game |"
+    if not any(run.evaluations for run in found):
+        yield "None yet.\n"
+        return
+    yield "| run | million frames | actions | levels | normalised score, mean over games | episodes a game |"
     yield "|---" * 6 + "|"
     for run in found:
         for policy, games in run.evaluations.items():

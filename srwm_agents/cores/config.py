@@ -49,7 +49,6 @@ class CoreConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
-
         if not 0 < self.state_decay <= 1:
             raise ValueError(f"state_decay is {self.state_decay}, expected 0 < state_decay <= 1")
 

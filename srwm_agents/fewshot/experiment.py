@@ -7,6 +7,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,12 @@ class Experiment:
             raise ExperimentError(
                 f"{self.checkpoint} does not load ({reason}); to begin anew: --restart_behavior overwrite"
             ) from error
+        # A setting that is younger than the checkpoint was what its default is.
+        saved = {field.name: field.default for field in fields(settings)} | saved
         for name, value in settings.fixed().items():
-            if saved.get(name) != value:
+            if saved[name] != value:
                 raise ExperimentError(
-                    f"{self.folder} was trained with {name} {saved.get(name)!r}, not {value!r}; "
+                    f"{self.folder} was trained with {name} {saved[name]!r}, not {value!r}; "
                     "name another --experiment, or --restart_behavior overwrite"
                 )
         return content

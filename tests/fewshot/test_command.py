@@ -114,6 +114,18 @@ def test_a_signal_saves_and_stops(train, tmp_path, monkeypatch, capsys) -> None:
     assert torch.load(tmp_path / "x" / "checkpoint.pt", weights_only=True)["step"] == 3
 
 
+def test_a_checkpoint_from_before_a_setting_existed_goes_on(train, tmp_path, capsys) -> None:
+    assert train("--experiment=x", "--train_steps=4") == 0
+    checkpoint = tmp_path / "x" / "checkpoint.pt"
+    content = torch.load(checkpoint, weights_only=True)
+    del content["settings"]["state_decay"]
+    torch.save(content, checkpoint)
+    assert train("--experiment=x", "--train_steps=8", "--state_decay=0.9") == 1
+    assert "was trained with state_decay 1.0, not 0.9" in capsys.readouterr().err
+    assert train("--experiment=x", "--train_steps=8") == 0
+    assert torch.load(checkpoint, weights_only=True)["step"] == 8
+
+
 def test_a_broken_or_lost_checkpoint_never_means_starting_over(train, tmp_path, capsys) -> None:
     assert train("--experiment=x", "--train_steps=4") == 0
     assert train("--experiment=x", "--train_steps=4", "--shots=2") == 1

@@ -49,7 +49,7 @@ BACKWARD_WITH_DECAY = {**BACKWARD, 16: Launch(1, 4, 255)}
 """The slow weights' gradient has registers of its own there."""
 
 LARGEST_GROWTH = 100.0
-"""Of a rounding while a decay is undone: 6e-8 times this is still far below what the tests allow."""
+"""Of a rounding while a decay is undone: 6e-8 times this is a third of what the tests allow."""
 
 
 def steps_at_once(decay: float) -> int | None:
