@@ -63,6 +63,21 @@ LEARNING_RATE = 1e-3
 NUM_ENVS = 16
 SOLVED = 475
 METHODS = ("srwm", "lstm", "PPO MlpPolicy")
+_DECAY_90 = {"state_decay": 0.9}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as they are": {},
+    "state_decay 1": {"core": {"state_decay": 1.0}},
+    "state_decay .95": {"core": {"state_decay": 0.95}},
+    "state_decay .9": {"core": _DECAY_90},
+    "state_decay .8": {"core": {"state_decay": 0.8}},
+    "state_decay .9 query_scale 1": {"core": {**_DECAY_90, "query_scale": 1.0}},
+    "state_decay .9 learning rate 2e-3": {"core": _DECAY_90, "learning_rate": 2e-3},
+    "state_decay .9 target_kl .06": {"core": _DECAY_90, "ppo": {"target_kl": 0.06}},
+    "state_decay .9 no input_norm": {"core": {**_DECAY_90, "input_norm": False}},
+    "state_decay .9 own critic core": {"core": _DECAY_90, "policy": {"shared_lstm": False, "enable_critic_lstm": True}},
+    "state_decay .9 two layers": {"core": {**_DECAY_90, "num_layers": 2, "num_heads": 4}},
+}
+"""What was compared before the settings above were chosen; docs/results/sb3/cartpole_settings.json."""
 
 
 class WithoutVelocities(gymnasium.ObservationWrapper):
@@ -77,18 +92,22 @@ class WithoutVelocities(gymnasium.ObservationWrapper):
 
 
 def train(
-    method: str, steps: int, seed: int, callback: BaseCallback | None = None
+    method: str, steps: int, seed: int, callback: BaseCallback | None = None, variant: str = "as they are"
 ) -> tuple[BaseAlgorithm, VecNormalize]:
     """Train; returns the model and the environments whose statistics normalise its observations."""
     env = VecNormalize(make_vec_env(WithoutVelocities, NUM_ENVS, seed=seed), gamma=PPO_SETTINGS["gamma"])
-    settings = {**PPO_SETTINGS, "learning_rate": lambda left: LEARNING_RATE * left, "seed": seed, "device": "cpu"}
+    changes = VARIANTS[variant]
+    rate = changes.get("learning_rate", LEARNING_RATE)
+    settings = {**PPO_SETTINGS, **changes.get("ppo", {}), "learning_rate": lambda left: rate * left}
+    settings |= {"seed": seed, "device": "cpu"}
     if method == "PPO MlpPolicy":
         return PPO("MlpPolicy", env, **settings).learn(steps, callback), env
     policy = {
         "core": method,
-        "core_settings": CORE_SETTINGS,
+        "core_settings": {**CORE_SETTINGS, **changes.get("core", {})},
         "shared_lstm": True,
         "enable_critic_lstm": False,
+        **changes.get("policy", {}),
     }
     return RecurrentPPO("SRWMMlpPolicy", env, policy_kwargs=policy, **settings).learn(steps, callback), env
 
@@ -152,6 +171,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS), help="cores, or PPO MlpPolicy (default: %(default)s)")
     parser.add_argument("--steps", type=int, default=150_000, help="environment steps (default: %(default)s)")
     parser.add_argument("--seeds", default="0", help="comma-separated (default: %(default)s)")
+    parser.add_argument("--variant", default="as they are", choices=VARIANTS, help="of the settings")
     parser.add_argument("--output", type=Path, help="a JSON file to write")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -161,7 +181,7 @@ def main() -> None:
             began = time.process_time()
             with tempfile.TemporaryDirectory() as folder:
                 best = BestModel(Path(folder), seed)
-                model, _ = train(method, args.steps, seed, best)
+                model, _ = train(method, args.steps, seed, best, args.variant)
                 seconds = time.process_time() - began
                 mean, deviation = evaluate(*best.restore(model), 100)
             run = {"method": method, "seed": seed, "mean": mean, "std": deviation, "cpu_seconds": seconds}
