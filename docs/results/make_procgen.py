@@ -17,7 +17,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from train_procgen import SWEEP
+from train_procgen import flags_of
 
 HERE = Path(__file__).parent
 RAW = HERE / "procgen"
@@ -38,7 +38,8 @@ class Run:
 
     @property
     def flags(self) -> str:
-        return " ".join(f"`--{key}={value}`" for key, value in SWEEP[self.name].items()) or "the preset"
+        flags = flags_of(self.name.rpartition("_seed")[0] if "_seed" in self.name else self.name)
+        return " ".join(f"`--{key}={value}`" for key, value in flags.items()) or "the preset"
 
     def at(self, frames: float) -> pd.Series | None:
         """Mean return of each game and the normalised mean (None if the run was not that long)."""
@@ -50,14 +51,13 @@ class Run:
 
 
 def runs() -> list[Run]:
-    """All that were collected, in the order of the comparison."""
+    """All that were collected."""
     found = []
-    for name in SWEEP:
-        folder = RAW / name
+    for folder in sorted(RAW.iterdir()):
         if (folder / "curves.csv").is_file():
             found.append(
                 Run(
-                    name,
+                    folder.name,
                     json.loads((folder / "config.json").read_text()),
                     pd.read_csv(folder / "curves.csv"),
                     {file.stem.removeprefix("eval_"): pd.read_csv(file) for file in sorted(folder.glob("eval_*.csv"))},

@@ -1,15 +1,16 @@
 """Trains the agents of procgen.md, as many at a time as there are GPUs, and evaluates them.
 
     python docs/results/train_procgen.py --frames 20e6 base decay_95 lstm
-    python docs/results/train_procgen.py --frames 20e6 --seconds 560 all
-    python docs/results/train_procgen.py --frames 300e6 --evaluate 200 srwm_long
+    python docs/results/train_procgen.py --frames 20e6 --seconds 560 --per_gpu 2 unbalanced+batch_1536 unbalanced+lstm
+    python docs/results/train_procgen.py --frames 300e6 --evaluate 200 unbalanced+linear
     python docs/results/train_procgen.py --collect
 
-A run is ``train_rl.py --preset fast`` with the flags that its name stands for below, from the checkpoint if there is
-one, and with ``--evaluate`` then ``eval_rl.py`` on training levels and on the validation range (levels 500-699; with
---test on the unseen splits too). Each GPU takes the next run when it has finished one and gets its share of the
-machine's cores. After ``--seconds`` none is begun, and those under way are stopped, saved. ``--collect`` copies curves,
-settings and scores into ``procgen/NAME/``.
+A run is ``train_rl.py --preset fast`` with the flags that its name stands for, from the checkpoint if there is one, and
+with ``--evaluate`` then ``eval_rl.py`` on training levels and on the validation range (levels 500-699; with --test on
+the unseen splits too). A name is one of the changes below or several, joined by "+"; a seed other than 1 is added
+to it. Each place on a GPU takes the next run when it has finished one and gets its share of the machine's cores. After
+``--seconds`` none is begun, and those under way are stopped, saved. ``--collect`` copies curves, settings and scores
+into ``procgen/RUN/``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ KEPT_FILES = ("curves.csv", "config.json", "evaluation/eval_*.csv")
 
 Flags = dict[str, object]
 
-SWEEP: dict[str, Flags] = {
+CHANGES: dict[str, Flags] = {
     "base": {},
     # Updates for each frame.
     "batch_1536": {"batch_size": 1536, "num_batches_per_epoch": 8},
@@ -50,11 +51,12 @@ SWEEP: dict[str, Flags] = {
     "unbalanced": {"balance_games": False},
     "return_norm": {"reward_treatment": "return_norm"},
     "popart": {"popart": True, "balance_games": False},
-    "popart_unclipped": {"popart": True, "balance_games": False, "reward_treatment": "none"},
+    "unclipped": {"reward_treatment": "none"},
     "shift": {"augment_shift": 4},
     "shift_consistent": {"augment_shift": 4, "augment_consistency": 0.1},
     "lr_25e-5": {"learning_rate": 2.5e-4},
     "lr_1e-3": {"learning_rate": 1e-3},
+    "linear": {"lr_schedule": "linear_decay"},
     "rmsprop": {"optimizer": "rmsprop", "learning_rate": 6e-4},
     "entropy_003": {"exploration_loss_coeff": 0.003},
     "entropy_02": {"exploration_loss_coeff": 0.02},
@@ -75,15 +77,26 @@ SWEEP: dict[str, Flags] = {
     "delta": {"core": "delta"},
     "fake_sr": {"core": "fake_sr"},
 }
-"""One thing at a time against the fast preset."""
+"""Against the fast preset."""
+
+
+def flags_of(name: str) -> Flags:
+    """What a run's name stands for; KeyError for an unknown change."""
+    return {flag: value for change in name.split("+") for flag, value in CHANGES[change].items()}
+
+
+def folder_of(name: str, seed: int) -> str:
+    """Where a run lies, in ``train_dir`` and in ``procgen/``."""
+    return name if seed == 1 else f"{name}_seed{seed}"
 
 
 def train(name: str, gpu: int, cores: set[int], args: argparse.Namespace, until: float) -> None:
     """Train and evaluate one run; what it prints goes to a log beside it."""
-    folder = args.train_dir / name
+    experiment = folder_of(name, args.seed)
+    folder = args.train_dir / experiment
     folder.mkdir(parents=True, exist_ok=True)
-    where = [f"--train_dir={args.train_dir}", f"--experiment={name}"]
-    flags = {"seed": args.seed, "train_for_env_steps": int(args.frames), **SWEEP[name]}
+    where = [f"--train_dir={args.train_dir}", f"--experiment={experiment}"]
+    flags = {"seed": args.seed, "train_for_env_steps": int(args.frames), **flags_of(name)}
     commands = [
         [sys.executable, "train_rl.py", "--preset=fast", *where, *(f"--{key}={value}" for key, value in flags.items())]
     ]
@@ -91,57 +104,62 @@ def train(name: str, gpu: int, cores: set[int], args: argparse.Namespace, until:
         splits = "train,validation,test" if args.test else "train,validation"
         evaluation = [f"--episodes={args.evaluate}", f"--splits={splits}", "--device=cuda", "--max_envs=64"]
         commands.append([sys.executable, "eval_rl.py", *where, *evaluation])
+    # The cores are set before the command counts them.
+    pinned = ["taskset", "--cpu-list", ",".join(map(str, sorted(cores)))]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": str(gpu)}
     with (folder / "log.txt").open("a") as log:
         for command in commands:
             began = time.monotonic()
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
-            os.sched_setaffinity(process.pid, cores)
+            process = subprocess.Popen(
+                [*pinned, *command], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
             try:
                 status = process.wait(timeout=max(1.0, until - began))
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGINT)  # saves and stops
                 status = process.wait()
-            print(f"{name} on GPU {gpu}: {command[1]}, status {status}, {time.monotonic() - began:.0f} s", flush=True)
+            spent = time.monotonic() - began
+            print(f"{experiment} on GPU {gpu}: {command[1]}, status {status}, {spent:.0f} s", flush=True)
             if status:
                 return
 
 
-def work(gpu: int, gpus: int, names: queue.SimpleQueue[str], args: argparse.Namespace, until: float) -> None:
-    """One GPU's runs, one after another."""
+def work(place: int, names: queue.SimpleQueue[str], args: argparse.Namespace, until: float) -> None:
+    """One place's runs, one after another."""
     cores = sorted(os.sched_getaffinity(0))
-    share = len(cores) // gpus
+    share = len(cores) // (args.gpus * args.per_gpu)
     while time.monotonic() < until - 30:  # what is begun later has hardly started when it must stop
         try:
             name = names.get_nowait()
         except queue.Empty:
             return
-        train(name, gpu, set(cores[gpu * share : (gpu + 1) * share]), args, until)
+        train(name, place % args.gpus, set(cores[place * share : (place + 1) * share]), args, until)
 
 
 def collect(train_dir: Path) -> None:
     """Copy curves, settings and scores of all runs that there are."""
-    for name in SWEEP:
-        source, target = train_dir / name, HERE / "procgen" / name
+    for source in sorted(folder for folder in train_dir.iterdir() if folder.is_dir()):
         files = [file for pattern in KEPT_FILES for file in sorted(source.glob(pattern))]
         if not files:
             continue
+        target = HERE / "procgen" / source.name
         target.mkdir(parents=True, exist_ok=True)
         for file in files:
             shutil.copy(file, target)
-        print(f"collected {name}: {', '.join(file.name for file in files)}")
+        print(f"collected {source.name}: {', '.join(file.name for file in files)}")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, evaluate, or collect; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"all, or some of: {', '.join(SWEEP)}")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"changes, joined by +: {', '.join(CHANGES)}")
     parser.add_argument("--frames", type=float, default=20e6, help="of each run (default: %(default).0f)")
     parser.add_argument("--seconds", type=float, default=1e9, help="of all runs together (default: no bound)")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--evaluate", type=int, default=0, metavar="EPISODES", help="of each game and split; 0: none")
     parser.add_argument("--test", action="store_true", help="evaluate on the unseen splits too, once settings stand")
     parser.add_argument("--gpus", type=int, default=None, help="default: all there are")
+    parser.add_argument("--per_gpu", type=int, default=1, help="runs at a time on each GPU (default: %(default)s)")
     parser.add_argument("--train_dir", type=Path, default=Path("train_dir"), help="default: train_dir")
     parser.add_argument("--collect", action="store_true", help="only copy the results")
     args = parser.parse_args(arguments)
@@ -149,11 +167,12 @@ def main(arguments: list[str] | None = None) -> int:
     if args.collect:
         collect(args.train_dir)
         return 0
-    names = list(SWEEP) if args.runs == ["all"] else args.runs
-    if wrong := [name for name in names if name not in SWEEP]:
-        parser.error(f"unknown run {wrong[0]!r}, allowed: all, {', '.join(SWEEP)}")
-    if not names:
-        parser.error("name the runs, or all")
+    if wrong := [change for name in args.runs for change in name.split("+") if change not in CHANGES]:
+        parser.error(f"unknown change {wrong[0]!r}, allowed: {', '.join(CHANGES)}")
+    if not args.runs:
+        parser.error("name the runs")
+    if args.per_gpu < 1:
+        parser.error(f"--per_gpu is {args.per_gpu}, expected at least 1")
     if args.gpus is None:
         import torch  # slow to import, and only asked for its GPUs
 
@@ -161,10 +180,11 @@ def main(arguments: list[str] | None = None) -> int:
     if args.gpus < 1:
         parser.error("there is no GPU here")
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for name in names:
+    for name in args.runs:
         waiting.put(name)
     until = time.monotonic() + args.seconds
-    threads = [threading.Thread(target=work, args=(gpu, args.gpus, waiting, args, until)) for gpu in range(args.gpus)]
+    places = range(args.gpus * args.per_gpu)
+    threads = [threading.Thread(target=work, args=(place, waiting, args, until)) for place in places]
     for thread in threads:
         thread.start()
     for thread in threads:
