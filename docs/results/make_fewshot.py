@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 HERE = Path(__file__).parent
 RAW = HERE / "fewshot"
 AGENTS = HERE.parents[1] / "agents" / "fewshot"
-BEGIN, END = "<!-- tables: made by make_fewshot.py -->", "<!-- end of tables -->"
 CORES = {"srwm": "SRWM", "sr_delta": "SR-Delta", "delta": "DeltaNet", "lstm": "LSTM", "fake_sr": "Fake SR"}
 ENCODERS = {"conv4": "Conv-4", "resnet12": "ResNet-12"}
 DATA = {
@@ -29,6 +28,25 @@ DATA = {
     "mini-imagenet": "mini-ImageNet: ImageNet's terms, non-commercial research and education; holds no images",
 }
 
+
+@dataclass(frozen=True)
+class Target:
+    """What a run was to reach, and what the paper's SRWM did."""
+
+    task: str
+    run: str
+    published: str
+    wanted: float
+    split: str = "val"
+
+
+TARGETS = (
+    Target("Omniglot 1-shot, Conv-4", "omniglot-1shot", "97.4", 98.0),
+    Target("mini-ImageNet 1-shot, Conv-4", "mini-1shot", "47.0", 49.0),
+    Target("mini-ImageNet 5-shot, Conv-4", "mini-5shot", "61.4", 63.0),
+    Target("mini-ImageNet 5-shot, ResNet-12", "mini-5shot_resnet12", "–", 68.0),
+    Target("glyphs 1-shot, Conv-4, on a CPU", "glyphs", "–", 90.0, "test"),
+)
 
 COLUMNS = (
     *("core", "experiment", "classes", "accuracy, %", "episodes", "best at update", "training, min", "parameters"),
@@ -100,6 +118,21 @@ def tables(found: list[Run]) -> Iterator[str]:
         yield ""
 
 
+def target_table(found: list[Run]) -> Iterator[str]:
+    """What was wanted beside what was reached."""
+    yield "| task | paper's SRWM (test classes) | target | here | classes | |"
+    yield "|---" * 6 + "|"
+    names = {run.name: run for run in found}
+    for target in TARGETS:
+        row = next(e for e in names[target.run].evaluations if e["split"] == target.split)["accuracy"][0]
+        accuracy, classes = 100 * row["accuracy"], "validation" if target.split == "val" else target.split
+        verdict = "reached" if accuracy >= target.wanted else f"missed by {target.wanted - accuracy:.2f}"
+        yield (
+            f"| {target.task} | {target.published} | {target.wanted:g} | {accuracy:.2f} ± {100 * row['interval']:.2f} "
+            f"| {classes} | {verdict} |"
+        )
+
+
 def picture(found: list[Run], task: str, file: Path) -> None:
     """Left: accuracy on validation classes over updates; right: accuracy after each example inside an episode."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -155,8 +188,12 @@ def card(run: Run) -> str:
 def main() -> None:
     found = runs()
     page = HERE / "fewshot.md"
-    before, rest = page.read_text().split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n\n" + "\n".join(tables(found)) + f"\n{END}{rest.split(END)[1]}")
+    text = page.read_text()
+    for name, lines in {"tables": tables(found), "targets": target_table(found)}.items():
+        begin, end = f"<!-- {name}: made by make_fewshot.py -->", f"<!-- end of {name} -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n\n" + "\n".join(lines).rstrip("\n") + f"\n\n{end}{rest.split(end)[1]}"
+    page.write_text(text)
     for task in dict.fromkeys(run.task for run in found):
         members = [run for run in found if run.task == task]
         if len(members) > 1:
