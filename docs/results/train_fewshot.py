@@ -1,13 +1,13 @@
 """Trains and evaluates the classifiers of fewshot.md on real images, several at once on the GPUs that there are.
 
     python docs/results/train_fewshot.py --data_dir DIR --hours 2
-    python docs/results/train_fewshot.py --data_dir DIR --hours 0.15 omniglot-1shot mini-1shot
+    python docs/results/train_fewshot.py --data_dir DIR --updates 12000 omniglot-1shot omniglot-1shot_delta
     python docs/results/train_fewshot.py --collect
 
-Each run is ``fewshot train`` and ``fewshot eval`` with the flags below, and takes the hours in all: the schedule ends
-when they do. Runs that are there already go on where they stopped, for as long again. The networks are small, so that
-several share a GPU. ``--collect`` copies what fewshot.md is made from into ``fewshot/``, and the models that are kept,
-in half precision.
+Each run is ``fewshot train`` and ``fewshot eval`` with the flags below. It ends after so many updates or hours in all,
+whichever comes first, and so does its schedule. Runs that are there already go on where they stopped, for as long
+again. The networks are small, so that several share a GPU. ``--collect`` copies what fewshot.md is made from into
+``fewshot/``, and the models that are kept, in half precision.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ Flags = dict[str, object]
 COMMON: Flags = {
     "mixed_precision": "bf16",
     "cuda_graph": True,
-    "train_steps": 10_000_000,  # time ends training
     "lr_schedule": "cosine",
     "learning_rate": 1e-3,
     "warmup_steps": 500,
@@ -103,7 +102,8 @@ def train_and_evaluate(name: str, gpu: int | None, args: argparse.Namespace) -> 
     folder.mkdir(parents=True, exist_ok=True)
     where = [f"--train_dir={args.train_dir}", f"--data_dir={args.data_dir}"]
     seconds = max(10.0, 3600 * args.hours - EVALUATION_SECONDS) + seconds_so_far(folder)
-    flags = {**COMMON, **RUNS[name], "experiment": name, "train_seconds": round(seconds)}
+    limits = {"train_steps": args.updates, "train_seconds": round(seconds)}
+    flags = {**COMMON, **RUNS[name], **limits, "experiment": name}
     if gpu is None:
         flags |= {"cuda_graph": False, "device": "cpu"}
     commands = [
@@ -143,12 +143,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--hours", type=float, default=2.0, help="of each run, evaluation included (default: %(default)s)"
     )
+    parser.add_argument("--updates", type=int, default=10_000_000, help="of each run (default: time ends training)")
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="where the data sets lie (default: data)")
     parser.add_argument("--train_dir", type=Path, default=Path("train_dir"), help="default: train_dir")
     parser.add_argument("--collect", action="store_true", help="only copy the results")
     args = parser.parse_args(arguments)
     if wrong := [name for name in args.runs if name not in RUNS]:
         parser.error(f"unknown run {wrong[0]!r}, allowed: {', '.join(RUNS)}")
+    if args.updates < 1:
+        parser.error(f"--updates is {args.updates}, expected at least 1")
     if args.hours <= 0:
         parser.error(f"--hours is {args.hours}, expected more than 0")
     args.data_dir, args.train_dir = args.data_dir.absolute(), args.train_dir.absolute()

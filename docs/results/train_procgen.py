@@ -100,6 +100,8 @@ def train(name: str, gpu: int, cores: set[int], args: argparse.Namespace, until:
     commands = [
         [sys.executable, "train_rl.py", "--preset=fast", *where, *(f"--{key}={value}" for key, value in flags.items())]
     ]
+    if args.run_seconds is not None:
+        commands[0].append(f"--train_for_seconds={args.run_seconds}")
     if args.evaluate:
         splits = "train,validation,test" if args.test else "train,validation"
         evaluation = [f"--episodes={args.evaluate}", f"--splits={splits}", "--device=cuda", "--max_envs=64"]
@@ -155,6 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("runs", nargs="*", metavar="RUN", help=f"changes, joined by +: {', '.join(CHANGES)}")
     parser.add_argument("--frames", type=float, default=20e6, help="of each run (default: %(default).0f)")
     parser.add_argument("--seconds", type=float, default=1e9, help="of all runs together (default: no bound)")
+    parser.add_argument("--run_seconds", type=int, default=None, help="of each run, at most (default: no bound)")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--evaluate", type=int, default=0, metavar="EPISODES", help="of each game and split; 0: none")
     parser.add_argument("--test", action="store_true", help="evaluate on the unseen splits too, once settings stand")

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+
+from srwm_agents.encoders.norm_pool import NormPool
+
+
+class Conv4Block(nn.Module):
+    """3×3 convolution, batch norm, ReLU, 2×2 max-pool, dropout: [N, C, H, W] -> half the size.
+
+    The convolution has no bias, which the norm would cancel.
+    """
+
+    def __init__(self, in_channels: int, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.norm = NormPool(channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.norm(self.conv(x)))
 
 
 def conv4(in_channels: int, *, channels: int = 64, dropout: float = 0.0) -> nn.Sequential:
-    """Four blocks of 3×3 convolution, batch norm, ReLU, 2×2 max-pool (and dropout), flattened at the end.
+    """Four blocks, flattened at the end.
 
     [N, C, H, W] -> [N, channels · (H // 16) · (W // 16)]: 64 for 28×28 and 64 channels, 800 for 84×84 and 32.
 
     Source: Vinyals et al., "Matching Networks for One Shot Learning", NeurIPS 2016, section 4.1; with 32 channels for
-    mini-ImageNet as in Ravi & Larochelle, ICLR 2017. The convolutions have no bias, which the norm would cancel.
+    mini-ImageNet as in Ravi & Larochelle, ICLR 2017.
     """
-    layers: list[nn.Module] = []
-    for _ in range(4):
-        layers += [
-            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.MaxPool2d(2),
-            nn.ReLU(),  # after the pool, which it commutes with: a quarter of the work
-        ]
-        if dropout > 0:
-            layers.append(nn.Dropout(dropout))
-        in_channels = channels
-    return nn.Sequential(*layers, nn.Flatten())
+    blocks = [Conv4Block(in_channels if i == 0 else channels, channels, dropout) for i in range(4)]
+    return nn.Sequential(*blocks, nn.Flatten())

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from srwm_agents.encoders.norm_pool import NormPool
+
+SLOPE = 0.1
+"""Of the leaky ReLUs."""
+
 
 class ResNet12Block(nn.Module):
     """Three 3×3 convolutions with batch norm, a projected shortcut, and 2×2 max-pool: [N, C, H, W] -> half the size."""
 
     def __init__(self, in_channels: int, channels: int, dropout: float) -> None:
         super().__init__()
-        convs: list[nn.Module] = []
-        width = in_channels
-        for _ in range(3):
-            convs += [
-                nn.Conv2d(width, channels, 3, padding=1, bias=False),
-                nn.BatchNorm2d(channels),
-                nn.LeakyReLU(0.1),
-            ]
-            width = channels
-        self.convs = nn.Sequential(*convs[:-1])  # the last activation comes after the sum
-        self.shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
-        self.out = nn.Sequential(nn.LeakyReLU(0.1), nn.MaxPool2d(2), nn.Dropout(dropout))
+        widths = (in_channels, channels, channels)
+        self.convs = nn.ModuleList(nn.Conv2d(width, channels, 3, padding=1, bias=False) for width in widths)
+        self.norms = nn.ModuleList(NormPool(channels, slope=SLOPE, pool=last) for last in (False, False, True))
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, bias=False), NormPool(channels, slope=1.0, pool=False)
+        )
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.convs(x) + self.shortcut(x))
+        h = x
+        for conv, norm in zip(self.convs[:2], self.norms[:2], strict=True):
+            h = norm(conv(h))
+        return self.dropout(self.norms[2](self.convs[2](h), self.shortcut(x)))
 
 
 def resnet12(in_channels: int, *, channels: int = 64, dropout: float = 0.0) -> nn.Sequential:

@@ -4,6 +4,7 @@ from srwm_agents.ops.checks import BackendUnavailableError
 from srwm_agents.ops.conv_pool import conv_pool
 from srwm_agents.ops.delta import delta_rule, delta_rule_step_
 from srwm_agents.ops.max_pool import max_pool
+from srwm_agents.ops.norm_pool import norm_pool
 from srwm_agents.ops.srwm import SRWMState, SRWMWeights, srwm, srwm_step_
 from srwm_agents.ops.vtrace import VTraceReturns, vtrace
 
@@ -16,6 +17,7 @@ __all__ = [
     "delta_rule",
     "delta_rule_step_",
     "max_pool",
+    "norm_pool",
     "srwm",
     "srwm_step_",
     "vtrace",

@@ -170,7 +170,7 @@ def test_encoders_have_the_published_widths() -> None:
     convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
     assert sum(m.kernel_size == (3, 3) for m in convolutions) == 12
     assert [m.out_channels for m in convolutions if m.kernel_size == (1, 1)] == [64, 160, 320, 640]
-    assert any(isinstance(m, torch.nn.Dropout) and m.p == 0.2 for m in conv4(1, dropout=0.2))
+    assert any(isinstance(m, torch.nn.Dropout) and m.p == 0.2 for m in conv4(1, dropout=0.2).modules())
 
 
 def test_relu_and_max_pool_commute() -> None:
