@@ -90,7 +90,7 @@ def folder_of(name: str, seed: int) -> str:
     return name if seed == 1 else f"{name}_seed{seed}"
 
 
-def train(name: str, gpu: int, cores: set[int], args: argparse.Namespace, until: float) -> None:
+def train(name: str, gpu: str, cores: set[int], args: argparse.Namespace, until: float) -> None:
     """Train and evaluate one run; what it prints goes to a log beside it."""
     experiment = folder_of(name, args.seed)
     folder = args.train_dir / experiment
@@ -108,7 +108,7 @@ def train(name: str, gpu: int, cores: set[int], args: argparse.Namespace, until:
         commands.append([sys.executable, "eval_rl.py", *where, *evaluation])
     # The cores are set before the command counts them.
     pinned = ["taskset", "--cpu-list", ",".join(map(str, sorted(cores)))]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": str(gpu)}
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": gpu}
     with (folder / "log.txt").open("a") as log:
         for command in commands:
             began = time.monotonic()
@@ -130,12 +130,14 @@ def work(place: int, names: queue.SimpleQueue[str], args: argparse.Namespace, un
     """One place's runs, one after another."""
     cores = sorted(os.sched_getaffinity(0))
     share = len(cores) // (args.gpus * args.per_gpu)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [*map(str, range(args.gpus))]
     while time.monotonic() < until - 30:  # what is begun later has hardly started when it must stop
         try:
             name = names.get_nowait()
         except queue.Empty:
             return
-        train(name, place % args.gpus, set(cores[place * share : (place + 1) * share]), args, until)
+        train(name, gpus[place % args.gpus], set(cores[place * share : (place + 1) * share]), args, until)
 
 
 def collect(train_dir: Path) -> None:
