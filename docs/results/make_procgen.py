@@ -19,8 +19,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from train_procgen import flags_of
 
+from envs import PAPER_GAMES
+
 HERE = Path(__file__).parent
 RAW = HERE / "procgen"
+POLICIES = ("sampled", "greedy")
 MARKS = (10e6, 20e6, 35e6, 70e6)
 """Frames at which runs are compared."""
 SHARE = 0.1
@@ -60,7 +63,7 @@ def runs() -> list[Run]:
                     folder.name,
                     json.loads((folder / "config.json").read_text()),
                     pd.read_csv(folder / "curves.csv"),
-                    {file.stem.removeprefix("eval_"): pd.read_csv(file) for file in sorted(folder.glob("eval_*.csv"))},
+                    {p: pd.read_csv(file) for p in POLICIES if (file := folder / f"eval_{p}.csv").is_file()},
                 )
             )
     return found
@@ -99,6 +102,31 @@ def evaluation_table(found: list[Run]) -> Iterator[str]:
     yield ""
 
 
+def draw_scores(found: list[Run], file: Path) -> None:
+    """Returns of saved agents on unseen levels, a panel a game and a bar a run; sampled actions, 95 % intervals."""
+    evaluated = [run for run in found if "sampled" in run.evaluations]
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    panels = figure.subplots(2, 3).flat
+    for panel, game in zip(panels, PAPER_GAMES, strict=True):
+        for i, run in enumerate(evaluated):
+            rows = run.evaluations["sampled"]
+            unseen = rows[(rows["game"] == game) & rows["split"].str.startswith("test")]
+            if unseen.empty:
+                continue
+            mean = unseen["return"].mean()
+            # Splits are independent samples: the mean's half-width shrinks with their number.
+            half = ((unseen["return_high"] - unseen["return_low"]) / 2).pow(2).sum() ** 0.5 / len(unseen)
+            panel.bar(i, mean, yerr=half, color=mpl.color_sequences["tab10"][i % 10], label=run.name, width=0.8)
+        panel.set_title(game, fontsize=9)
+        panel.set_xticks([])
+        panel.grid(alpha=0.3, axis="y")
+        panel.spines[["top", "right"]].set_visible(False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=7, ncols=3)
+    figure.suptitle("Mean return on unseen levels", fontsize=10)
+    figure.savefig(file, dpi=110)
+
+
 def draw_curves(found: list[Run], file: Path) -> None:
     """The normalised mean over games, over frames, a line a run."""
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -128,6 +156,8 @@ def main() -> None:
         text = f"{before}{begin}\n\n" + "\n".join(lines) + f"\n{end}{rest.split(end)[1]}"
     page.write_text(text)
     draw_curves(found, RAW / "curves.png")
+    if any("sampled" in run.evaluations for run in found):
+        draw_scores(found, RAW / "scores.png")
 
 
 if __name__ == "__main__":
