@@ -96,7 +96,13 @@ def seconds_so_far(folder: Path) -> float:
     return float(pd.read_csv(curves)["seconds"].iloc[-1]) if curves.is_file() else 0.0
 
 
-def train_and_evaluate(name: str, gpu: int | None, args: argparse.Namespace) -> bool:
+def visible_gpus() -> list[str]:
+    """What this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [*map(str, range(torch.cuda.device_count()))]
+
+
+def train_and_evaluate(name: str, gpu: str | None, args: argparse.Namespace) -> bool:
     """Both, as processes of their own; their output goes to a log in the experiment's folder. False if one failed."""
     folder = args.train_dir / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +116,7 @@ def train_and_evaluate(name: str, gpu: int | None, args: argparse.Namespace) -> 
         [*FEWSHOT, "train", *(f"--{key}={value}" for key, value in flags.items()), *where],
         [*FEWSHOT, "eval", f"--experiment={name}", "--split=val", *where],
     ]
-    environment = os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)})
+    environment = os.environ | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
     with (folder / "log.txt").open("a") as log:
         for command in commands:
             print(f"{name}{'' if gpu is None else f' on GPU {gpu}'}: {command[4]}", flush=True)
@@ -166,7 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
             cwd=ROOT,
             check=True,
         )
-    gpus: list[int | None] = [*range(torch.cuda.device_count())] or [None]
+    gpus = visible_gpus() or [None]
     with ThreadPoolExecutor(len(names)) as pool:
         done = pool.map(lambda i: train_and_evaluate(names[i], gpus[i % len(gpus)], args), range(len(names)))
     return 0 if all(done) else 1

@@ -62,8 +62,10 @@ def test_outputs_gradients_and_statistics_are_pytorchs(shape, pool: bool, residu
     assert mine.keys() == true.keys()
     for name, entry in mine.items():
         # In units of the largest number: sums over a million pixels and more are rounded.
-        error = (entry.double() - true[name]).abs().max() / true[name].abs().max()
-        assert error < 2e-5, f"{name}: {error}"
+        wrong = (entry.double() - true[name]).abs() > 2e-5 * true[name].abs().max()
+        # Within rounding of the activation's edge, or of another pixel of the window, the gradient goes elsewhere.
+        allowed = 1e-5 if name in ("dx", "dresidual") else 0
+        assert wrong.double().mean() <= allowed, f"{name}: {int(wrong.sum())} of {wrong.numel()}"
 
 
 @pytest.mark.parametrize("pool", [True, False])
@@ -91,8 +93,8 @@ def test_strides_do_not_matter() -> None:
 def test_in_evaluation_the_running_statistics_are_used_and_left() -> None:
     x = torch.randn(2, 3, 4, 4)
     mean, variance = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.0, 4.0, 9.0])
-    y = norm_pool(x, torch.ones(3), torch.zeros(3), mean, variance, training=False, pool=False, slope=1.0, eps=0.0)
-    torch.testing.assert_close(y, (x - mean[:, None, None]) / variance[:, None, None].sqrt())
+    y = norm_pool(x, torch.ones(3), torch.zeros(3), mean, variance, training=False, pool=False, slope=1.0)
+    torch.testing.assert_close(y, (x - mean[:, None, None]) / (variance[:, None, None] + 1e-5).sqrt())
     assert mean.tolist() == [1.0, 2.0, 3.0]
 
 
