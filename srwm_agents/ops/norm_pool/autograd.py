@@ -21,34 +21,26 @@ _backward: Any = kernels.backward_kernel
 INTERPRETED = not isinstance(kernels.forward_kernel, triton.runtime.JITFunction)
 """Whether the kernels run in Triton's interpreter (TRITON_INTERPRET=1 when Triton was imported)."""
 
-BLOCK = 2048
-"""Numbers that a program works on at once."""
+BLOCK = 1024
+ROWS = 32
+"""Pixels that a program sums up at once."""
 PROGRAMS = 4 if INTERPRETED else 1056
-"""That share a channel's pixels in sums: eight for each of a large GPU's multiprocessors."""
+"""That share a channel's pixels: eight for each of a large GPU's multiprocessors."""
 
 
-def _block(channels: int) -> dict[str, int]:
-    """Pixels and channels of a block: channels that divide theirs, or else one block padded to a power of two."""
-    divisor = channels & -channels
-    columns = min(64, divisor) if divisor >= 16 else min(64, 1 << (channels - 1).bit_length())
-    return {"ROWS": BLOCK // columns, "COLUMNS": columns}
+def _columns(channels: int) -> int:
+    """Channels that a program sums up at once: few of the last block's lanes shall idle."""
+    return 64 if channels % 64 == 0 else min(32, 1 << (channels - 1).bit_length())
 
 
 def _sums(kernel: Any, operands: tuple[Tensor, ...], pixels: int, channels: int, **constants: Any) -> Tensor:
     """[2, C] from a kernel that leaves shares."""
-    block = _block(channels)
-    programs = min(PROGRAMS, math.ceil(pixels / block["ROWS"]))
+    programs = min(PROGRAMS, math.ceil(pixels / ROWS))
+    columns = _columns(channels)
     shares = torch.empty(programs, 2, channels, dtype=torch.float32, device=operands[0].device)
-    grid = (programs, math.ceil(channels / block["COLUMNS"]))
-    kernel[grid](*operands, shares, pixels, channels, **constants, **block)
+    grid = (programs, math.ceil(channels / columns))
+    kernel[grid](*operands, shares, pixels, channels, **constants, ROWS=ROWS, COLUMNS=columns)
     return shares.sum(0)
-
-
-def _over_blocks(kernel: Any, operands: tuple[Tensor, ...], rows: int, **constants: Any) -> None:
-    """One program for each block of ``rows`` pixels or windows of all images."""
-    block = _block(constants["C"])
-    grid = (math.ceil(rows / block["ROWS"]), math.ceil(constants["C"] / block["COLUMNS"]))
-    kernel[grid](*operands, rows, **constants, **block)
 
 
 def _sizes(x: Tensor, pool: bool) -> dict[str, int]:
@@ -88,10 +80,9 @@ def norm_pool_op(
         variance = (squares - offset.square()).clamp(min=0)
         scale = weight.float() * (variance + eps).rsqrt()
         shift = bias.float() - mean * scale
-        _over_blocks(
-            *(_forward, (x, residual, scale, shift, y, kept, taps), y.numel() // channels),
-            **sizes, SLOPE=slope, RESIDUAL=residual is not x,
-        )  # fmt: skip
+        _forward[len(x), math.ceil(y[0].numel() / BLOCK)](
+            x, residual, scale, shift, y, kept, taps, **sizes, SLOPE=slope, RESIDUAL=residual is not x, BLOCK=BLOCK
+        )
     return y, kept, taps, mean, variance
 
 
@@ -117,9 +108,12 @@ def norm_pool_backward_op(
         operands = (dy, y, kept if pool else x, mean, rstd)
         sums = _sums(_gradient_sums, operands, dy.numel() // channels, channels, SLOPE=slope)
         centre, slant = (sums / pixels).unbind()
-        patches = len(x) * math.ceil(sizes["H"] / sizes["SIDE"]) * math.ceil(sizes["W"] / sizes["SIDE"])
-        operands = (x, dy, y, taps, mean, rstd, weight.float() * rstd, centre, slant, dx, dresidual)
-        _over_blocks(_backward, operands, patches, **sizes, SLOPE=slope, RESIDUAL=residual)
+        side = sizes["SIDE"]
+        windows = math.ceil(sizes["H"] / side) * math.ceil(sizes["W"] / side) * channels
+        _backward[len(x), math.ceil(windows / BLOCK)](
+            *(x, dy, y, taps, mean, rstd, weight.float() * rstd, centre, slant, dx, dresidual),
+            **sizes, SLOPE=slope, RESIDUAL=residual, BLOCK=BLOCK,
+        )  # fmt: skip
     return dx, sums[1].clone(), sums[0].clone(), dresidual
 
 

@@ -1,8 +1,8 @@
 """Triton kernels of batch norm, residual, leaky ReLU and 2×2 max-pooling, on images in channels-last layout.
 
-A program works on blocks of ROWS pixels times COLUMNS channels, so that what belongs to a channel is loaded once. Sums
-over a channel are made by a fixed number of programs, each with a share of the pixels, so that they are the same every
-time. ``SIDE`` is the side of a pooling window, 2, or 1 where nothing is pooled and each pixel is a window of its own.
+Sums over a channel are made by a fixed number of programs, each with a share of the pixels, so that they are the same
+every time. Everything else is a pass over blocks of one image, flattened with channels innermost: ``SIDE`` is the side
+of a pooling window, 2, or 1 where nothing is pooled and each pixel is a window of its own.
 """
 
 from __future__ import annotations
@@ -38,26 +38,27 @@ def moments_kernel(x_ptr, share_ptr, M, C: tl.constexpr, ROWS: tl.constexpr, COL
 
 @triton.jit
 def forward_kernel(
-    x_ptr, residual_ptr, scale_ptr, shift_ptr, y_ptr, kept_ptr, tap_ptr, WINDOWS,
+    x_ptr, residual_ptr, scale_ptr, shift_ptr, y_ptr, kept_ptr, tap_ptr,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
-    SIDE: tl.constexpr, SLOPE: tl.constexpr, RESIDUAL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    SIDE: tl.constexpr, SLOPE: tl.constexpr, RESIDUAL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """x, residual [N, H, W, C], scale and shift [C] -> y [N, OH, OW, C]; where SIDE is 2 also, of the same shape, what
     the backward pass needs of each window's largest: kept, its x, and tap int8, 2 · row + column.
     """
-    window = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    inside = (window < WINDOWS)[:, None] & (c < C)[None, :]
-    scale = tl.load(scale_ptr + c, mask=c < C, other=0.0)[None, :]
-    shift = tl.load(shift_ptr + c, mask=c < C, other=0.0)[None, :]
-    a = (window // OW) % OH
-    corner = (window // (OH * OW)) * (H * W) + SIDE * a * W + SIDE * (window % OW)
-    best = tl.full((ROWS, COLUMNS), float("-inf"), tl.float32)
-    kept = tl.zeros((ROWS, COLUMNS), tl.float32)
-    tap = tl.zeros((ROWS, COLUMNS), tl.int32)
+    image = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < OH * OW * C
+    c = at % C
+    b = (at // C) % OW
+    a = at // (C * OW)
+    scale = tl.load(scale_ptr + c, mask=inside, other=0.0)
+    shift = tl.load(shift_ptr + c, mask=inside, other=0.0)
+    best = tl.full((BLOCK,), float("-inf"), tl.float32)
+    kept = tl.zeros((BLOCK,), tl.float32)
+    tap = tl.zeros((BLOCK,), tl.int32)
     for row in tl.static_range(SIDE):
         for column in tl.static_range(SIDE):
-            pixel = (corner + row * W + column)[:, None] * C + c[None, :]
+            pixel = image * H * W * C + ((SIDE * a + row) * W + SIDE * b + column) * C + c
             x = tl.load(x_ptr + pixel, mask=inside, other=0.0).to(tl.float32)
             value = x * scale + shift
             if RESIDUAL:
@@ -68,7 +69,7 @@ def forward_kernel(
             tap = tl.where(better, SIDE * row + column, tap)
     # The activation rises everywhere, so that it commutes with the pooling: a quarter of the work.
     y = tl.where(best > 0, best, best * SLOPE)
-    out = window[:, None] * C + c[None, :]
+    out = image * OH * OW * C + at
     tl.store(y_ptr + out, y, mask=inside)
     if SIDE == 2:
         tl.store(kept_ptr + out, kept, mask=inside)
@@ -109,46 +110,45 @@ def gradient_sums_kernel(
 @triton.jit
 def backward_kernel(
     x_ptr, dy_ptr, y_ptr, tap_ptr, mean_ptr, rstd_ptr, factor_ptr, centre_ptr, slant_ptr, dx_ptr, dresidual_ptr,
-    PATCHES,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
-    SIDE: tl.constexpr, SLOPE: tl.constexpr, RESIDUAL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    SIDE: tl.constexpr, SLOPE: tl.constexpr, RESIDUAL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """dy, y, tap [N, OH, OW, C] and x -> dx, dresidual [N, H, W, C].
 
     With g the gradient before the activation, dx = factor · (g - centre - slant · (x - mean) · rstd), where centre and
     slant are the means of g and of its product with the normalised x over the channel. An odd last row or column is in
-    no window, and so g = 0 there, but not dx: patches are windows and what is left at the edges.
+    no window, and so g = 0 there, but not dx.
     """
-    PH: tl.constexpr = (H + SIDE - 1) // SIDE
-    PW: tl.constexpr = (W + SIDE - 1) // SIDE
-    patch = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    real = c < C
-    image = patch // (PH * PW)
-    a = (patch // PW) % PH
-    b = patch % PW
-    inside = patch < PATCHES
-    pooled = (inside & (a < OH) & (b < OW))[:, None] & real[None, :]
-    out = (image * (OH * OW) + a * OW + b)[:, None] * C + c[None, :]
+    image = tl.program_id(0).to(tl.int64)
+    at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    windows_high: tl.constexpr = (H + SIDE - 1) // SIDE
+    windows_wide: tl.constexpr = (W + SIDE - 1) // SIDE
+    inside = at < windows_high * windows_wide * C
+    c = at % C
+    b = (at // C) % windows_wide
+    a = at // (C * windows_wide)
+    pooled = inside & (a < OH) & (b < OW)
+    out = image * OH * OW * C + (a * OW + b) * C + c
     dy = tl.load(dy_ptr + out, mask=pooled, other=0.0).to(tl.float32)
     y = tl.load(y_ptr + out, mask=pooled, other=0.0).to(tl.float32)
     gradient = tl.where(y > 0, dy, dy * SLOPE)
     if SIDE == 2:
         tap = tl.load(tap_ptr + out, mask=pooled, other=-1)
-    mean = tl.load(mean_ptr + c, mask=real, other=0.0)[None, :]
-    factor = tl.load(factor_ptr + c, mask=real, other=0.0)[None, :]
-    centre = tl.load(centre_ptr + c, mask=real, other=0.0)[None, :]
-    slant = (tl.load(slant_ptr + c, mask=real, other=0.0) * tl.load(rstd_ptr + c, mask=real, other=0.0))[None, :]
+    mean = tl.load(mean_ptr + c, mask=inside, other=0.0)
+    rstd = tl.load(rstd_ptr + c, mask=inside, other=0.0)
+    factor = tl.load(factor_ptr + c, mask=inside, other=0.0)
+    centre = tl.load(centre_ptr + c, mask=inside, other=0.0)
+    slant = tl.load(slant_ptr + c, mask=inside, other=0.0)
     for row in tl.static_range(SIDE):
         for column in tl.static_range(SIDE):
             h = SIDE * a + row
             w = SIDE * b + column
-            here = (inside & (h < H) & (w < W))[:, None] & real[None, :]
-            pixel = (image * (H * W) + h * W + w)[:, None] * C + c[None, :]
-            x = tl.load(x_ptr + pixel, mask=here, other=0.0).to(tl.float32)
+            real = inside & (h < H) & (w < W)
+            pixel = image * H * W * C + (h * W + w) * C + c
+            x = tl.load(x_ptr + pixel, mask=real, other=0.0).to(tl.float32)
             g = gradient
             if SIDE == 2:
                 g = tl.where(tap == SIDE * row + column, gradient, 0.0)
-            tl.store(dx_ptr + pixel, factor * (g - centre - slant * (x - mean)), mask=here)
+            tl.store(dx_ptr + pixel, factor * (g - centre - slant * (x - mean) * rstd), mask=real)
             if RESIDUAL:
-                tl.store(dresidual_ptr + pixel, g, mask=here)
+                tl.store(dresidual_ptr + pixel, g, mask=real)
