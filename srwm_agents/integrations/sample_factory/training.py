@@ -126,7 +126,7 @@ def _run(cfg: Any, frames: int, console: Console) -> TrainingResult:
             return _failed(str(runner.failure), folder)
         if runner.failure is not None:
             traceback.print_exception(runner.failure)
-            return _failed(f"{type(runner.failure).__name__}: {runner.failure}", folder)
+            return _failed(reason_of(runner.failure), folder)
         return _failed(f"training failed; see {folder / 'sf_log.txt'}", folder)
     if runner.stop_signal is not None or status == ExperimentStatus.INTERRUPTED:
         console.print(
@@ -154,6 +154,19 @@ def _levels(cfg: Any) -> str:
     if cfg.num_levels == 0:
         return f"levels from {cfg.start_level}"
     return f"levels {cfg.start_level}-{cfg.start_level + cfg.num_levels - 1}"
+
+
+def reason_of(failure: BaseException) -> str:
+    """What ended a run, in one line; the traceback has the rest."""
+    text = str(failure)
+    # CUDA prints which check it was on its own, before the exception.
+    if "probability tensor" in text or "device-side assert" in text:
+        return (
+            "the policy's outputs are not finite, unless the lines above name another check: training has diverged. "
+            "The last checkpoint is untouched; a lower --learning_rate may help, or with SRWM a --state_decay below 1"
+        )
+    lines = text.splitlines()
+    return f"{type(failure).__name__}: {lines[0]}" if lines else type(failure).__name__
 
 
 def _failed(message: str, folder: Path | None) -> TrainingResult:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 import train_rl
 from srwm_agents.cores import CORES
 from srwm_agents.integrations.sample_factory.arguments import parse_train_args
 from srwm_agents.integrations.sample_factory.config import ConfigError, finish_config
 from srwm_agents.integrations.sample_factory.presets import ON_GPU, PRESETS
+from srwm_agents.integrations.sample_factory.training import reason_of
 
 from sample_factory.model.model_utils import get_rnn_size  # isort: skip
 
@@ -164,3 +166,14 @@ def test_resuming_from_a_best_checkpoint_that_is_not_there_does_not_start_over(m
     assert train_rl.main(flags) == 1
     assert "has no best checkpoint yet" in capsys.readouterr().err
     assert len(list(folder.iterdir())) == 1
+
+
+def test_what_ended_a_run_is_said_in_one_line() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.multinomial(torch.tensor([float("nan"), 1.0]), 1)
+    assert "training has diverged" in reason_of(caught.value)
+    on_gpu = RuntimeError("CUDA error: device-side assert triggered\nCompile with `TORCH_USE_CUDA_DSA` …\n")
+    assert "training has diverged" in reason_of(on_gpu)
+    assert reason_of(KeyError("obs\nand more")) == "KeyError: 'obs\\nand more'"
+    assert reason_of(OSError("no room\nfor anything")) == "OSError: no room"
+    assert reason_of(AssertionError()) == "AssertionError"
