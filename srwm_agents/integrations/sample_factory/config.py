@@ -152,6 +152,9 @@ def _derive(cfg: AttrDict, given: dict[str, Any]) -> None:
         # one process would share Python's interpreter for nothing.
         for name in ("compile", "cuda_graphs", "in_process"):
             cfg[name] = cfg[name] and name in given
+    if "actor_worker_gpus" not in given:
+        # Not what was saved: a run may go on on another kind of machine.
+        cfg.actor_worker_gpus = [0] if cfg.device == "gpu" else []
     if "serial_mode" in given and cfg.serial_mode and "in_process" not in given:
         cfg.in_process = False
     # Queues, locks and buffers of one process; not what was saved, so that a resumed run may change its mind.

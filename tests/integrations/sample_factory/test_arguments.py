@@ -168,6 +168,13 @@ def test_resuming_from_a_best_checkpoint_that_is_not_there_does_not_start_over(m
     assert len(list(folder.iterdir())) == 1
 
 
+def test_a_run_begun_on_a_gpu_goes_on_on_a_cpu(make_cfg, tmp_path) -> None:
+    saved = make_cfg() | {"device": "gpu", "actor_worker_gpus": [0]}
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "config.json").write_text(json.dumps(saved))
+    assert make_cfg("--device=cpu").actor_worker_gpus == []
+
+
 def test_what_ended_a_run_is_said_in_one_line() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.multinomial(torch.tensor([float("nan"), 1.0]), 1)
