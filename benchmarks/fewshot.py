@@ -96,7 +96,7 @@ def device_time(trainer: Trainer, device: torch.device, updates: int = 10) -> di
 def kind_of(kernel: str) -> str:
     kinds = {
         "memory layers": ("srwm", "delta_", "rnn"),
-        "batch norm": ("batch_norm", "bn_", "batchnorm"),
+        "batch norm and what follows": ("norm_pool", "batch_norm", "bn_", "batchnorm"),
         "pooling": ("pool",),
         "convolution": ("conv", "xmma", "cudnn", "wgrad", "dgrad", "implicit"),
         "matrix products": ("gemm", "addmm", "::mm", "cutlass", "nvjet"),
@@ -144,7 +144,7 @@ def main() -> int:
                 results["device_ms_per_update"] = device_time(trainer, device)
     print(f"{name}, {args.preset}, {' '.join(overrides) or 'as it is'}; device time of a plain update, ms:")
     for kind, value in results["device_ms_per_update"].items():
-        print(f"  {kind:16} {value:8.3f}")
+        print(f"  {kind:28} {value:8.3f}")
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(results, indent=1) + "\n")

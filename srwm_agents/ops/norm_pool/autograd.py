@@ -13,12 +13,12 @@ from srwm_agents.ops.norm_pool import triton_kernels as kernels
 from srwm_agents.ops.triton_support import on_device
 
 # A launch, kernel[grid](…), is beyond what a type checker knows of these.
-_moments: Any = kernels.moments_kernel
-_forward: Any = kernels.forward_kernel
-_gradient_sums: Any = kernels.gradient_sums_kernel
-_backward: Any = kernels.backward_kernel
+_moments: Any = kernels.norm_pool_moments_kernel
+_forward: Any = kernels.norm_pool_forward_kernel
+_gradient_sums: Any = kernels.norm_pool_sums_kernel
+_backward: Any = kernels.norm_pool_backward_kernel
 
-INTERPRETED = not isinstance(kernels.forward_kernel, triton.runtime.JITFunction)
+INTERPRETED = not isinstance(kernels.norm_pool_forward_kernel, triton.runtime.JITFunction)
 """Whether the kernels run in Triton's interpreter (TRITON_INTERPRET=1 when Triton was imported)."""
 
 BLOCK = 1024

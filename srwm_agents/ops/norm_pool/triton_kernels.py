@@ -12,7 +12,7 @@ import triton.language as tl
 
 
 @triton.jit
-def moments_kernel(x_ptr, share_ptr, M, C: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+def norm_pool_moments_kernel(x_ptr, share_ptr, M, C: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """x [M, C] -> share [programs, 2, C]: sums of x - x[0] and of its square.
 
     Taken from the first pixel, and not from zero, so that a mean far from zero costs the variance no digits.
@@ -37,7 +37,7 @@ def moments_kernel(x_ptr, share_ptr, M, C: tl.constexpr, ROWS: tl.constexpr, COL
 
 
 @triton.jit
-def forward_kernel(
+def norm_pool_forward_kernel(
     x_ptr, residual_ptr, scale_ptr, shift_ptr, y_ptr, kept_ptr, tap_ptr,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     SIDE: tl.constexpr, SLOPE: tl.constexpr, RESIDUAL: tl.constexpr, BLOCK: tl.constexpr,
@@ -77,7 +77,7 @@ def forward_kernel(
 
 
 @triton.jit
-def gradient_sums_kernel(
+def norm_pool_sums_kernel(
     dy_ptr, y_ptr, kept_ptr, mean_ptr, rstd_ptr, share_ptr, M,
     C: tl.constexpr, SLOPE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -108,7 +108,7 @@ def gradient_sums_kernel(
 
 
 @triton.jit
-def backward_kernel(
+def norm_pool_backward_kernel(
     x_ptr, dy_ptr, y_ptr, tap_ptr, mean_ptr, rstd_ptr, factor_ptr, centre_ptr, slant_ptr, dx_ptr, dresidual_ptr,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     SIDE: tl.constexpr, SLOPE: tl.constexpr, RESIDUAL: tl.constexpr, BLOCK: tl.constexpr,
