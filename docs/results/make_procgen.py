@@ -3,7 +3,7 @@
     python docs/results/make_procgen.py
 
 ``procgen/NAME/`` holds what ``train_procgen.py --collect`` copied of the run NAME: ``curves.csv``, ``config.json`` and,
-if it was evaluated, ``eval_*.csv``.
+if it was evaluated, ``eval_*.csv``. The cards of the agents that are shipped are written beside them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from train_procgen import flags_of
+from train_procgen import AGENTS, SHIPPED, flags_of
 
 from envs import PAPER_GAMES
 
 HERE = Path(__file__).parent
 RAW = HERE / "procgen"
 POLICIES = ("sampled", "greedy")
-MARKS = (10e6, 20e6, 35e6, 70e6)
+MARKS = (7e6, 10e6, 20e6, 35e6, 70e6)
 """Frames at which runs are compared."""
-SHARE = 0.1
+FIRST_FRAMES = 3e6
+"""Where curves begin: the first episodes to end are the short ones, which are not like the others."""
+SHARE = 0.2
 """A run's score at a mark is its mean over this share of the frames before it; single rows are noisy."""
 
 
@@ -129,24 +131,61 @@ def draw_scores(found: list[Run], file: Path) -> None:
 
 def draw_curves(found: list[Run], file: Path) -> None:
     """The normalised mean over games, over frames, a line a run."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
     axis = figure.subplots()
     for i, run in enumerate(found):
         wide = run.curves.pivot_table(index="frames", columns="game", values="normalised_score").dropna()
+        wide = wide[wide.index >= FIRST_FRAMES]
         mean = wide.mean(axis=1).rolling(5, min_periods=1).mean()
         axis.plot(mean.index / 1e6, mean, color=mpl.color_sequences["tab20"][i % 20], lw=1.5, label=run.name)
     axis.set_xlabel("million frames")
     axis.set_ylabel("normalised score, training levels")
     axis.set_xlim(left=0)
-    axis.set_ylim(bottom=-0.05)  # the first episodes to end are the easy ones
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=7, ncols=2)
+    figure.legend(loc="outside lower center", frameon=False, fontsize=7, ncols=2)
     figure.savefig(file, dpi=110)
+
+
+def card(name: str, run: Run) -> str:
+    """The model card of a shipped agent."""
+    agent = json.loads((AGENTS / name / "config.json").read_text())["agent"]
+    played, trained = agent["environment"], agent["training"]
+    games = ", ".join(played["games"])
+    levels = f"levels {played['start_level']}-{played['start_level'] + played['num_levels'] - 1}"
+    lines = [
+        f"# {name}",
+        "",
+        f"One agent for {games} ({played['distribution_mode']}, {levels}), memory: {agent['core']}.",
+        "",
+        f"- **Trained** with `train_rl.py --preset fast` and {run.flags} for {trained['frames'] / 1e6:.1f} million "
+        f"frames ({trained['updates']:,} updates), seed {trained['seed']}. Learning curve and settings: "
+        f"docs/results/procgen/{run.name}.",
+        "- **Weights**: half precision; the licence is this project's.",
+        "- **Not for** anything but these games; on other levels than its own it is as good as the table says.",
+        "",
+        "| actions | levels | game | return | 95 % interval | normalised | episodes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for policy, table in run.evaluations.items():
+        lines += [
+            f"| {policy} | {row['split']} | {row['game']} | {row['return']:.2f} "
+            f"| {row['return_low']:.2f}, {row['return_high']:.2f} | {row['normalised_score']:.3f} | {row['episodes']} |"
+            for row in table.to_dict("records")
+        ]
+    command = f"python eval_rl.py --agent agents/procgen/{name} --splits train,validation,test"
+    watch = f"python eval_rl.py --agent agents/procgen/{name} --episodes 10 --video"
+    return "\n".join(
+        [*lines, "", "Reproduce, and watch it on unseen levels:", "", f"    {command}", f"    {watch}", ""]
+    )
 
 
 def main() -> None:
     found = runs()
+    names = {run.name: run for run in found}
+    for name, run in SHIPPED.items():
+        if (AGENTS / name).is_dir() and run in names:
+            (AGENTS / name / "README.md").write_text(card(name, names[run]))
     page = HERE / "procgen.md"
     text = page.read_text()
     tables = {"training": training_table(found), "evaluation": evaluation_table(found)}

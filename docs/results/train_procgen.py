@@ -10,7 +10,7 @@ with ``--evaluate`` then ``eval_rl.py`` on training levels and on the validation
 the unseen splits too). A name is one of the changes below or several, joined by "+"; a seed other than 1 is added
 to it. Each place on a GPU takes the next run when it has finished one and gets its share of the machine's cores. After
 ``--seconds`` none is begun, and those under way are stopped, saved. ``--collect`` copies curves, settings and scores
-into ``procgen/RUN/``.
+into ``procgen/RUN/``, and the agents that are shipped into ``agents/procgen/``, in half precision.
 """
 
 from __future__ import annotations
@@ -26,9 +26,12 @@ import threading
 import time
 from pathlib import Path
 
+from srwm_agents import load_agent, save_agent
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 KEPT_FILES = ("curves.csv", "config.json", "evaluation/eval_*.csv")
+AGENTS = ROOT / "agents" / "procgen"
 
 Flags = dict[str, object]
 
@@ -79,6 +82,19 @@ CHANGES: dict[str, Flags] = {
 }
 """Against the fast preset."""
 
+BASE: Flags = {
+    "batch_size": 3072,
+    "num_batches_per_epoch": 4,
+    "vtrace_c": 1.0,
+    "gamma": 0.99,
+    "state_decay": 1.0,
+    "lr_schedule": "constant",
+}
+"""What the fast preset was when the comparison began, so that runs stay comparable when it changes."""
+
+SHIPPED = {"srwm": "batch_1536+lambda_95+linear+decay_95"}
+"""Agents in the repository, and the runs that they come from."""
+
 
 def flags_of(name: str) -> Flags:
     """What a run's name stands for; KeyError for an unknown change."""
@@ -96,7 +112,7 @@ def train(name: str, gpu: str, cores: set[int], args: argparse.Namespace, until:
     folder = args.train_dir / experiment
     folder.mkdir(parents=True, exist_ok=True)
     where = [f"--train_dir={args.train_dir}", f"--experiment={experiment}"]
-    flags = {"seed": args.seed, "train_for_env_steps": int(args.frames), **flags_of(name)}
+    flags = {"seed": args.seed, "train_for_env_steps": int(args.frames), **BASE, **flags_of(name)}
     commands = [
         [sys.executable, "train_rl.py", "--preset=fast", *where, *(f"--{key}={value}" for key, value in flags.items())]
     ]
@@ -151,6 +167,10 @@ def collect(train_dir: Path) -> None:
         for file in files:
             shutil.copy(file, target)
         print(f"collected {source.name}: {', '.join(file.name for file in files)}")
+    for name, run in SHIPPED.items():
+        if (train_dir / run / "agent").is_dir():
+            save_agent(load_agent(train_dir / run / "agent"), AGENTS / name, half=True)
+            print(f"shipped {name}")
 
 
 def main(arguments: list[str] | None = None) -> int:
