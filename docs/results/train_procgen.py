@@ -26,6 +26,7 @@ import threading
 import time
 from pathlib import Path
 
+from envs import MEMORY_GAMES
 from srwm_agents import load_agent, save_agent
 
 HERE = Path(__file__).parent
@@ -79,6 +80,10 @@ CHANGES: dict[str, Flags] = {
     "feedforward": {"core": "feedforward"},
     "delta": {"core": "delta"},
     "fake_sr": {"core": "fake_sr"},
+    "sr_delta": {"core": "sr_delta"},
+    "no_carry": {"core": "srwm_no_carry"},
+    # The games.
+    "memory": {"games": ",".join(MEMORY_GAMES), "distribution_mode": "memory", "num_levels": 500},
 }
 """Against the fast preset."""
 
