@@ -27,7 +27,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from srwm_agents.fewshot.command import Parser, add_settings
+from srwm_agents.command_line import OneLineParser
+from srwm_agents.fewshot.command import add_settings
 from srwm_agents.fewshot.data import glyphs, image_format
 from srwm_agents.fewshot.presets import PRESETS
 from srwm_agents.fewshot.settings import Settings
@@ -48,7 +49,7 @@ differences grow from update to update; a draw that repeats or a missed update c
 
 def settings_of(preset: str, overrides: list[str], mode: str) -> Settings:
     """The preset's settings, with the overriding flags, on glyphs of its data set's format."""
-    parser = Parser(allow_abbrev=False)
+    parser = OneLineParser(allow_abbrev=False)
     add_settings(parser)
     parser.set_defaults(**PRESETS[preset])
     values = vars(parser.parse_args(overrides))

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from envs import IMAGE_SHAPE, NUM_ACTIONS, SimulatorError, parse_games
 from envs.games import MODES, check_levels, check_mode
 from srwm_agents.agent import Agent, AgentError, load_agent
+from srwm_agents.command_line import OneLineParser
 from srwm_agents.evaluation.reports import aggregate_table, games_table, write_reports
 from srwm_agents.evaluation.rollouts import Policy, RandomPolicy, play_episodes
 from srwm_agents.evaluation.splits import NAMES, Split, make_splits
@@ -27,17 +28,9 @@ DEFAULT_SPLITS = "train,test"
 AGENT_FOLDERS = {"latest": "agent", "best": "agent_best"}
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line."""
-
-    def error(self, message: str) -> Any:
-        sys.stderr.write(f"{self.prog}: error: {message} (see --help)\n")
-        sys.exit(2)
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The command line; flags shared with training have its names."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog="eval_rl.py",
         description="Evaluate a saved agent on Procgen levels that it has seen and on unseen ones.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

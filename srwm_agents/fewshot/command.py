@@ -4,46 +4,22 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import sys
 import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 
+from srwm_agents.command_line import OneLineParser, underscored
 from srwm_agents.fewshot.data import DATASETS, DEFAULT_DATA_DIR, SPLITS, default_cache_dir
 from srwm_agents.fewshot.experiment import AGENT_FOLDERS
 from srwm_agents.fewshot.presets import PRESETS
 from srwm_agents.fewshot.settings import Settings
 
 PROG = "python -m srwm_agents fewshot"
-
-
-class Parser(argparse.ArgumentParser):
-    """Errors in one line, with the flag that was probably meant; flags may be spelt with hyphens too."""
-
-    def error(self, message: str) -> NoReturn:
-        prefix = "unrecognized arguments: "
-        if message.startswith(prefix):
-            flag = message[len(prefix) :].split()[0].split("=")[0]
-            close = difflib.get_close_matches(flag, self._flags(), n=1)
-            message = f"unknown flag {flag}" + (f", did you mean {close[0]}?" if close else "")
-        sys.stderr.write(f"{self.prog}: error: {message} (see --help)\n")
-        sys.exit(2)
-
-    def _flags(self) -> set[str]:
-        """Of this parser and its sub-commands: what a sub-command does not know comes back to this one."""
-        flags = set(self._option_string_actions)
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                flags |= {flag for parser in action.choices.values() for flag in parser._flags()}
-        return flags
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        return super().parse_args([_underscored(arg) for arg in args or []], namespace)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -53,14 +29,6 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         if action.default in (None, "") or "default:" in (action.help or ""):
             return action.help
         return super()._get_help_string(action)
-
-
-def _underscored(argument: str) -> str:
-    """--data-dir=my-images -> --data_dir=my-images."""
-    if not argument.startswith("--"):
-        return argument
-    flag, sign, value = argument.partition("=")
-    return "--" + flag[2:].replace("-", "_") + sign + value
 
 
 def main(argv: Sequence[str]) -> int:
@@ -76,10 +44,12 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
-def _make_parser(preset: str | None) -> Parser:
+def _make_parser(preset: str | None) -> OneLineParser:
     """The whole parser; a preset's settings are the defaults of ``train``."""
     options: dict[str, Any] = {"formatter_class": HelpFormatter, "allow_abbrev": False}
-    parser = Parser(prog=PROG, description="Classifiers that learn new classes from a few labelled images.", **options)
+    parser = OneLineParser(
+        prog=PROG, description="Classifiers that learn new classes from a few labelled images.", **options
+    )
     commands = parser.add_subparsers(metavar="{train,eval,data}", required=True)
 
     text = "Train a few-shot classifier. The same command goes on where it was stopped."
@@ -107,7 +77,7 @@ def _make_parser(preset: str | None) -> Parser:
     return parser
 
 
-def add_settings(parser: Parser) -> None:
+def add_settings(parser: OneLineParser) -> None:
     """A flag for each field of :class:`Settings`."""
     types_of = typing.get_type_hints(Settings)
     for field in dataclasses.fields(Settings):
@@ -131,12 +101,12 @@ def _boolean(text: str) -> bool:
     return values[text.lower()]
 
 
-def _add_directories(parser: Parser) -> None:
+def _add_directories(parser: OneLineParser) -> None:
     parser.add_argument("--data_dir", type=Path, default=DEFAULT_DATA_DIR, help="Where the data sets lie")
     parser.add_argument("--cache_dir", type=Path, help=f"Where decoded images are kept; default: {default_cache_dir()}")
 
 
-def _add_evaluation(parser: Parser) -> None:
+def _add_evaluation(parser: OneLineParser) -> None:
     add = parser.add_argument
     add("--experiment", help="An experiment of fewshot train; its portable classifier is evaluated")
     add("--agent", type=Path, help="A portable classifier's folder")
@@ -161,7 +131,7 @@ def _preset(arguments: Sequence[str]) -> str | None:
     """The preset that a command line names, if it is one."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--preset", nargs="?")
-    name = finder.parse_known_args([_underscored(argument) for argument in arguments])[0].preset
+    name = finder.parse_known_args(underscored(arguments))[0].preset
     return name if name in PRESETS else None
 
 

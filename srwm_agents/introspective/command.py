@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from srwm_agents.command_line import OneLineParser
 from srwm_agents.introspective.checkpoint import CHECKPOINT_FILE, load_training, save_training, write_whole
 from srwm_agents.introspective.gradients import cheaper_gradient
 from srwm_agents.introspective.tasks import TASKS
@@ -30,17 +31,9 @@ SAVE_EVERY_SECONDS = 20
 INTERRUPTED = 130
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line."""
-
-    def error(self, message: str) -> Any:
-        sys.stderr.write(f"{self.prog}: error: {message} (see --help)\n")
-        sys.exit(2)
-
-
 def make_parser() -> argparse.ArgumentParser:
     """``introspective train``; its flags are the fields of ``TrainConfig`` and where to put things."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m srwm_agents introspective",
         description="Schmidhuber's introspective net of 1993: it reads and rewrites its own weights.",
         allow_abbrev=False,

@@ -6,25 +6,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from srwm_agents.agent import AgentError, load_agent
+from srwm_agents.command_line import OneLineParser
 from srwm_agents.integrations.export.exporting import FORMATS, SUFFIXES, export_agent
 
 PROGRAM = "srwm_agents export"
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line."""
-
-    def error(self, message: str) -> Any:
-        sys.stderr.write(f"{PROGRAM}: error: {message} (see --help)\n")
-        sys.exit(2)
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m srwm_agents export",
         description="Write one acting step of a saved agent, with its state in and out, as a file that runs without "
         "this package; it is run and compared with the agent first.",

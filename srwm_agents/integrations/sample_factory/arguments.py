@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import argparse
 import copy
-import difflib
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from sample_factory.cfg import cfg as sf_cfg
 from sample_factory.utils.utils import str2bool
 
 from envs.games import MODES
+from srwm_agents.command_line import OneLineParser, underscored
 from srwm_agents.cores import CORES
 from srwm_agents.integrations.sample_factory.presets import COMMON, PRESETS
 from srwm_agents.ops.srwm import BACKENDS
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line and suggest the flag that was probably meant."""
-
-    def error(self, message: str) -> NoReturn:
-        prefix = "unrecognized arguments: "
-        if message.startswith(prefix):
-            flag = message[len(prefix) :].split()[0].split("=")[0]
-            close = difflib.get_close_matches(flag, self._option_string_actions, n=1)
-            message = f"unknown flag {flag}" + (f", did you mean {close[0]}?" if close else "") + " (see --help)"
-        sys.stderr.write(f"{self.prog}: error: {message}\n")
-        sys.exit(2)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -116,7 +103,7 @@ def parse_train_args(
 
     ``parser`` is :func:`make_parser`'s unless a command adds flags of its own to one.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = underscored(sys.argv[1:] if argv is None else argv)
     parser = parser or make_parser()
     finder = OneLineParser(prog=parser.prog, add_help=False, allow_abbrev=False)
     finder.add_argument("--preset", choices=sorted(PRESETS))

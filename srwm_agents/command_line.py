@@ -1,0 +1,48 @@
+"""What all command lines have in common: errors in one line, and flags that may be spelt with hyphens."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, with the flag that was probably meant, and status 2.
+
+    Flags have underscores; ``--data-dir`` is taken for ``--data_dir``.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            flag = message[len(prefix) :].split()[0].split("=")[0]
+            close = difflib.get_close_matches(flag, self._flags(), n=1)
+            message = f"unknown flag {flag}" + (f", did you mean {close[0]}?" if close else "")
+        sys.stderr.write(f"{self.prog}: error: {message} (see --help)\n")
+        sys.exit(2)
+
+    def _flags(self) -> set[str]:
+        """Of this parser and its sub-commands: what a sub-command does not know comes back to this one."""
+        flags = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                flags |= {flag for parser in action.choices.values() for flag in parser._flags()}
+        return flags
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        return super().parse_known_args(underscored(sys.argv[1:] if args is None else args), namespace)
+
+
+def underscored(arguments: Sequence[str]) -> list[str]:
+    """--data-dir=my-images -> --data_dir=my-images, and so on for each of them."""
+    return [_underscored(argument) for argument in arguments]
+
+
+def _underscored(argument: str) -> str:
+    if not argument.startswith("--"):
+        return argument
+    flag, sign, value = argument.partition("=")
+    return "--" + flag[2:].replace("-", "_") + sign + value
