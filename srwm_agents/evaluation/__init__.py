@@ -1,11 +1,12 @@
 """Playing with saved agents: episodes, statistics, reports, pictures."""
 
 from srwm_agents.evaluation.curves import plot_curves
-from srwm_agents.evaluation.rollouts import Policy, RandomPolicy, play_episodes
+from srwm_agents.evaluation.rollouts import Forgetful, Policy, RandomPolicy, play_episodes
 from srwm_agents.evaluation.splits import Split, make_splits
 from srwm_agents.evaluation.statistics import aggregate, per_game
 
 __all__ = [
+    "Forgetful",
     "Policy",
     "RandomPolicy",
     "Split",

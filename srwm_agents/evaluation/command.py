@@ -18,7 +18,7 @@ from envs.games import MODES, check_levels, check_mode
 from srwm_agents.agent import Agent, AgentError, load_agent
 from srwm_agents.command_line import OneLineParser
 from srwm_agents.evaluation.reports import aggregate_table, games_table, write_reports
-from srwm_agents.evaluation.rollouts import Policy, RandomPolicy, play_episodes
+from srwm_agents.evaluation.rollouts import Forgetful, Policy, RandomPolicy, play_episodes
 from srwm_agents.evaluation.splits import NAMES, Split, make_splits
 from srwm_agents.evaluation.statistics import aggregate, per_game
 from srwm_agents.evaluation.videos import record_video
@@ -48,11 +48,14 @@ def make_parser() -> argparse.ArgumentParser:
     add("--num_levels", type=int, help="Number of levels from --start_level; 0 for no bound")
     add("--episodes", type=int, default=200, help="Episodes of each game and split")
     add("--policy", default="sampled", choices=("sampled", "greedy"), help="Sample actions, or take the likeliest")
+    add("--forget", action="store_true", help="Wipe the memory before every step: what the agent is worth without it")
     add("--seed", type=int, default=0, help="Of levels, actions and bootstrap: the same seed, the same numbers")
     add("--max_envs", type=int, default=32, help="Environments a game, at most")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where the agent runs")
     add(
-        "--output", type=Path, help="Folder of the reports; default: evaluation/ in the experiment, or beside the agent"
+        "--output",
+        type=Path,
+        help="Folder of the reports; default: evaluation/ in the experiment, or evaluation/AGENT beside the agent",
     )
     add("--video", action="store_true", help="Also record a short video on unseen levels (or on the range given)")
     add("--video_seconds", type=float, default=20.0, help="Length of the video")
@@ -94,6 +97,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         "last_action": isinstance(policy, Agent) and "last_action" in policy.config.extras,
         "device": args.device if isinstance(policy, Agent) else "cpu",
     }
+    player = Forgetful(policy) if args.forget else policy
     frames: list[pd.DataFrame] = []
     with Progress(
         TextColumn("{task.description}"),
@@ -108,7 +112,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
             task = progress.add_task(split.name, total=args.episodes * len(games))
             frames.append(
                 play_episodes(
-                    policy,
+                    player,
                     games,
                     mode,
                     split,
@@ -120,20 +124,23 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
             )
     episodes = pd.concat(frames, ignore_index=True)
     by_game, over_games = per_game(episodes, args.seed), aggregate(episodes, args.seed)
-    console.print(games_table(by_game, f"{name}, {args.policy} actions, {mode}"))
+    forgetting = ", no memory" if args.forget else ""
+    console.print(games_table(by_game, f"{name}, {args.policy} actions, {mode}{forgetting}"))
     console.print(aggregate_table(over_games))
     about = {
         "agent": name,
         "policy": args.policy,
+        "forget": args.forget,
         "distribution_mode": mode,
         "seed": args.seed,
         "episodes_per_game_and_split": args.episodes,
         "training": policy.config.training if isinstance(policy, Agent) else {},
     }
-    files = write_reports(args.output or folder, f"eval_{args.policy}", episodes, by_game, over_games, about)
+    kind = f"{args.policy}_forget" if args.forget else args.policy
+    files = write_reports(args.output or folder, f"eval_{kind}", episodes, by_game, over_games, about)
     if args.video:
-        video = (args.output or folder) / f"gameplay_{args.policy}.mp4"
-        files.append(record_video(video, policy, games, mode, splits[-1], seconds=args.video_seconds, **play))
+        video = (args.output or folder) / f"gameplay_{kind}.mp4"
+        files.append(record_video(video, player, games, mode, splits[-1], seconds=args.video_seconds, **play))
     for file in files:
         console.print(f"wrote {file}", highlight=False, soft_wrap=True)
     return 0
@@ -160,10 +167,12 @@ def _policy(args: argparse.Namespace) -> tuple[Policy, dict[str, Any], str, Path
             raise AgentError(
                 f"no experiment {args.experiment!r} in {args.train_dir}; there: {', '.join(known) or 'none'}"
             )
-        path, folder, name = experiment / AGENT_FOLDERS[args.load_checkpoint_kind], experiment, args.experiment
+        path, name = experiment / AGENT_FOLDERS[args.load_checkpoint_kind], args.experiment
+        folder = experiment / "evaluation"
     else:
         path = Path(args.agent)
-        folder, name = path.parent, path.name
+        name = path.resolve().name
+        folder = path.parent / "evaluation" / name
     agent = load_agent(path, args.device)
     config = agent.config
     if config.num_actions != NUM_ACTIONS:
@@ -176,7 +185,7 @@ def _policy(args: argparse.Namespace) -> tuple[Policy, dict[str, Any], str, Path
         raise AgentError(
             f"{path} wants the input {sorted(unknown)[0]!r}, Procgen gives: {', '.join(sorted(KNOWN_INPUTS))}"
         )
-    return agent, config.environment, name, folder / "evaluation"
+    return agent, config.environment, name, folder
 
 
 def _games(wanted: str | None, environment: dict[str, Any]) -> list[str]:

@@ -52,6 +52,27 @@ class RandomPolicy:
         return torch.randint(NUM_ACTIONS, (batch,), generator=generator).numpy(), torch.zeros(batch, 0)
 
 
+class Forgetful:
+    """A policy whose memory is wiped before every step: what it is worth without one."""
+
+    def __init__(self, policy: Policy) -> None:
+        """``policy``: any other."""
+        self._policy = policy
+
+    def act(
+        self,
+        observation: Mapping[str, Any],
+        state: Tensor | None = None,
+        *,
+        resets: npt.NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> tuple[npt.NDArray[np.int64], Tensor]:
+        """As the policy acts in the first step of an episode."""
+        always = np.ones(len(observation["obs"]), dtype=bool)
+        return self._policy.act(observation, state, resets=always, deterministic=deterministic, generator=generator)
+
+
 def play_episodes(
     policy: Policy,
     games: Sequence[str],

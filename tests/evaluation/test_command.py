@@ -75,6 +75,15 @@ def test_a_range_of_levels_and_some_games(train_dir) -> None:
     assert episodes["level"].between(500, 509).all()
 
 
+def test_an_agent_by_its_folder_and_without_its_memory(train_dir) -> None:
+    common = ["--agent", str(train_dir / "mine" / "agent"), "--device", "cpu", "--episodes", "2", "--splits", "train"]
+    for more in ([], ["--forget"]):
+        assert eval_rl.main([*common, "--games", "starpilot", *more]) == 0
+    folder = train_dir / "mine" / "evaluation" / "agent"
+    assert not json.loads((folder / "eval_sampled.json").read_text())["forget"]
+    assert json.loads((folder / "eval_sampled_forget.json").read_text())["forget"]
+
+
 def test_the_random_policy(tmp_path) -> None:
     arguments = ["--agent", "random", "--games", "starpilot", "--episodes", "2", "--splits", "train"]
     assert eval_rl.main([*arguments, "--output", str(tmp_path)]) == 0

@@ -7,7 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from srwm_agents.evaluation import RandomPolicy, Split, aggregate, make_splits, per_game, play_episodes, plot_curves
+from srwm_agents.evaluation import (
+    Forgetful,
+    RandomPolicy,
+    Split,
+    aggregate,
+    make_splits,
+    per_game,
+    play_episodes,
+    plot_curves,
+)
 
 SPLIT = Split("train", 0, 20)
 
@@ -40,6 +49,12 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     frames = [play_episodes(RandomPolicy(), ["starpilot"], "easy", SPLIT, episodes=4, seed=s) for s in (1, 1, 2)]
     pd.testing.assert_frame_equal(frames[0], frames[1])
     assert not frames[0]["length"].equals(frames[2]["length"])
+
+
+def test_a_forgetful_policy_begins_anew_with_every_step() -> None:
+    policy = Recorder()
+    play_episodes(Forgetful(policy), ["starpilot"], "easy", SPLIT, episodes=2, seed=1)
+    assert policy.longest == 1
 
 
 def test_wrong_number_of_episodes() -> None:
