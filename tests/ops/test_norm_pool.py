@@ -19,7 +19,7 @@ from srwm_agents.ops.norm_pool.autograd import norm_pool_backward_op, norm_pool_
 pytestmark = [pytest.mark.gpu] if CUDA else []
 DEVICE = "cuda" if CUDA else "cpu"
 
-SHAPES = [(2, 3, 6, 8), (3, 16, 5, 7), (40, 5, 2, 3), (2, 72, 9, 4)]
+SHAPES = [(2, 3, 6, 8), (3, 16, 5, 7), (9, 5, 2, 3), (2, 72, 9, 4)]
 if CUDA:
     SHAPES += [(70000, 2, 4, 4), (128, 64, 84, 84), (33, 320, 10, 10), (500, 80, 21, 21)]
 
@@ -104,8 +104,7 @@ def test_in_evaluation_the_running_statistics_are_used_and_left() -> None:
     assert mean.tolist() == [1.0, 2.0, 3.0]
 
 
-@pytest.mark.parametrize("pool", [True, False])
-@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize(("pool", "residual"), [(True, True), (False, False)])
 def test_the_operators_are_well_registered(pool: bool, residual: bool) -> None:
     x = torch.randn(2, 3, 5, 6, device=DEVICE).contiguous(memory_format=torch.channels_last).requires_grad_()
     weight, bias = (torch.randn(3, device=DEVICE, requires_grad=True) for _ in range(2))
