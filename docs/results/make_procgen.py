@@ -104,6 +104,17 @@ def evaluation_table(found: list[Run]) -> Iterator[str]:
     yield ""
 
 
+def growth_table() -> Iterator[str]:
+    """What ``state_growth.py`` found."""
+    growth = json.loads((RAW / "growth.json").read_text())
+    yield f"| | {' | '.join(f'{steps:,}' for steps in growth['steps'])} steps |"
+    yield "|---" * (len(growth["steps"]) + 1) + "|"
+    for name, sizes in growth["shift"].items():
+        cells = (f"{size:.3f}" if size < 100 else f"{size:.0e}" for size in sizes)
+        yield f"| {name} | {' | '.join(cells)} |"
+    yield ""
+
+
 def draw_scores(found: list[Run], file: Path) -> None:
     """Returns of saved agents on unseen levels, a panel a game and a bar a run; sampled actions, 95 % intervals."""
     evaluated = [run for run in found if "sampled" in run.evaluations]
@@ -188,7 +199,7 @@ def main() -> None:
             (AGENTS / name / "README.md").write_text(card(name, names[run]))
     page = HERE / "procgen.md"
     text = page.read_text()
-    tables = {"training": training_table(found), "evaluation": evaluation_table(found)}
+    tables = {"training": training_table(found), "growth": growth_table(), "evaluation": evaluation_table(found)}
     for name, lines in tables.items():
         begin, end = f"<!-- {name}: made by make_procgen.py -->", f"<!-- end of {name} -->"
         before, rest = text.split(begin)
