@@ -118,6 +118,7 @@ def growth_table() -> Iterator[str]:
 def draw_scores(found: list[Run], file: Path) -> None:
     """Returns of saved agents on unseen levels, a panel a game and a bar a run; sampled actions, 95 % intervals."""
     evaluated = [run for run in found if "sampled" in run.evaluations]
+    random = pd.read_csv(HERE / "fast" / "random.csv").set_index("game")
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     panels = figure.subplots(2, 3).flat
     for panel, game in zip(panels, PAPER_GAMES, strict=True):
@@ -130,6 +131,7 @@ def draw_scores(found: list[Run], file: Path) -> None:
             # Splits are independent samples: the mean's half-width shrinks with their number.
             half = ((unseen["return_high"] - unseen["return_low"]) / 2).pow(2).sum() ** 0.5 / len(unseen)
             panel.bar(i, mean, yerr=half, color=mpl.color_sequences["tab10"][i % 10], label=run.name, width=0.8)
+        panel.axhline(random.loc[game, "return"], color="black", lw=1, ls=":", label="random policy, training levels")
         panel.set_title(game, fontsize=9)
         panel.set_xticks([])
         panel.grid(alpha=0.3, axis="y")
