@@ -23,7 +23,8 @@ from envs import PAPER_GAMES
 
 HERE = Path(__file__).parent
 RAW = HERE / "procgen"
-POLICIES = ("sampled", "greedy")
+POLICIES = ("sampled", "greedy", "sampled_forget")
+"""Kinds of evaluation; the last has its memory wiped before every step."""
 MARKS = (7e6, 10e6, 20e6, 35e6, 70e6)
 """Frames at which runs are compared."""
 FIRST_FRAMES = 3e6
