@@ -19,7 +19,8 @@ class OneLineParser(argparse.ArgumentParser):
         prefix = "unrecognized arguments: "
         if message.startswith(prefix):
             flag = message[len(prefix) :].split()[0].split("=")[0]
-            close = difflib.get_close_matches(flag, self._flags(), n=1)
+            # A flag of another sub-command is no suggestion.
+            close = difflib.get_close_matches(flag, self._flags() - {flag}, n=1)
             message = f"unknown flag {flag}" + (f", did you mean {close[0]}?" if close else "")
         sys.stderr.write(f"{self.prog}: error: {message} (see --help)\n")
         sys.exit(2)

@@ -126,7 +126,7 @@ def target_table(found: list[Run]) -> Iterator[str]:
     for target in TARGETS:
         row = next(e for e in names[target.run].evaluations if e["split"] == target.split)["accuracy"][0]
         accuracy, classes = 100 * row["accuracy"], "validation" if target.split == "val" else target.split
-        verdict = "reached" if accuracy >= target.wanted else f"missed by {target.wanted - accuracy:.2f}"
+        verdict = f"reached ({classes})" if accuracy >= target.wanted else f"missed by {target.wanted - accuracy:.2f}"
         yield (
             f"| {target.task} | {target.published} | {target.wanted:g} | {accuracy:.2f} ± {100 * row['interval']:.2f} "
             f"| {classes} | {verdict} |"

@@ -45,7 +45,7 @@ class Run:
     @property
     def flags(self) -> str:
         flags = flags_of(self.name.rpartition("_seed")[0] if "_seed" in self.name else self.name)
-        return " ".join(f"`--{key}={value}`" for key, value in flags.items()) or "the preset"
+        return " ".join(f"`--{key}={value}`" for key, value in flags.items()) or "none"
 
     def at(self, frames: float) -> pd.Series | None:
         """Mean return of each game and the normalised mean (None if the run was not that long)."""
@@ -80,7 +80,7 @@ def training_table(found: list[Run]) -> Iterator[str]:
             continue
         games = [game for game in rows[0][1].index if game != "normalised"]
         yield f"**After {mark / 1e6:.0f}M frames**\n"
-        yield f"| run | flags beside the preset's | seed | {' | '.join(games)} | normalised |"
+        yield f"| run | flags beside `BASE` | seed | {' | '.join(games)} | normalised |"
         yield "|---" * (len(games) + 4) + "|"
         for run, at in sorted(rows, key=lambda row: -row[1]["normalised"]):
             returns = " | ".join(f"{at[game]:.2f}" for game in games)

@@ -89,6 +89,8 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         raise ValueError(f"--episodes is {args.episodes}, expected at least 1")
     if args.max_envs < 1:
         raise ValueError(f"--max_envs is {args.max_envs}, expected at least 1")
+    if args.video_seconds <= 0:
+        raise ValueError(f"--video_seconds is {args.video_seconds}, expected more than 0")
     # Some of cuDNN's algorithms add in another order each time; the same seed shall give the same numbers.
     torch.backends.cudnn.deterministic = True
     play: dict[str, Any] = {

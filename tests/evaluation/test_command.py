@@ -106,6 +106,7 @@ def truncate(folder) -> None:
         (None, ["--splits", ","], "--splits is ',', expected some of: train, validation, test"),
         (None, ["--splits", "test", "--start_level", "3", "--num_levels", "5"], "name --splits or --start_level"),
         (None, ["--device", "cuda:77"], "--device is 'cuda:77', which PyTorch cannot use here"),
+        (None, ["--video_seconds", "0"], "--video_seconds is 0.0, expected more than 0"),
         (None, ["--episodes", "0"], "--episodes is 0, expected at least 1"),
         (None, ["--distribution_mode", "memory"], "has no distribution_mode 'memory'"),
         (None, ["--load_checkpoint_kind", "best"], "no agent at"),

@@ -112,6 +112,11 @@ def _check_counts(cfg: AttrDict) -> None:
                  "train_for_env_steps", "worker_num_splits", "policy_workers_per_policy"):  # fmt: skip
         if cfg[name] < 1:
             raise ConfigError(f"--{name} is {cfg[name]}, expected at least 1")
+    for name in ("learning_rate", "vtrace_rho", "vtrace_c", "exploration_loss_coeff", "value_loss_coeff"):
+        if cfg[name] < 0:
+            raise ConfigError(f"--{name} is {cfg[name]}, expected at least 0")
+    if not 0 <= cfg.gamma <= 1:
+        raise ConfigError(f"--gamma is {cfg.gamma}, expected from 0 to 1")
 
 
 def _split_environments(cfg: AttrDict) -> None:

@@ -77,6 +77,8 @@ def test_environments_a_worker_are_split_into_vectors(make_cfg) -> None:
         (["--use_rnn=False", "--core=srwm"], "--use_rnn=False means --core=feedforward"),
         (["--num_policies=2"], "--num_workers is 1, expected at least --num_policies = 2"),
         (["--num_workers=0"], "--num_workers is 0, expected at least 1"),
+        (["--learning_rate=-1"], "--learning_rate is -1.0, expected at least 0"),
+        (["--gamma=2"], "--gamma is 2.0, expected from 0 to 1"),
         (
             ["--reward_treatment=none", "--reward_clip=2"],
             "--reward_clip is 2.0, but --reward_treatment=none does not clip",
