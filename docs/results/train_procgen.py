@@ -26,6 +26,8 @@ import threading
 import time
 from pathlib import Path
 
+from train_fewshot import visible_gpus
+
 from envs import MEMORY_GAMES
 from srwm_agents import load_agent, save_agent
 
@@ -147,18 +149,16 @@ def train(name: str, gpu: str, cores: set[int], args: argparse.Namespace, until:
                 return
 
 
-def work(place: int, names: queue.SimpleQueue[str], args: argparse.Namespace, until: float) -> None:
+def work(place: int, gpus: list[str], names: queue.SimpleQueue[str], args: argparse.Namespace, until: float) -> None:
     """One place's runs, one after another."""
     cores = sorted(os.sched_getaffinity(0))
-    share = len(cores) // (args.gpus * args.per_gpu)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else [*map(str, range(args.gpus))]
+    share = len(cores) // (len(gpus) * args.per_gpu)
     while time.monotonic() < until - 30:  # what is begun later has hardly started when it must stop
         try:
             name = names.get_nowait()
         except queue.Empty:
             return
-        train(name, gpus[place % args.gpus], set(cores[place * share : (place + 1) * share]), args, until)
+        train(name, gpus[place % len(gpus)], set(cores[place * share : (place + 1) * share]), args, until)
 
 
 def collect(train_dir: Path) -> None:
@@ -203,18 +203,15 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("name the runs")
     if args.per_gpu < 1:
         parser.error(f"--per_gpu is {args.per_gpu}, expected at least 1")
-    if args.gpus is None:
-        import torch  # slow to import, and only asked for its GPUs
-
-        args.gpus = torch.cuda.device_count()
-    if args.gpus < 1:
+    gpus = visible_gpus()[: args.gpus]
+    if not gpus:
         parser.error("there is no GPU here")
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in args.runs:
         waiting.put(name)
     until = time.monotonic() + args.seconds
-    places = range(args.gpus * args.per_gpu)
-    threads = [threading.Thread(target=work, args=(place, waiting, args, until)) for place in places]
+    places = range(len(gpus) * args.per_gpu)
+    threads = [threading.Thread(target=work, args=(place, gpus, waiting, args, until)) for place in places]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -108,11 +108,7 @@ def parse_train_args(
     finder = OneLineParser(prog=parser.prog, add_help=False, allow_abbrev=False)
     finder.add_argument("--preset", choices=sorted(PRESETS))
     preset = finder.parse_known_args(arguments)[0].preset
-    if torch.cuda.is_available():
-        # Acting where the learner is keeps whole trajectories on the GPU; only frames travel.
-        parser.set_defaults(device="gpu", actor_worker_gpus=[0])
-    else:
-        parser.set_defaults(device="cpu")
+    parser.set_defaults(device="gpu" if torch.cuda.is_available() else "cpu")
     if preset is not None:
         parser.set_defaults(**PRESETS[preset])
     args = parser.parse_args(arguments)

@@ -158,7 +158,8 @@ def _derive(cfg: AttrDict, given: dict[str, Any]) -> None:
         for name in ("compile", "cuda_graphs", "in_process"):
             cfg[name] = cfg[name] and name in given
     if "actor_worker_gpus" not in given:
-        # Not what was saved: a run may go on on another kind of machine.
+        # Acting where the learner is keeps whole trajectories on the GPU; only frames travel. Not what was saved: a run
+        # may go on on another kind of machine.
         cfg.actor_worker_gpus = [0] if cfg.device == "gpu" else []
     if "serial_mode" in given and cfg.serial_mode and "in_process" not in given:
         cfg.in_process = False
