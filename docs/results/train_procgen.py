@@ -66,6 +66,9 @@ CHANGES: dict[str, Flags] = {
     "rmsprop": {"optimizer": "rmsprop", "learning_rate": 6e-4},
     "entropy_003": {"exploration_loss_coeff": 0.003},
     "entropy_02": {"exploration_loss_coeff": 0.02},
+    "value_25": {"value_loss_coeff": 0.25},
+    "critic": {"separate_critic": True},
+    "critic_only": {"separate_critic": True, "actor_value_loss_coeff": 0.0},
     # The memory.
     "decay_90": {"state_decay": 0.9},
     "decay_95": {"state_decay": 0.95},
@@ -78,6 +81,9 @@ CHANGES: dict[str, Flags] = {
     "last_action": {"last_action": True},
     "one_layer": {"num_layers": 1},
     "wide": {"hidden_size": 256, "num_heads": 16, "ff_size": 1024},
+    # What sees.
+    "impoola": {"encoder_conv_architecture": "resnet_impoola"},
+    "wide_encoder": {"encoder_conv_architecture": "resnet_impala_wide"},
     "lstm": {"core": "lstm"},
     "feedforward": {"core": "feedforward"},
     "delta": {"core": "delta"},

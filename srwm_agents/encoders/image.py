@@ -14,9 +14,12 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU, "tanh
 
 Convs = Callable[[int, type[nn.Module]], nn.Sequential]
 
-# Names as Sample Factory spells them in --encoder_conv_architecture, with the same layers behind each.
+# Names as Sample Factory spells them in --encoder_conv_architecture, with the same layers behind each; the second and
+# third are ours.
 ENCODERS: dict[str, Convs] = {
     "resnet_impala": lambda c, act: impala_convs(c, (16, 32, 32), act),
+    "resnet_impala_wide": lambda c, act: impala_convs(c, (32, 64, 64), act),
+    "resnet_impoola": lambda c, act: impala_convs(c, (16, 32, 32), act).append(nn.AdaptiveAvgPool2d(1)),
     "convnet_simple": lambda c, act: plain_convs(c, [(32, 8, 4), (64, 4, 2), (128, 3, 2)], act),
     "convnet_impala": lambda c, act: plain_convs(c, [(16, 8, 4), (32, 4, 2)], act),
     "convnet_atari": lambda c, act: plain_convs(c, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], act),
@@ -36,7 +39,9 @@ class ImageEncoder(nn.Module):
         """Make an encoder.
 
         Args:
-            name: a key of ``ENCODERS``; "resnet_impala" has 15 convolutions, the convnets suit a CPU.
+            name: a key of ``ENCODERS``; "resnet_impala" has 15 convolutions, "resnet_impala_wide" twice the channels
+                (Cobbe et al., ICML 2020, section 3), "resnet_impoola" the mean over all places in place of all places
+                (Trumpp et al., RLJ 2025, arXiv:2503.05546); the convnets suit a CPU.
             image_shape: (C, H, W).
             mlp_layers: widths of the fully connected layers; empty gives the flattened convolutions' output.
             nonlinearity: "relu" | "elu" | "tanh".

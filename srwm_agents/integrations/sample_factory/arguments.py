@@ -15,6 +15,7 @@ from sample_factory.utils.utils import str2bool
 from envs.games import MODES
 from srwm_agents.command_line import OneLineParser, underscored
 from srwm_agents.cores import CORES
+from srwm_agents.encoders import ENCODERS
 from srwm_agents.integrations.sample_factory.presets import COMMON, PRESETS
 from srwm_agents.ops.srwm import BACKENDS
 
@@ -40,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
         add(parser)
     actions = {action.dest: action for action in parser._actions}
     actions["env"].required = False
+    actions["encoder_conv_architecture"].choices = list(ENCODERS)
     actions["optimizer"].choices = ["adam", "lamb", "rmsprop"]
     actions["lr_schedule"].choices = ["constant", "kl_adaptive_minibatch", "kl_adaptive_epoch", "linear_decay"]
     parser.set_defaults(**COMMON)
@@ -76,6 +78,8 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("detach_state_every_step", False, "Cut the gradient through an SRWM's state at every step (published code)")
     add("policy_head_scale", 0.01, "Factor on the policy head's initial weights; small means a uniform first policy")
     add("policy_loss", "vtrace", "Policy gradient of V-trace, or PPO's clipped one", choices=["vtrace", "ppo"])
+    add("separate_critic", False, "Give the critic an encoder of its own")
+    add("actor_value_loss_coeff", 0.1, "Weight of the policy network's own value error beside a separate critic")
     add("normalize_advantages", False, "Scale each minibatch's advantages to mean 0 and deviation 1")
     add("balance_games", False, "Divide each game's advantages and value loss by a running size of its advantages")
     add("reward_treatment", "clip", "Clip rewards at --reward_clip, divide each game's by its returns' deviation, "

@@ -274,7 +274,7 @@ class SRWMLearner(Learner):
             self.handover.put(tensors_of(self.actor_critic), self.train_step)
 
     def _eager_update(self, minibatch: AttrDict) -> tuple[Losses, Tensor]:
-        """One optimiser step on one minibatch: its losses and the gradient's norm before clipping.
+        """One optimiser step on one minibatch: its losses and the policy's gradient norm before clipping.
 
         Nothing in here waits for the device, so that it can be captured as a CUDA graph.
         """
@@ -287,7 +287,10 @@ class SRWMLearner(Learner):
         losses.total.backward()
         self._gradients_ready()
         limit = self.cfg.max_grad_norm if self.cfg.max_grad_norm > 0 else float("inf")
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.actor_critic.parameters(), limit)
+        # Each by itself: a critic's large error is no reason for the policy to stand still.
+        grad_norm, *_ = [
+            torch.nn.utils.clip_grad_norm_(network, limit) for network in cast(Any, self.actor_critic).networks()
+        ]
         self.optimizer.step()
         return losses.detach(), grad_norm
 

@@ -50,6 +50,9 @@ def vtrace_losses(
     bootstrap value of Espeholt et al., 2018, without gradient. The gradient flows through the whole rollout, the
     recurrent state included; what came before it is the behaviour policy's state, as stored.
 
+    With a separate critic the values are its own, and the policy network's value head learns the same targets with
+    weight ``cfg.actor_value_loss_coeff``.
+
     With a PopArt critic, targets and advantages are computed in units of the reward; then its statistics are moved with
     the targets, and both value error and advantages are taken in units of the new deviation (van Hasselt et al., 2016,
     algorithm 1).
@@ -74,12 +77,19 @@ def vtrace_losses(
 
     core_out = _core_outputs(actor_critic, minibatch.observations, minibatch)
     heads = actor_critic.forward_tail(core_out[:, :-1].flatten(0, 1), values_only=False, sample_actions=False)
-    values = heads["values"]
-    with torch.no_grad():
-        bootstrap = actor_critic.forward_tail(core_out[:, -1], values_only=True, sample_actions=False)["values"]
+    policy_values = heads["values"]
+    if actor_critic.critic is None:
+        values = policy_values
+        with torch.no_grad():
+            bootstrap = actor_critic.forward_tail(core_out[:, -1], values_only=True, sample_actions=False)["values"]
+    else:
+        flat = {name: entry.flatten(0, 1) for name, entry in minibatch.observations.items()}
+        outputs = actor_critic.critic(flat, core_out.flatten(0, 1)).view(batch, steps + 1)
+        values, bootstrap = outputs[:, :-1], outputs[:, -1].detach()
     if popart is not None:
         values, bootstrap = (popart.values(outputs, games) for outputs in (values, bootstrap))
     values = values.view(batch, steps)
+    policy_values = policy_values.view(batch, steps) if popart is None else values
 
     distribution = actor_critic.action_distribution()
     log_probs = distribution.log_prob(minibatch.actions.flatten(0, 1)).view(batch, steps)
@@ -127,6 +137,8 @@ def vtrace_losses(
         policy = mean(-advantages * log_probs)
 
     value = cfg.value_loss_coeff * mean((targets - values) ** 2 / error_scale)
+    if actor_critic.critic is not None:
+        value = value + cfg.actor_value_loss_coeff * mean((targets - policy_values) ** 2 / error_scale)
     if cfg.loss_reduction == "sum":
         value = value / 2  # the published agents' value loss is half the squared error
     entropies = distribution.entropy()
@@ -146,7 +158,7 @@ def vtrace_losses(
         outputs = actor_critic.forward_tail(moved, values_only=False, sample_actions=False)["values"]
         moved_values = outputs.view(batch, steps) if popart is None else popart.values(outputs, games)
         policies_apart = as_seen.kl_divergence(actor_critic.action_distribution()).view(batch, steps)
-        values_apart = (values.detach() - moved_values) ** 2 / error_scale
+        values_apart = (policy_values.detach() - moved_values) ** 2 / error_scale
         consistency = cfg.augment_consistency * mean(policies_apart + values_apart / 2)
         total = total + consistency
     if cfg.loss_reduction == "sum":

@@ -94,6 +94,25 @@ class SampleFactoryCore(ModelCore):
         return PackedSequence(repacked.data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices), state
 
 
+class SeparateCritic(nn.Module):
+    """A value network with an encoder of its own: what it learns of a level does not reach the policy.
+
+    Source: DAAC (Raileanu & Fergus, ICML 2021, arXiv:2102.10330), where one network for both is found to cost the
+    policy much in Procgen. Deviations: the value also depends on what the policy's core puts out, without gradient, so
+    that one memory serves both; the policy network's second output is a value (as PPG's, Cobbe et al., ICML 2021,
+    arXiv:2009.04416), not an advantage; both networks learn from the same minibatches.
+    """
+
+    def __init__(self, encoder: Encoder, core_output_size: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.value_head = nn.Linear(encoder.get_out_size() + core_output_size, 1)
+
+    def forward(self, observations: dict[str, Tensor], core_output: Tensor) -> Tensor:
+        """Entries [N, …] and core_output [N, features] -> values [N]."""
+        return self.value_head(torch.cat([self.encoder(observations), core_output.detach()], dim=-1)).squeeze(-1)
+
+
 class SampleFactoryActorCritic(ActorCriticSharedWeights):
     """Sample Factory's actor-critic whose first policy is close to uniform, whatever the features are.
 
@@ -102,6 +121,9 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
 
     With ``cfg.popart`` the critic has an output a game, in that game's units; acting still gives one value a step, that
     of the game being played, in units of the reward.
+
+    With ``cfg.separate_critic`` the learner's values are a :class:`SeparateCritic`'s; acting still gives those of the
+    policy network's own head.
     """
 
     def __init__(self, obs_space: Any, action_space: Any, cfg: Any) -> None:
@@ -113,12 +135,23 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
             games = len(cfg.games.split(","))
             self.critic_linear = PopArtCritic(self.decoder.get_out_size(), games, cfg.popart_step_size)
             self.critic_linear.apply(self.initialize_weights)
+        self.critic: SeparateCritic | None = None
+        if cfg.separate_critic:
+            self.critic = SeparateCritic(make_encoder(cfg, obs_space), self.core.get_out_size())
+            self.critic.apply(self.initialize_weights)
         self._act = Graphed(self._forward) if cfg.cuda_graphs else self._forward
 
     @property
     def popart(self) -> PopArtCritic | None:
         """The critic, if it is PopArt's; the values of ``forward_tail`` are then its outputs, [N, games]."""
         return self.critic_linear if isinstance(self.critic_linear, PopArtCritic) else None
+
+    def networks(self) -> list[list[nn.Parameter]]:
+        """The parameters of the policy network, and of the critic's if it has one."""
+        critic = [] if self.critic is None else list(self.critic.parameters())
+        theirs = set(critic)
+        policy = [parameter for parameter in self.parameters() if parameter not in theirs]
+        return [policy, critic] if critic else [policy]
 
     def forward(self, normalized_obs_dict: Any, rnn_states: Tensor, values_only: bool = False) -> TensorDict:
         inputs = {"observations": normalized_obs_dict, "state": rnn_states}

@@ -58,6 +58,16 @@ def test_captured_updates_are_the_ordinary_ones(make_learner, batches, core: str
 
 
 @pytest.mark.gpu
+def test_captured_updates_train_a_separate_critic_too(make_learner, batches) -> None:
+    flags = (*GPU, "--separate_critic=True", "--adam_eps=1e-3", "--experiment")
+    experience = batches("srwm", "--separate_critic=True")
+    plain = train(make_learner(*flags, "plain"), experience)
+    graphed = train(make_learner(*flags, "graphed", "--cuda_graphs=True"), experience)
+    assert any(capture.graph is not None for capture in graphed._update._captures.values())
+    assert_same_weights(graphed, plain, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.gpu
 def test_captured_updates_move_the_statistics_too(make_learner, batches) -> None:
     options = ("--balance_games=False", "--popart=True", "--reward_treatment=return_norm", "--popart_step_size=0.1")
     flags = (*GPU, *options, "--adam_eps=1e-3", "--experiment")

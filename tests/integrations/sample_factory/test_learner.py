@@ -85,6 +85,33 @@ def test_targets_come_from_the_true_bootstrap_value(make_learner, make_batch) ->
     assert losses.advantages[:, -1].abs().max() > 1e-3
 
 
+def test_a_separate_critic_sees_for_itself(make_learner, make_batch) -> None:
+    """Its values make the targets, its error is no matter of the policy network's, and that network's no matter of
+    its own."""
+    found = []
+    for weights in (("1", "0"), ("10", "0"), ("1", "1")):
+        flags = (f"--value_loss_coeff={weights[0]}", f"--actor_value_loss_coeff={weights[1]}")
+        learner = make_learner("--separate_critic=True", *flags)
+        found.append(gradients(learner, make_batch(learner)))
+    once, tenfold, both = found
+    assert {name.split(".")[0] for name in once} > {"critic", "encoder", "core"}
+    for name, grad in once.items():
+        of_critic = name.startswith("critic.")
+        torch.testing.assert_close(tenfold[name], 10 * grad if of_critic else grad, rtol=1e-3, atol=1e-6)
+        if of_critic:
+            torch.testing.assert_close(both[name], grad)
+    assert not once["critic_linear.weight"].any()
+    assert both["critic_linear.weight"].any()
+    assert (both["encoder.observation.image.mlp.0.weight"] != once["encoder.observation.image.mlp.0.weight"]).any()
+
+    batch = make_batch(learner)
+    losses = vtrace_losses(learner.actor_critic, minibatch_of(learner, batch), learner.cfg)
+    assert not torch.allclose(losses.values, batch["values"][:, :-1], atol=1e-2)  # those of the policy's own head
+    before = {name: p.clone() for name, p in learner.actor_critic.named_parameters()}
+    learner.train(batch)
+    assert all((p != before[name]).any() for name, p in learner.actor_critic.named_parameters() if name in both)
+
+
 def test_invalid_steps_have_no_weight(make_learner, make_batch) -> None:
     learner = make_learner()
     batch = make_batch(learner)
@@ -243,7 +270,13 @@ def test_old_checkpoints_go_and_agents_come(make_learner, tmp_path) -> None:
     assert (folder / "agent" / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("flags", [["--policy_loss=vtrace"], ["--policy_loss=ppo", "--normalize_advantages=True"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--policy_loss=vtrace"],
+        ["--policy_loss=ppo", "--normalize_advantages=True", "--separate_critic=True"],
+    ],
+)
 def test_the_policy_learns_what_is_rewarded(make_learner, make_batch, flags: list[str]) -> None:
     """Action 3 is rewarded where the last reward was positive, action 5 elsewhere; chance is 1/15."""
     learner = make_learner(*flags, "--learning_rate=0.003", "--batch_size=128", "--gamma=0.9")

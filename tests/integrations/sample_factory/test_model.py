@@ -76,6 +76,11 @@ def test_the_exported_agent_is_the_same_policy(make_model, core: str, tmp_path) 
     compare(cfg, info, model.eval(), tmp_path)
 
 
+def test_the_exported_agent_leaves_a_separate_critic_behind(make_model, tmp_path) -> None:
+    cfg, info, model = make_model("--separate_critic=True")
+    compare(cfg, info, model.eval(), tmp_path)
+
+
 def test_the_exported_agent_normalises_as_in_training(make_model, tmp_path) -> None:
     cfg, info, model = make_model("--normalize_input=True", "--obs_subtract_mean=100", "--obs_scale=50")
     model.train()
