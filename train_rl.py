@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, draw the learning curves, say where everything lies; returns the exit status."""
-    from srwm_agents.evaluation.curves import plot_curves
     from srwm_agents.integrations.sample_factory import train
 
     result = train(argv)
     if result.exit_status == 0 and result.folder is not None:
         if result.curves is not None:
+            from srwm_agents.evaluation.curves import plot_curves  # seconds, which no run should start with
+
             picture = plot_curves(result.curves, result.folder / "learning_curves.png", result.folder.name)
             print(f"learning curves: {picture} (raw numbers: {result.curves})")
         print(f"agent:           {result.agent}")

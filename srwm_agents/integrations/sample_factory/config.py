@@ -141,7 +141,7 @@ def _derive(cfg: AttrDict, given: dict[str, Any]) -> None:
     if cfg.recurrence == -1:
         cfg.recurrence = cfg.rollout
     try:
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]):  # on "meta", drawing weights imports PyTorch's compiler: seconds
             state_size = make_core(cfg.core, input_size=1, **core_settings(cfg)).state_size
     except ValueError as error:
         raise ConfigError(f"--core={cfg.core}: {error}") from error
