@@ -15,6 +15,7 @@ import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import train_rl
 from srwm_agents import load_agent
 from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints, load_checkpoint
 
@@ -77,15 +78,18 @@ def frames_of(checkpoint: Path) -> int:
     return int(re.findall(r"\d+", checkpoint.name)[1])
 
 
-def test_a_run_leaves_what_it_promises_and_goes_on_in_either_engine(small_flags, tmp_path) -> None:
-    run = Run(tmp_path, [*small_flags, *PROCESSES, "--train_for_env_steps=6000"])
+def test_a_run_leaves_what_it_promises_and_goes_on_in_either_engine(small_flags, tmp_path, capsys) -> None:
+    """With games in their own units: what these keep must be resumed too. Plain runs are killed and stopped below."""
+    units = ["--reward_treatment=return_norm", "--popart=True", "--augment_shift=4", "--augment_consistency=0.1"]
+    flags = [*small_flags, *units]
+    run = Run(tmp_path, [*flags, *PROCESSES, "--train_for_env_steps=4000"])
     assert run.wait(180) == 0, run.text
     assert "Traceback" not in run.text
     assert "Gym has been unmaintained" not in run.text
 
     agent = load_agent(run.folder / "agent")
     assert agent.config.environment["games"] == ["starpilot", "leaper"]
-    assert agent.config.training["frames"] == frames_of(run.checkpoints[-1]) >= 6000
+    assert agent.config.training["frames"] == frames_of(run.checkpoints[-1]) >= 4000
     curves = pd.read_csv(run.folder / "curves.csv")
     assert set(curves["game"]) == {"starpilot", "leaper"}
     assert (run.folder / "learning_curves.png").is_file()
@@ -95,22 +99,30 @@ def test_a_run_leaves_what_it_promises_and_goes_on_in_either_engine(small_flags,
         assert {f"game_return/{game}", f"game_normalised_score/{game}"} <= tags
     assert {"train/loss", "train/grad_norm", "game_normalised_score/mean", "reward/reward"} <= tags
     assert not any("game_index" in tag for tag in tags)
+    checkpoint = load_checkpoint(run.checkpoints[-1])
+    seen, scales = checkpoint["model"]["critic_linear.seen"], checkpoint["return_scales"][1]
+    assert (seen > 0).all()
+    assert (scales > 0).all()
 
-    again = Run(tmp_path, [*small_flags, *THREADS, "--train_for_env_steps=6000"])
-    assert again.wait(120) == 0, again.text
-    assert "already trained" in again.text
+    # It ends before any engine starts, so it needs no process of its own.
+    here = [f"--train_dir={tmp_path}", "--experiment=e"]
+    assert train_rl.main([*flags, *THREADS, "--train_for_env_steps=4000", *here]) == 0
+    assert "already trained" in capsys.readouterr().out
 
-    more = Run(tmp_path, [*small_flags, *THREADS, "--train_for_env_steps=9000"])
+    more = Run(tmp_path, [*flags, *THREADS, "--train_for_env_steps=5000"])
     assert more.wait(180) == 0, more.text
     assert "resuming at" in more.text
-    assert frames_of(more.checkpoints[-1]) >= 9000
+    assert frames_of(more.checkpoints[-1]) >= 5000
+    checkpoint = load_checkpoint(more.checkpoints[-1])
+    assert (checkpoint["model"]["critic_linear.seen"] > seen).all()
+    assert (checkpoint["return_scales"][1] > scales).all()
 
 
-def test_three_kills_lose_nothing_but_the_frames_since(small_flags, tmp_path) -> None:
+def test_kills_lose_nothing_but_the_frames_since(small_flags, tmp_path) -> None:
     schedule = ["--lr_schedule=linear_decay", "--train_for_env_steps=1000000"]
     rng = random.Random()
     resumed_at = 0
-    for way in (PROCESSES, THREADS, THREADS):
+    for way in (PROCESSES, THREADS):
         run = Run(tmp_path, [*small_flags, *way, *schedule])
         run.until(lambda run=run, before=resumed_at: run.checkpoints and frames_of(run.checkpoints[-1]) > before)
         time.sleep(rng.uniform(0, 2))
@@ -203,33 +215,19 @@ def test_a_broken_thread_ends_the_run_with_its_traceback(small_flags, tmp_path, 
     assert 'raise RuntimeError("this part broke")' in run.text
 
 
-def test_a_checkpoint_that_does_not_load_stops_the_run_and_stays(small_flags, tmp_path) -> None:
-    flags = [*small_flags, "--train_for_env_steps=200"]
-    assert Run(tmp_path, flags).wait(120) == 0
+def test_a_checkpoint_that_does_not_load_stops_the_run_and_stays(small_flags, make_learner, tmp_path, capsys) -> None:
+    """In this process: it stops before any engine starts."""
+    make_learner().save()
     folder = tmp_path / "e" / "checkpoint_p0"
     newest = list_checkpoints(folder, "checkpoint")[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     before = sorted(file.name for file in folder.iterdir())
-    run = Run(tmp_path, [*small_flags, "--train_for_env_steps=400"])
-    assert run.wait(120) == 1
-    assert re.fullmatch(r"train_rl.py: error: checkpoint .* does not load .*\n", run.text)
+    capsys.readouterr()
+    flags = [*small_flags, f"--train_dir={tmp_path}", "--experiment=e", "--train_for_env_steps=400"]
+    assert train_rl.main(flags) == 1
+    told = capsys.readouterr()
+    assert re.fullmatch(r"train_rl.py: error: checkpoint .* does not load .*\n", told.out + told.err)
     assert sorted(file.name for file in folder.iterdir()) == before
-
-
-def test_games_in_their_own_units_in_either_engine(small_flags, tmp_path) -> None:
-    units = ["--reward_treatment=return_norm", "--popart=True", "--augment_shift=4", "--augment_consistency=0.1"]
-    run = Run(tmp_path, [*small_flags, *PROCESSES, *units, "--train_for_env_steps=600"])
-    assert run.wait(180) == 0, run.text
-    load_agent(run.folder / "agent")
-    checkpoint = load_checkpoint(run.checkpoints[-1])
-    assert (checkpoint["model"]["critic_linear.seen"] > 0).all()
-    assert (checkpoint["return_scales"][1] > 0).all()
-    more = Run(tmp_path, [*small_flags, *THREADS, "--train_for_env_steps=1200"])
-    assert more.wait(180) == 0, more.text
-    assert "resuming at" in more.text
-    seen = load_checkpoint(more.checkpoints[-1])["model"]["critic_linear.seen"]
-    assert (seen > checkpoint["model"]["critic_linear.seen"]).all()
-    assert (load_checkpoint(more.checkpoints[-1])["return_scales"][1] > checkpoint["return_scales"][1]).all()
 
 
 @pytest.mark.parametrize("flags", [["--batched_sampling=False"], ["--with_vtrace=False", "--core=lstm"]])
@@ -242,6 +240,6 @@ def test_other_ways_to_train(small_flags, tmp_path, flags: list[str]) -> None:
 
 def test_time_ends_training_too(small_flags, tmp_path) -> None:
     """Sample Factory never counts the seconds that --train_for_seconds is compared with."""
-    run = Run(tmp_path, [*small_flags, "--train_for_seconds=5", "--train_for_env_steps=100000000"])
+    run = Run(tmp_path, [*small_flags, "--train_for_seconds=2", "--train_for_env_steps=100000000"])
     assert run.wait(120) == 0, run.text
-    assert "the 5 seconds of --train_for_seconds are over, at" in run.text
+    assert "the 2 seconds of --train_for_seconds are over, at" in run.text
