@@ -124,6 +124,9 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
                     **play,
                 )
             )
+            if not console.is_terminal:  # where bars are not drawn
+                score = frames[-1]["normalised_score"].mean()
+                console.print(f"{split.name}: {len(frames[-1]):,} episodes, mean normalised score {score:.3f}")
     episodes = pd.concat(frames, ignore_index=True)
     by_game, over_games = per_game(episodes, args.seed), aggregate(episodes, args.seed)
     forgetting = ", no memory" if args.forget else ""

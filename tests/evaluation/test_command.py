@@ -57,7 +57,7 @@ def test_reports_and_video(train_dir, capsys) -> None:
     frames = iio.imread(folder / "gameplay_sampled.mp4", plugin="pyav")
     assert frames.shape[0] == 15
     assert frames.std() > 10  # not black
-    assert "test 1400-1599" in capsys.readouterr().out
+    assert "test 1400-1599: 6 episodes, mean normalised score" in capsys.readouterr().out
 
 
 def test_the_same_seed_gives_the_same_numbers(train_dir) -> None:
