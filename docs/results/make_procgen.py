@@ -3,7 +3,8 @@
     python docs/results/make_procgen.py
 
 ``procgen/NAME/`` holds what ``train_procgen.py --collect`` copied of the run NAME: ``curves.csv``, ``config.json`` and,
-if it was evaluated, ``eval_*.csv``. The cards of the agents that are shipped are written beside them.
+if it was evaluated, ``eval_*.csv``; what an agent of it was evaluated to earlier lies in ``at_…M/``. The cards of the
+agents that are shipped are written beside them.
 """
 
 from __future__ import annotations
@@ -20,17 +21,36 @@ from matplotlib.figure import Figure
 from train_procgen import AGENTS, SHIPPED, flags_of
 
 from envs import PAPER_GAMES
+from srwm_agents.evaluation.statistics import aggregate
 
 HERE = Path(__file__).parent
 RAW = HERE / "procgen"
+RANDOM = RAW / "random" / "eval_sampled_episodes.csv"
+"""``eval_rl.py --agent random``."""
 POLICIES = ("sampled", "greedy", "sampled_forget")
 """Kinds of evaluation; the last has its memory wiped before every step."""
-MARKS = (7e6, 10e6, 20e6, 35e6, 70e6)
+MARKS = (4e6, 7e6, 10e6, 20e6, 35e6, 47e6, 70e6, 100e6, 150e6)
 """Frames at which runs are compared."""
 FIRST_FRAMES = 3e6
 """Where curves begin: the first episodes to end are the short ones, which are not like the others."""
 SHARE = 0.2
 """A run's score at a mark is its mean over this share of the frames before it; single rows are noisy."""
+LONG = 40e6
+"""Frames of a run that counts as long and has curves a game."""
+COMPARED = 7e6
+"""Frames from which a window has rows enough for an interval."""
+THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
+"""Scores on training levels whose time is told."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an agent was evaluated to: a row a game and split, and a row an episode."""
+
+    millions: str
+    policy: str
+    games: pd.DataFrame
+    episodes: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -40,20 +60,46 @@ class Run:
     name: str
     config: dict[str, Any]
     curves: pd.DataFrame
-    evaluations: dict[str, pd.DataFrame]
+    evaluations: list[Evaluation]
+    """Of its last agent."""
+    earlier: list[Evaluation]
 
     @property
     def flags(self) -> str:
         flags = flags_of(self.name.rpartition("_seed")[0] if "_seed" in self.name else self.name)
         return " ".join(f"`--{key}={value}`" for key, value in flags.items()) or "none"
 
-    def at(self, frames: float) -> pd.Series | None:
-        """Mean return of each game and the normalised mean (None if the run was not that long)."""
+    @property
+    def long(self) -> bool:
+        return self.curves["frames"].max() >= LONG
+
+    def smooth(self) -> pd.Series:
+        """The normalised mean over games, of five rows each, by (frames, seconds)."""
+        wide = self.curves.pivot_table(index=["frames", "seconds"], columns="game", values="normalised_score").dropna()
+        return wide[wide.index.get_level_values("frames") >= FIRST_FRAMES].mean(axis=1).rolling(5, min_periods=1).mean()
+
+    def window(self, frames: float) -> pd.DataFrame | None:
+        """The rows of a mark's share (None if the run was not that long)."""
         if self.curves["frames"].max() < 0.98 * frames:
             return None
-        part = self.curves[self.curves["frames"].between((1 - SHARE) * frames, frames)]
+        return self.curves[self.curves["frames"].between((1 - SHARE) * frames, frames)]
+
+    def at(self, frames: float) -> pd.Series | None:
+        """Mean return of each game and the normalised mean (None if the run was not that long)."""
+        part = self.window(frames)
+        if part is None:
+            return None
         means = part.groupby("game", sort=False)[["mean_return", "normalised_score"]].mean()
         return pd.concat([means["mean_return"], pd.Series({"normalised": means["normalised_score"].mean()})])
+
+
+def evaluations(folder: Path, millions: str) -> list[Evaluation]:
+    """Those that lie in a folder."""
+    return [
+        Evaluation(millions, policy, pd.read_csv(file), pd.read_csv(folder / f"eval_{policy}_episodes.csv"))
+        for policy in POLICIES
+        if (file := folder / f"eval_{policy}.csv").is_file()
+    ]
 
 
 def runs() -> list[Run]:
@@ -61,14 +107,14 @@ def runs() -> list[Run]:
     found = []
     for folder in sorted(RAW.iterdir()):
         if (folder / "curves.csv").is_file():
-            found.append(
-                Run(
-                    folder.name,
-                    json.loads((folder / "config.json").read_text()),
-                    pd.read_csv(folder / "curves.csv"),
-                    {p: pd.read_csv(file) for p in POLICIES if (file := folder / f"eval_{p}.csv").is_file()},
-                )
-            )
+            config, curves = json.loads((folder / "config.json").read_text()), pd.read_csv(folder / "curves.csv")
+            last = evaluations(folder, f"{curves['frames'].max() / 1e6:.0f}")
+            earlier = [
+                evaluation
+                for at in sorted(folder.glob("at_*M"))
+                for evaluation in evaluations(at, at.name.removeprefix("at_").removesuffix("M"))
+            ]
+            found.append(Run(folder.name, config, curves, last, earlier))
     return found
 
 
@@ -88,20 +134,66 @@ def training_table(found: list[Run]) -> Iterator[str]:
         yield ""
 
 
-def evaluation_table(found: list[Run]) -> Iterator[str]:
-    """Normalised scores of saved agents, mean over games, by policy and range of levels."""
-    if not any(run.evaluations for run in found):
-        yield "None yet.\n"
-        return
-    yield "| run | million frames | actions | levels | normalised score, mean over games | episodes a game |"
-    yield "|---" * 6 + "|"
+def time_table(found: list[Run]) -> Iterator[str]:
+    """When long runs first were at a score on training levels."""
+    yield f"| run | {' | '.join(f'{threshold:.2f}' for threshold in THRESHOLDS)} |"
+    yield "|---" * (len(THRESHOLDS) + 1) + "|"
     for run in found:
-        for policy, games in run.evaluations.items():
-            for split, part in games.groupby("split", sort=False):
-                yield (
-                    f"| {run.name} | {run.curves['frames'].max() / 1e6:.0f} | {policy} | {split} "
-                    f"| {part['normalised_score'].mean():.3f} | {part['episodes'].min():,} |"
-                )
+        if run.long:
+            curve = run.smooth()
+            cells = []
+            for threshold in THRESHOLDS:
+                reached = curve[curve >= threshold]
+                cells.append("–" if reached.empty else "{:.0f}M, {:.0f} s".format(*scaled(*reached.index[0])))
+            yield f"| {run.name} | {' | '.join(cells)} |"
+    yield ""
+
+
+def scaled(frames: float, seconds: float) -> tuple[float, float]:
+    """In million frames, and in seconds."""
+    return frames / 1e6, seconds
+
+
+def difference_table(srwm: Run, lstm: Run) -> Iterator[str]:
+    """SRWM less LSTM at equal frames, training levels."""
+    yield "| million frames | SRWM | LSTM | difference | 95 % interval |"
+    yield "|---" * 5 + "|"
+    for mark in MARKS:
+        if mark < COMPARED:
+            continue
+        parts = [part for run in (srwm, lstm) if (part := run.window(mark)) is not None]
+        if len(parts) < 2:
+            continue
+        means = [part.groupby("game")["normalised_score"].mean().mean() for part in parts]
+        # Rows of a game are means over its latest 100 episodes: within the window they scatter as such means do.
+        variance = sum(
+            (part.groupby("game")["normalised_score"].sem() ** 2).sum() / len(PAPER_GAMES) ** 2 for part in parts
+        )
+        half = 1.96 * variance**0.5
+        difference = means[0] - means[1]
+        yield (
+            f"| {mark / 1e6:.0f} | {means[0]:.3f} | {means[1]:.3f} | {difference:+.3f} "
+            f"| {difference - half:+.3f} to {difference + half:+.3f} |"
+        )
+    yield ""
+
+
+def evaluation_table(found: list[Run]) -> Iterator[str]:
+    """Normalised scores of saved agents and of a random policy over the games, by policy and range of levels."""
+    yield "| run | million frames | actions | levels | mean | 95 % interval | IQM | 95 % interval | episodes a game |"
+    yield "|---" * 9 + "|"
+    tables = [
+        (f"{run.name} | {evaluation.millions} | {evaluation.policy}", evaluation.episodes)
+        for run in found
+        for evaluation in (*run.earlier, *run.evaluations)
+    ]
+    for name, episodes in [("random policy | – | –", pd.read_csv(RANDOM)), *tables]:
+        for row in aggregate(episodes).to_dict("records"):
+            yield (
+                f"| {name} | {row['split']} | {row['mean']:.3f} | {row['mean_low']:.3f} to {row['mean_high']:.3f} "
+                f"| {row['iqm']:.3f} | {row['iqm_low']:.3f} to {row['iqm_high']:.3f} "
+                f"| {row['episodes'] // row['games']:,} |"
+            )
     yield ""
 
 
@@ -118,13 +210,13 @@ def growth_table() -> Iterator[str]:
 
 def draw_scores(found: list[Run], file: Path) -> None:
     """Returns of saved agents on unseen levels, a panel a game and a bar a run; sampled actions, 95 % intervals."""
-    evaluated = [run for run in found if "sampled" in run.evaluations]
-    random = pd.read_csv(HERE / "fast" / "random.csv").set_index("game")
+    evaluated = [(run, e.games) for run in found for e in run.evaluations if e.policy == "sampled"]
+    random = pd.read_csv(RANDOM)
+    random = random[random["split"].str.startswith("test")].groupby("game")["return"].mean()
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     panels = figure.subplots(2, 3).flat
     for panel, game in zip(panels, PAPER_GAMES, strict=True):
-        for i, run in enumerate(evaluated):
-            rows = run.evaluations["sampled"]
+        for i, (run, rows) in enumerate(evaluated):
             unseen = rows[(rows["game"] == game) & rows["split"].str.startswith("test")]
             if unseen.empty:
                 continue
@@ -132,7 +224,7 @@ def draw_scores(found: list[Run], file: Path) -> None:
             # Splits are independent samples: the mean's half-width shrinks with their number.
             half = ((unseen["return_high"] - unseen["return_low"]) / 2).pow(2).sum() ** 0.5 / len(unseen)
             panel.bar(i, mean, yerr=half, color=mpl.color_sequences["tab10"][i % 10], label=run.name, width=0.8)
-        panel.axhline(random.loc[game, "return"], color="black", lw=1, ls=":", label="random policy, training levels")
+        panel.axhline(random[game], color="black", lw=1, ls=":", label="random policy")
         panel.set_title(game, fontsize=9)
         panel.set_xticks([])
         panel.grid(alpha=0.3, axis="y")
@@ -144,20 +236,28 @@ def draw_scores(found: list[Run], file: Path) -> None:
 
 
 def draw_curves(found: list[Run], file: Path) -> None:
-    """The normalised mean over games, over frames, a line a run."""
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
-    axis = figure.subplots()
-    for i, run in enumerate(found):
-        wide = run.curves.pivot_table(index="frames", columns="game", values="normalised_score").dropna()
-        wide = wide[wide.index >= FIRST_FRAMES]
-        mean = wide.mean(axis=1).rolling(5, min_periods=1).mean()
-        axis.plot(mean.index / 1e6, mean, color=mpl.color_sequences["tab20"][i % 20], lw=1.5, label=run.name)
-    axis.set_xlabel("million frames")
-    axis.set_ylabel("normalised score, training levels")
-    axis.set_xlim(left=0)
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", frameon=False, fontsize=7, ncols=2)
+    """The mean over games of long runs, of all runs at their beginning, and of long runs game by game."""
+    figure = Figure(figsize=(10, 8), layout="constrained")
+    panels = figure.subplot_mosaic([["long", "long", "all"], [*PAPER_GAMES[:3]], [*PAPER_GAMES[3:]]])
+    for i, run in enumerate(run for run in found if run.long):
+        curve, colour = run.smooth(), mpl.color_sequences["tab10"][i % 10]
+        panels["long"].plot(curve.index.get_level_values("frames") / 1e6, curve, color=colour, label=run.name)
+        for game, rows in run.curves[run.curves["frames"] >= FIRST_FRAMES].groupby("game"):
+            returns = rows.set_index("frames")["mean_return"].rolling(5, min_periods=1).mean()
+            panels[str(game)].plot(returns.index / 1e6, returns, color=colour, lw=1)
+    for run in found:
+        curve = run.smooth()
+        frames = curve.index.get_level_values("frames") / 1e6
+        panels["all"].plot(frames, curve, color="tab:red" if run.long else "0.6", lw=1, zorder=1 + run.long)
+    titles = {"long": "mean normalised score, long runs", "all": "all runs at their beginning"}
+    for name, panel in panels.items():
+        panel.set_title(titles.get(name, f"{name}, mean return"), fontsize=9)
+        panel.set_xlim(0, 25 if name == "all" else None)
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels["all"].set_ylim(top=0.22)
+    panels["long"].legend(frameon=False, fontsize=8, loc="lower right")
+    figure.supxlabel("million frames; training levels, sampled actions", fontsize=9)
     figure.savefig(file, dpi=110)
 
 
@@ -181,11 +281,11 @@ def card(name: str, run: Run) -> str:
         "| actions | levels | game | return | 95 % interval | normalised | episodes |",
         "|---|---|---|---|---|---|---|",
     ]
-    for policy, table in run.evaluations.items():
+    for evaluation in run.evaluations:
         lines += [
-            f"| {policy} | {row['split']} | {row['game']} | {row['return']:.2f} "
+            f"| {evaluation.policy} | {row['split']} | {row['game']} | {row['return']:.2f} "
             f"| {row['return_low']:.2f}, {row['return_high']:.2f} | {row['normalised_score']:.3f} | {row['episodes']} |"
-            for row in table.to_dict("records")
+            for row in evaluation.games.to_dict("records")
         ]
     command = f"python eval_rl.py --agent agents/procgen/{name} --splits train,validation,test"
     watch = f"python eval_rl.py --agent agents/procgen/{name} --episodes 10 --video"
@@ -202,15 +302,20 @@ def main() -> None:
             (AGENTS / name / "README.md").write_text(card(name, names[run]))
     page = HERE / "procgen.md"
     text = page.read_text()
-    tables = {"training": training_table(found), "growth": growth_table(), "evaluation": evaluation_table(found)}
+    tables = {
+        "training": training_table(found),
+        "times": time_table(found),
+        "difference": difference_table(names[SHIPPED["srwm"]], names[SHIPPED["lstm"]]),
+        "growth": growth_table(),
+        "evaluation": evaluation_table(found),
+    }
     for name, lines in tables.items():
         begin, end = f"<!-- {name}: made by make_procgen.py -->", f"<!-- end of {name} -->"
         before, rest = text.split(begin)
         text = f"{before}{begin}\n\n" + "\n".join(lines) + f"\n{end}{rest.split(end)[1]}"
     page.write_text(text)
     draw_curves(found, RAW / "curves.png")
-    if any("sampled" in run.evaluations for run in found):
-        draw_scores(found, RAW / "scores.png")
+    draw_scores(found, RAW / "scores.png")
 
 
 if __name__ == "__main__":

@@ -105,7 +105,13 @@ BASE: Flags = {
 }
 """What the fast preset was when the comparison began, so that runs stay comparable when it changes."""
 
-SHIPPED = {"srwm": "batch_1536+lambda_95+linear+decay_95"}
+NO_BOUND = 10**10
+"""Seconds; Sample Factory's own default."""
+
+SHIPPED = {
+    "srwm": "batch_1536+lambda_95+linear+decay_95",
+    "lstm": "batch_1536+lambda_95+linear+decay_95+lstm",
+}
 """Agents in the repository, and the runs that they come from."""
 
 
@@ -129,8 +135,8 @@ def train(name: str, gpu: str, cores: set[int], args: argparse.Namespace, until:
     commands = [
         [sys.executable, "train_rl.py", "--preset=fast", *where, *(f"--{key}={value}" for key, value in flags.items())]
     ]
-    if args.run_seconds is not None:
-        commands[0].append(f"--train_for_seconds={args.run_seconds}")
+    # Said in any case: a run that goes on would else keep the bound that it was begun with.
+    commands[0].append(f"--train_for_seconds={args.run_seconds or NO_BOUND}")
     if args.evaluate:
         splits = "train,validation,test" if args.test else "train,validation"
         evaluation = [f"--episodes={args.evaluate}", f"--splits={splits}", "--device=cuda", "--max_envs=64"]
