@@ -210,20 +210,25 @@ def growth_table() -> Iterator[str]:
 
 def draw_scores(found: list[Run], file: Path) -> None:
     """Returns of saved agents on unseen levels, a panel a game and a bar a run; sampled actions, 95 % intervals."""
-    evaluated = [(run, e.games) for run in found for e in run.evaluations if e.policy == "sampled"]
+    evaluated = [
+        (f"{run.config['core']}, {evaluation.millions}M frames", evaluation.games)
+        for run in found
+        for evaluation in run.evaluations
+        if evaluation.policy == "sampled"
+    ]
     random = pd.read_csv(RANDOM)
     random = random[random["split"].str.startswith("test")].groupby("game")["return"].mean()
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     panels = figure.subplots(2, 3).flat
     for panel, game in zip(panels, PAPER_GAMES, strict=True):
-        for i, (run, rows) in enumerate(evaluated):
+        for i, (name, rows) in enumerate(evaluated):
             unseen = rows[(rows["game"] == game) & rows["split"].str.startswith("test")]
             if unseen.empty:
                 continue
             mean = unseen["return"].mean()
             # Splits are independent samples: the mean's half-width shrinks with their number.
             half = ((unseen["return_high"] - unseen["return_low"]) / 2).pow(2).sum() ** 0.5 / len(unseen)
-            panel.bar(i, mean, yerr=half, color=mpl.color_sequences["tab10"][i % 10], label=run.name, width=0.8)
+            panel.bar(i, mean, yerr=half, color=mpl.color_sequences["tab10"][i % 10], label=name, width=0.8)
         panel.axhline(random[game], color="black", lw=1, ls=":", label="random policy")
         panel.set_title(game, fontsize=9)
         panel.set_xticks([])
