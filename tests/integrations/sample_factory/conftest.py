@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import torch
@@ -71,8 +72,10 @@ def make_model(make_cfg):
 
 
 @pytest.fixture
-def make_learner(make_cfg):
+def make_learner(make_cfg, monkeypatch):
     """Flags -> an initialised learner."""
+    if torch.cuda.is_available():  # as Sample Factory's runner does, before a learner looks for its GPU there
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", "0"))
 
     def make(*flags: str) -> SRWMLearner:
         register()
