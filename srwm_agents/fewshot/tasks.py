@@ -130,7 +130,7 @@ class SequentialTask:
         if not self.both_orders:
             return self._draw(batch, self.banks, self._lengths(), generator)
         if batch % 2:
-            raise ValueError(f"batch_size / gradient_accumulation is {batch}, expected an even number: two orders share it")
+            raise ValueError(f"batch_size / gradient_accumulation is {batch}, expected an even one for two orders")
         lengths = self._lengths()
         forth = self._draw(batch // 2, self.banks, lengths, generator)
         back = self._draw(batch // 2, self.banks[::-1], lengths, generator)
