@@ -127,7 +127,7 @@ def test_sequences_join_two_data_sets_in_both_orders(numbered, generator) -> Non
     assert min(lengths) >= 4
     assert max(lengths) <= 12
     assert len(lengths) > 5
-    with pytest.raises(ValueError, match="batch is 5"):
+    with pytest.raises(ValueError, match="gradient_accumulation is 5, expected an even one"):
         task.draw(5, generator)
     fixed = SequentialTask(banks[::-1], Shape(4, 3, 2), both_orders=False, random_lengths=False)
     first, second = fixed.draw(3, generator)
