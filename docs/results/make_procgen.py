@@ -144,14 +144,13 @@ def time_table(found: list[Run]) -> Iterator[str]:
             cells = []
             for threshold in THRESHOLDS:
                 reached = curve[curve >= threshold]
-                cells.append("–" if reached.empty else "{:.0f}M, {:.0f} s".format(*scaled(*reached.index[0])))
+                if reached.empty:
+                    cells.append("–")
+                else:
+                    frames, seconds = reached.index[0]
+                    cells.append(f"{frames / 1e6:.0f}M, {seconds:.0f} s")
             yield f"| {run.name} | {' | '.join(cells)} |"
     yield ""
-
-
-def scaled(frames: float, seconds: float) -> tuple[float, float]:
-    """In million frames, and in seconds."""
-    return frames / 1e6, seconds
 
 
 def difference_table(srwm: Run, lstm: Run) -> Iterator[str]:

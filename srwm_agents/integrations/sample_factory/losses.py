@@ -83,13 +83,12 @@ def vtrace_losses(
         with torch.no_grad():
             bootstrap = actor_critic.forward_tail(core_out[:, -1], values_only=True, sample_actions=False)["values"]
     else:
-        flat = {name: entry.flatten(0, 1) for name, entry in minibatch.observations.items()}
-        outputs = actor_critic.critic(flat, core_out.flatten(0, 1)).view(batch, steps + 1)
+        outputs = actor_critic.critic(_flat(minibatch.observations), core_out.flatten(0, 1)).view(batch, steps + 1)
         values, bootstrap = outputs[:, :-1], outputs[:, -1].detach()
     if popart is not None:
         values, bootstrap = (popart.values(outputs, games) for outputs in (values, bootstrap))
     values = values.view(batch, steps)
-    policy_values = policy_values.view(batch, steps) if popart is None else values
+    policy_values = values if actor_critic.critic is None else policy_values.view(batch, steps)
 
     distribution = actor_critic.action_distribution()
     log_probs = distribution.log_prob(minibatch.actions.flatten(0, 1)).view(batch, steps)
@@ -182,9 +181,13 @@ def vtrace_losses(
 def _core_outputs(actor_critic: Any, observations: Any, minibatch: Any) -> Tensor:
     """What the heads read, [B, T+1, features]."""
     batch, steps = minibatch.dones.shape
-    flat = {name: entry.flatten(0, 1) for name, entry in observations.items()}
-    features = actor_critic.forward_head(flat).unflatten(0, (batch, steps + 1))
+    features = actor_critic.forward_head(_flat(observations)).unflatten(0, (batch, steps + 1))
     # An episode that ended at step t makes t+1 the first of the next one; the state at step 0 is already right.
     resets = torch.zeros(batch, steps + 1, dtype=torch.bool, device=features.device)
     resets[:, 1:] = minibatch.dones
     return actor_critic.core.sequence(features, minibatch.state, resets)[0]
+
+
+def _flat(observations: Any) -> dict[str, Tensor]:
+    """Entries [B, T+1, …] -> [B * (T+1), …]."""
+    return {name: entry.flatten(0, 1) for name, entry in observations.items()}
