@@ -51,6 +51,8 @@ CHANGES: dict[str, Flags] = {
     "rollout_64": {"rollout": 64},
     # What is optimised, and how.
     "policy_vtrace": {"policy_loss": "vtrace"},
+    "gamma_995": {"gamma": 0.995},
+    "gamma_997": {"gamma": 0.997},
     "gamma_999": {"gamma": 0.999},
     "lambda_95": {"vtrace_c": 0.95},
     "gamma_999_lambda_95": {"gamma": 0.999, "vtrace_c": 0.95},
@@ -67,8 +69,11 @@ CHANGES: dict[str, Flags] = {
     "entropy_003": {"exploration_loss_coeff": 0.003},
     "entropy_02": {"exploration_loss_coeff": 0.02},
     "value_25": {"value_loss_coeff": 0.25},
-    "critic": {"separate_critic": True},
-    "critic_only": {"separate_critic": True, "actor_value_loss_coeff": 0.0},
+    "critic": {"critic": "separate"},
+    "critic_plain": {"critic": "separate", "advantage_loss_coeff": 0.0},
+    "critic_value": {"critic": "separate", "actor_value_loss_coeff": 0.1},  # at 03561b2; there is no such flag any more
+    "critic_detached": {"critic": "detached"},
+    "critic_detached_plain": {"critic": "detached", "advantage_loss_coeff": 0.0},
     # The memory.
     "decay_90": {"state_decay": 0.9},
     "decay_95": {"state_decay": 0.95},
@@ -139,7 +144,7 @@ def train(name: str, gpu: str, cores: set[int], args: argparse.Namespace, until:
     commands[0].append(f"--train_for_seconds={args.run_seconds or NO_BOUND}")
     if args.evaluate:
         splits = "train,validation,test" if args.test else "train,validation"
-        evaluation = [f"--episodes={args.evaluate}", f"--splits={splits}", "--device=cuda", "--max_envs=64"]
+        evaluation = [f"--episodes={args.evaluate}", f"--splits={splits}", "--device=cuda", "--max_envs=100"]
         commands.append([sys.executable, "eval_rl.py", *where, *evaluation])
     # The cores are set before the command counts them.
     pinned = ["taskset", "--cpu-list", ",".join(map(str, sorted(cores)))]

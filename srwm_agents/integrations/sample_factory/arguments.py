@@ -78,8 +78,9 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("detach_state_every_step", False, "Cut the gradient through an SRWM's state at every step (published code)")
     add("policy_head_scale", 0.01, "Factor on the policy head's initial weights; small means a uniform first policy")
     add("policy_loss", "vtrace", "Policy gradient of V-trace, or PPO's clipped one", choices=["vtrace", "ppo"])
-    add("separate_critic", False, "Give the critic an encoder of its own")
-    add("actor_value_loss_coeff", 0.1, "Weight of the policy network's own value error beside a separate critic")
+    add("critic", "shared", "Values from the policy's own features; or from those, teaching them nothing (detached); "
+        "or from an encoder of the critic's own (separate)", choices=["shared", "detached", "separate"])  # fmt: skip
+    add("advantage_loss_coeff", 0.25, "Weight of the policy's error at predicting advantages, if no value teaches it")
     add("normalize_advantages", False, "Scale each minibatch's advantages to mean 0 and deviation 1")
     add("balance_games", False, "Divide each game's advantages and value loss by a running size of its advantages")
     add("reward_treatment", "clip", "Clip rewards at --reward_clip, divide each game's by its returns' deviation, "

@@ -30,10 +30,10 @@ CORE_SETTINGS = (
 )
 ARCHITECTURE = ("core", *CORE_SETTINGS, "games", "last_action", "encoder_conv_architecture", "encoder_conv_mlp_layers",
                 "nonlinearity", "decoder_mlp_layers", "normalize_input", "popart", "reward_treatment",
-                "separate_critic")  # fmt: skip
+                "critic")  # fmt: skip
 """Settings that cannot change when an experiment is resumed: what the network is, and what its values are of."""
 
-_FORMERLY = {"state_decay": 1.0, "popart": False, "reward_treatment": "clip", "separate_critic": False}
+_FORMERLY = {"state_decay": 1.0, "popart": False, "reward_treatment": "clip", "critic": "shared"}
 """Of experiments from before there was a choice."""
 
 _UNCLIPPED = 1000.0
@@ -114,7 +114,7 @@ def _check_counts(cfg: AttrDict) -> None:
         if cfg[name] < 1:
             raise ConfigError(f"--{name} is {cfg[name]}, expected at least 1")
     for name in ("learning_rate", "vtrace_rho", "vtrace_c", "exploration_loss_coeff", "value_loss_coeff",
-                 "actor_value_loss_coeff"):  # fmt: skip
+                 "advantage_loss_coeff"):  # fmt: skip
         if cfg[name] < 0:
             raise ConfigError(f"--{name} is {cfg[name]}, expected at least 0")
     if not 0 <= cfg.gamma <= 1:
@@ -211,10 +211,10 @@ def _check(cfg: AttrDict) -> None:
     if not cfg.actor_critic_share_weights:
         raise ConfigError(
             "--actor_critic_share_weights is False, allowed: True (one memory serves actor and critic; "
-            "--separate_critic=True gives the critic an encoder of its own)"
+            "--critic=separate gives the critic an encoder of its own)"
         )
-    if cfg.popart and cfg.separate_critic:
-        raise ConfigError("--popart=True does not go with --separate_critic=True: set one of them to False")
+    if cfg.popart and cfg.critic != "shared":
+        raise ConfigError(f"--popart=True does not go with --critic={cfg.critic}, expected shared")
     if cfg.with_vtrace and cfg.normalize_returns:
         raise ConfigError("--normalize_returns=True does not go with --with_vtrace=True: set one of them to False")
     if cfg.with_vtrace and cfg.recurrence != cfg.rollout:
@@ -237,7 +237,7 @@ def _check(cfg: AttrDict) -> None:
 
 def _check_normalization(cfg: AttrDict) -> None:
     if not cfg.with_vtrace:
-        for name, off in (("reward_treatment", ("clip", "none")), ("popart", (False,)), ("separate_critic", (False,)),
+        for name, off in (("reward_treatment", ("clip", "none")), ("popart", (False,)), ("critic", ("shared",)),
                           ("augment_shift", (0,))):  # fmt: skip
             if cfg[name] not in off:
                 raise ConfigError(f"--{name}={cfg[name]} needs --with_vtrace=True, but it is False")

@@ -331,6 +331,7 @@ class SRWMLearner(Learner):
             "value_loss": losses.value,
             "exploration_loss": losses.exploration,
             "kl_loss": losses.behaviour_kl,
+            "advantage_loss": losses.advantage,
             "consistency_loss": losses.consistency,
             "entropy": losses.entropy,
             "kl_divergence": losses.kl,

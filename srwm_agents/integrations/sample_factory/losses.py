@@ -22,6 +22,8 @@ class Losses(NamedTuple):
     exploration: Tensor
     behaviour_kl: Tensor
     """KL from the behaviour policy, times its coefficient."""
+    advantage: Tensor
+    """Error of the policy's predicted advantages, times its coefficient; 0 with a shared critic."""
     consistency: Tensor
     """Difference between what is made of images and of moved ones, times its coefficient; 0 without moved ones."""
     entropy: Tensor
@@ -50,8 +52,10 @@ def vtrace_losses(
     bootstrap value of Espeholt et al., 2018, without gradient. The gradient flows through the whole rollout, the
     recurrent state included; what came before it is the behaviour policy's state, as stored.
 
-    With a separate critic the values are its own, and the policy network's value head learns the same targets with
-    weight ``cfg.actor_value_loss_coeff``.
+    With a critic that is not shared the values are its own. The policy network's value head learns the same targets,
+    of features that it cannot change; those learn ``cfg.advantage_loss_coeff`` times the squared error of the advantage
+    that they predict of the action taken, as DAAC's do (Raileanu & Fergus, ICML 2021, arXiv:2102.10330, eq. 5):
+    in the units and with the normalisation that the policy gradient has.
 
     With a PopArt critic, targets and advantages are computed in units of the reward; then its statistics are moved with
     the targets, and both value error and advantages are taken in units of the new deviation (van Hasselt et al., 2016,
@@ -76,7 +80,8 @@ def vtrace_losses(
     popart = actor_critic.popart
 
     core_out = _core_outputs(actor_critic, minibatch.observations, minibatch)
-    heads = actor_critic.forward_tail(core_out[:, :-1].flatten(0, 1), values_only=False, sample_actions=False)
+    policy_in = core_out[:, :-1].flatten(0, 1)
+    heads = actor_critic.forward_tail(policy_in, values_only=False, sample_actions=False)
     policy_values = heads["values"]
     if actor_critic.critic is None:
         values = policy_values
@@ -119,7 +124,7 @@ def vtrace_losses(
         deviation = popart.update(targets, games, valids, pool)
         advantages, error_scale = advantages / deviation, deviation.square()
         # The same values as before, but now of the head that the optimiser will change.
-        values = popart.values(popart(actor_critic.decoder(core_out[:, :-1].flatten(0, 1))), games)
+        values = popart.values(popart(actor_critic.decoder(policy_in)), games)
     elif scales is not None:
         error_scale = scales.update(games, advantages, valids)
         advantages = advantages / error_scale
@@ -136,8 +141,12 @@ def vtrace_losses(
         policy = mean(-advantages * log_probs)
 
     value = cfg.value_loss_coeff * mean((targets - values) ** 2 / error_scale)
+    advantage = torch.zeros_like(value)
     if actor_critic.critic is not None:
-        value = value + cfg.actor_value_loss_coeff * mean((targets - policy_values) ** 2 / error_scale)
+        value = value + cfg.value_loss_coeff * mean((targets - policy_values) ** 2 / error_scale)
+        predicted = actor_critic.advantage_head(actor_critic.decoder(policy_in))
+        of_taken = predicted.gather(1, minibatch.actions.flatten(0, 1).long()).view(batch, steps)
+        advantage = cfg.advantage_loss_coeff * mean((advantages - of_taken) ** 2)
     if cfg.loss_reduction == "sum":
         value = value / 2  # the published agents' value loss is half the squared error
     entropies = distribution.entropy()
@@ -149,7 +158,7 @@ def vtrace_losses(
     kl = mean(distribution.kl_divergence(behaviour))
     behaviour_kl = cfg.kl_loss_coeff * kl
 
-    total = policy + value + exploration + behaviour_kl
+    total = policy + value + exploration + behaviour_kl + advantage
     consistency = torch.zeros_like(total)
     if "moved" in minibatch:
         as_seen = get_action_distribution(actor_critic.action_space, heads["action_logits"].detach())
@@ -168,6 +177,7 @@ def vtrace_losses(
         value.detach(),
         exploration.detach(),
         behaviour_kl.detach(),
+        advantage.detach(),
         consistency.detach(),
         mean(entropies).detach(),
         kl.detach(),

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
+from sample_factory.algo.utils.action_distributions import calc_num_action_parameters
 from sample_factory.algo.utils.context import global_model_factory
 from sample_factory.algo.utils.tensor_dict import TensorDict
 from sample_factory.model.actor_critic import ActorCriticSharedWeights
@@ -94,13 +95,34 @@ class SampleFactoryCore(ModelCore):
         return PackedSequence(repacked.data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices), state
 
 
+class DetachedCritic(nn.Module):
+    """Values from what the policy's core puts out, without gradient: they teach the policy's features nothing.
+
+    Source: the single network of PPG (Cobbe et al., ICML 2021, arXiv:2009.04416, section 3.5). Deviations: there a
+    second phase does let values change the features; here two hidden layers have to do with them.
+    """
+
+    hidden_size = 256
+
+    def __init__(self, core_output_size: int) -> None:
+        super().__init__()
+        width = self.hidden_size
+        self.value_head = nn.Sequential(
+            nn.Linear(core_output_size, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)
+        )
+
+    def forward(self, observations: dict[str, Tensor], core_output: Tensor) -> Tensor:
+        """core_output [N, features] -> values [N]."""
+        return self.value_head(core_output.detach()).squeeze(-1)
+
+
 class SeparateCritic(nn.Module):
     """A value network with an encoder of its own: what it learns of a level does not reach the policy.
 
     Source: DAAC (Raileanu & Fergus, ICML 2021, arXiv:2102.10330), where one network for both is found to cost the
     policy much in Procgen. Deviations: the value also depends on what the policy's core puts out, without gradient, so
-    that one memory serves both; the policy network's second output is a value (as PPG's, Cobbe et al., ICML 2021,
-    arXiv:2009.04416), not an advantage; both networks learn from the same minibatches.
+    that one memory serves both; both networks learn from the same minibatches, once, where DAAC's critic makes up to
+    nine passes.
     """
 
     def __init__(self, encoder: Encoder, core_output_size: int) -> None:
@@ -122,8 +144,10 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
     With ``cfg.popart`` the critic has an output a game, in that game's units; acting still gives one value a step, that
     of the game being played, in units of the reward.
 
-    With ``cfg.separate_critic`` the learner's values are a :class:`SeparateCritic`'s; acting still gives those of the
-    policy network's own head.
+    With ``cfg.critic`` "detached" or "separate" the learner's values are those of a critic above. Acting still gives
+    those of the policy network's own head, which then reads features without changing them, and there is an advantage
+    for each action, which does change them. (DAAC's is one linear layer on features and the action's one-hot code, where
+    features move the advantages of all actions alike.)
     """
 
     def __init__(self, obs_space: Any, action_space: Any, cfg: Any) -> None:
@@ -135,10 +159,11 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
             games = len(cfg.games.split(","))
             self.critic_linear = PopArtCritic(self.decoder.get_out_size(), games, cfg.popart_step_size)
             self.critic_linear.apply(self.initialize_weights)
-        self.critic: SeparateCritic | None = None
-        if cfg.separate_critic:
-            self.critic = SeparateCritic(make_encoder(cfg, obs_space), self.core.get_out_size())
-            self.critic.apply(self.initialize_weights)
+        self.critic = make_critic(cfg, obs_space, self.core.get_out_size())
+        if self.critic is not None:
+            self.advantage_head = nn.Linear(self.decoder.get_out_size(), calc_num_action_parameters(action_space))
+            for module in (self.critic, self.advantage_head):
+                module.apply(self.initialize_weights)
         self._act = Graphed(self._forward) if cfg.cuda_graphs else self._forward
 
     @property
@@ -147,11 +172,21 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
         return self.critic_linear if isinstance(self.critic_linear, PopArtCritic) else None
 
     def networks(self) -> list[list[nn.Parameter]]:
-        """The parameters of the policy network, and of the critic's if it has one."""
-        critic = [] if self.critic is None else list(self.critic.parameters())
-        theirs = set(critic)
-        policy = [parameter for parameter in self.parameters() if parameter not in theirs]
-        return [policy, critic] if critic else [policy]
+        """The parameters of the policy network, and those that only values teach if there are any."""
+        if self.critic is None:
+            return [list(self.parameters())]
+        values = [*self.critic.parameters(), *self.critic_linear.parameters()]
+        theirs = set(values)
+        return [[parameter for parameter in self.parameters() if parameter not in theirs], values]
+
+    def forward_tail(self, core_output: Tensor, values_only: bool, sample_actions: bool) -> TensorDict:
+        """Sample Factory's own, but for features that values must not change."""
+        features = self.decoder(core_output)
+        result = TensorDict(values=self.critic_linear(features if self.critic is None else features.detach()).squeeze())
+        if not values_only:
+            result["action_logits"], self.last_action_distribution = self.action_parameterization(features)
+            self._maybe_sample_actions(sample_actions, result)
+        return result
 
     def forward(self, normalized_obs_dict: Any, rnn_states: Tensor, values_only: bool = False) -> TensorDict:
         inputs = {"observations": normalized_obs_dict, "state": rnn_states}
@@ -184,6 +219,15 @@ def make_encoder(cfg: Any, obs_space: Any) -> Encoder:
     if image is not None and image.shape is not None and len(image.shape) == 3:
         return SampleFactoryEncoder(cfg, obs_space)
     return default_make_encoder_func(cfg, obs_space)
+
+
+def make_critic(cfg: Any, obs_space: Any, core_output_size: int) -> DetachedCritic | SeparateCritic | None:
+    """``--critic``; None where the policy network's own value head is all there is."""
+    if cfg.critic == "shared":
+        return None
+    if cfg.critic == "detached":
+        return DetachedCritic(core_output_size)
+    return SeparateCritic(make_encoder(cfg, obs_space), core_output_size)
 
 
 def make_actor_critic(cfg: Any, obs_space: Any, action_space: Any) -> SampleFactoryActorCritic:

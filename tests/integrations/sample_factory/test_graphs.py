@@ -58,9 +58,10 @@ def test_captured_updates_are_the_ordinary_ones(make_learner, batches, core: str
 
 
 @pytest.mark.gpu
-def test_captured_updates_train_a_separate_critic_too(make_learner, batches) -> None:
-    flags = (*GPU, "--separate_critic=True", "--adam_eps=1e-3", "--experiment")
-    experience = batches("srwm", "--separate_critic=True")
+@pytest.mark.parametrize("critic", ["detached", "separate"])
+def test_captured_updates_train_a_critic_too(make_learner, batches, critic: str) -> None:
+    flags = (*GPU, f"--critic={critic}", "--adam_eps=1e-3", "--experiment")
+    experience = batches("srwm", f"--critic={critic}")
     plain = train(make_learner(*flags, "plain"), experience)
     graphed = train(make_learner(*flags, "graphed", "--cuda_graphs=True"), experience)
     assert any(capture.graph is not None for capture in graphed._update._captures.values())

@@ -85,31 +85,46 @@ def test_targets_come_from_the_true_bootstrap_value(make_learner, make_batch) ->
     assert losses.advantages[:, -1].abs().max() > 1e-3
 
 
-def test_a_separate_critic_sees_for_itself(make_learner, make_batch) -> None:
-    """Its values make the targets, its error is no matter of the policy network's, and that network's no matter of
-    its own."""
+@pytest.mark.parametrize("critic", ["detached", "separate"])
+def test_values_of_a_critic_teach_the_policy_nothing(make_learner, make_batch, critic: str) -> None:
+    """The critic's values make the targets, and no value's error changes the policy's features; advantages' does."""
     found = []
     for weights in (("1", "0"), ("10", "0"), ("1", "1")):
-        flags = (f"--value_loss_coeff={weights[0]}", f"--actor_value_loss_coeff={weights[1]}")
-        learner = make_learner("--separate_critic=True", *flags)
+        flags = (f"--value_loss_coeff={weights[0]}", f"--advantage_loss_coeff={weights[1]}")
+        learner = make_learner(f"--critic={critic}", *flags)
         found.append(gradients(learner, make_batch(learner)))
     once, tenfold, both = found
     assert {name.split(".")[0] for name in once} > {"critic", "encoder", "core"}
     for name, grad in once.items():
-        of_critic = name.startswith("critic.")
-        torch.testing.assert_close(tenfold[name], 10 * grad if of_critic else grad, rtol=1e-3, atol=1e-6)
-        if of_critic:
+        of_values = name.startswith(("critic.", "critic_linear."))
+        assert not of_values or grad.any(), name
+        torch.testing.assert_close(tenfold[name], 10 * grad if of_values else grad, rtol=1e-3, atol=1e-6)
+        if of_values:
             torch.testing.assert_close(both[name], grad)
-    assert not once["critic_linear.weight"].any()
-    assert both["critic_linear.weight"].any()
+    assert not once["advantage_head.weight"].any()
+    assert both["advantage_head.weight"].any()
     assert (both["encoder.observation.image.mlp.0.weight"] != once["encoder.observation.image.mlp.0.weight"]).any()
 
+    policy, values = learner.actor_critic.networks()
+    assert len(policy) + len(values) == len(list(learner.actor_critic.parameters()))
     batch = make_batch(learner)
     losses = vtrace_losses(learner.actor_critic, minibatch_of(learner, batch), learner.cfg)
     assert not torch.allclose(losses.values, batch["values"][:, :-1], atol=1e-2)  # those of the policy's own head
     before = {name: p.clone() for name, p in learner.actor_critic.named_parameters()}
     learner.train(batch)
     assert all((p != before[name]).any() for name, p in learner.actor_critic.named_parameters() if name in both)
+
+
+def test_the_advantage_head_learns_what_the_policy_gradient_weighs(make_learner, make_batch) -> None:
+    learner = make_learner("--critic=detached", "--advantage_loss_coeff=1", "--normalize_advantages=True")
+    model, minibatch = learner.actor_critic, minibatch_of(learner, make_batch(learner))
+    with torch.no_grad():
+        model.advantage_head.weight.zero_()
+        model.advantage_head.bias.copy_(torch.arange(len(model.advantage_head.bias)) / 4)
+    losses = vtrace_losses(model, minibatch, learner.cfg)
+    predicted = minibatch.actions[..., 0] / 4
+    expected = (losses.advantages - predicted).square()[minibatch.valids].mean()
+    torch.testing.assert_close(losses.advantage, expected)
 
 
 def test_invalid_steps_have_no_weight(make_learner, make_batch) -> None:
@@ -274,7 +289,7 @@ def test_old_checkpoints_go_and_agents_come(make_learner, tmp_path) -> None:
     "flags",
     [
         ["--policy_loss=vtrace"],
-        ["--policy_loss=ppo", "--normalize_advantages=True", "--separate_critic=True"],
+        ["--policy_loss=ppo", "--normalize_advantages=True", "--critic=separate"],
     ],
 )
 def test_the_policy_learns_what_is_rewarded(make_learner, make_batch, flags: list[str]) -> None:

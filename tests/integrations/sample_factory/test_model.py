@@ -76,8 +76,9 @@ def test_the_exported_agent_is_the_same_policy(make_model, core: str, tmp_path) 
     compare(cfg, info, model.eval(), tmp_path)
 
 
-def test_the_exported_agent_leaves_a_separate_critic_behind(make_model, tmp_path) -> None:
-    cfg, info, model = make_model("--separate_critic=True")
+@pytest.mark.parametrize("critic", ["detached", "separate"])
+def test_the_exported_agent_leaves_a_critic_of_its_own_behind(make_model, critic: str, tmp_path) -> None:
+    cfg, info, model = make_model(f"--critic={critic}")
     compare(cfg, info, model.eval(), tmp_path)
 
 
