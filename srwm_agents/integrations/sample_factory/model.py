@@ -146,8 +146,8 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
 
     With ``cfg.critic`` "detached" or "separate" the learner's values are those of a critic above. Acting still gives
     those of the policy network's own head, which then reads features without changing them, and there is an advantage
-    for each action, which does change them. (DAAC's is one linear layer on features and the action's one-hot code, where
-    features move the advantages of all actions alike.)
+    for each action, which does change them. (DAAC's is one linear layer on features and the action's one-hot code,
+    where features move the advantages of all actions alike.)
     """
 
     def __init__(self, obs_space: Any, action_space: Any, cfg: Any) -> None:
