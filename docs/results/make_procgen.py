@@ -3,8 +3,8 @@
     python docs/results/make_procgen.py
 
 ``procgen/NAME/`` holds what ``train_procgen.py --collect`` copied of the run NAME: ``curves.csv``, ``config.json`` and,
-if it was evaluated, ``eval_*.csv``; what an agent of it was evaluated to earlier lies in ``at_…M/``. The cards of the
-agents that are shipped are written beside them.
+if it was evaluated, ``eval_*.csv``; what an agent of it was evaluated to earlier lies in ``at_…M/``. Curves may lack
+their beginning, or be missing. The cards of the agents that are shipped are written beside them.
 """
 
 from __future__ import annotations
@@ -29,16 +29,20 @@ RANDOM = RAW / "random" / "eval_sampled_episodes.csv"
 """``eval_rl.py --agent random``."""
 POLICIES = ("sampled", "greedy", "sampled_forget")
 """Kinds of evaluation; the last has its memory wiped before every step."""
-MARKS = (4e6, 7e6, 10e6, 20e6, 35e6, 47e6, 70e6, 100e6, 150e6)
+MARKS = (4e6, 7e6, 10e6, 20e6, 35e6, 47e6, 70e6, 85e6, 100e6, 150e6)
 """Frames at which runs are compared."""
 FIRST_FRAMES = 3e6
-"""Where curves begin: the first episodes to end are the short ones, which are not like the others."""
+"""Of each curve, left out: the first episodes to end are the short ones, which are not like the others."""
 SHARE = 0.2
 """A run's score at a mark is its mean over this share of the frames before it; single rows are noisy."""
 LONG = 40e6
 """Frames of a run that counts as long and has curves a game."""
 COMPARED = 7e6
 """Frames from which a window has rows enough for an interval."""
+COMMON = "batch_1536+lambda_95+linear+decay_95"
+"""Changes that the longer runs share."""
+OF_SRWM = (COMMON, f"{COMMON}+no_softmax")
+"""Runs that are compared with the LSTM's at equal frames."""
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 """Scores on training levels whose time is told."""
 
@@ -55,7 +59,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run: a row every few seconds and game, each over the game's latest 100 episodes."""
+    """One training run: a row every few seconds and game, each over the game's latest 100 episodes; perhaps none."""
 
     name: str
     config: dict[str, Any]
@@ -70,22 +74,32 @@ class Run:
         return " ".join(f"`--{key}={value}`" for key, value in flags.items()) or "none"
 
     @property
+    def label(self) -> str:
+        """Short, where all that are shown share the common changes."""
+        return self.name.removeprefix(COMMON).removeprefix("+") or self.config["core"]
+
+    @property
     def long(self) -> bool:
         return self.curves["frames"].max() >= LONG
+
+    @property
+    def whole(self) -> bool:
+        """Whether the curves begin where training did."""
+        return self.curves["frames"].min() < 2 * FIRST_FRAMES
 
     def smooth(self) -> pd.Series:
         """The normalised mean over games, of five rows each, by (frames, seconds)."""
         wide = self.curves.pivot_table(index=["frames", "seconds"], columns="game", values="normalised_score").dropna()
-        return wide[wide.index.get_level_values("frames") >= FIRST_FRAMES].mean(axis=1).rolling(5, min_periods=1).mean()
+        return wide.mean(axis=1).rolling(5, min_periods=1).mean()
 
     def window(self, frames: float) -> pd.DataFrame | None:
-        """The rows of a mark's share (None if the run was not that long)."""
-        if self.curves["frames"].max() < 0.98 * frames:
+        """The rows of a mark's share (None if the curves do not reach over it)."""
+        if not (self.curves["frames"].min() <= (1 - SHARE) * frames and self.curves["frames"].max() >= 0.98 * frames):
             return None
         return self.curves[self.curves["frames"].between((1 - SHARE) * frames, frames)]
 
     def at(self, frames: float) -> pd.Series | None:
-        """Mean return of each game and the normalised mean (None if the run was not that long)."""
+        """Mean return of each game and the normalised mean (None if the curves do not reach over the mark)."""
         part = self.window(frames)
         if part is None:
             return None
@@ -102,12 +116,20 @@ def evaluations(folder: Path, millions: str) -> list[Evaluation]:
     ]
 
 
+def read_curves(file: Path) -> pd.DataFrame:
+    """A run's rows without its first frames; none if there is no file."""
+    if not file.is_file():
+        return pd.DataFrame({"frames": [], "seconds": [], "game": [], "mean_return": [], "normalised_score": []})
+    curves = pd.read_csv(file)
+    return curves[curves["frames"] >= curves["frames"].min() + FIRST_FRAMES]
+
+
 def runs() -> list[Run]:
     """All that were collected."""
     found = []
     for folder in sorted(RAW.iterdir()):
-        if (folder / "curves.csv").is_file():
-            config, curves = json.loads((folder / "config.json").read_text()), pd.read_csv(folder / "curves.csv")
+        if (folder / "config.json").is_file():
+            config, curves = json.loads((folder / "config.json").read_text()), read_curves(folder / "curves.csv")
             last = evaluations(folder, f"{curves['frames'].max() / 1e6:.0f}")
             earlier = [
                 evaluation
@@ -139,7 +161,7 @@ def time_table(found: list[Run]) -> Iterator[str]:
     yield f"| run | {' | '.join(f'{threshold:.2f}' for threshold in THRESHOLDS)} |"
     yield "|---" * (len(THRESHOLDS) + 1) + "|"
     for run in found:
-        if run.long:
+        if run.long and run.whole:
             curve = run.smooth()
             cells = []
             for threshold in THRESHOLDS:
@@ -153,13 +175,11 @@ def time_table(found: list[Run]) -> Iterator[str]:
     yield ""
 
 
-def difference_table(srwm: Run, lstm: Run) -> Iterator[str]:
+def difference_table(of_srwm: list[Run], lstm: Run) -> Iterator[str]:
     """SRWM less LSTM at equal frames, training levels."""
-    yield "| million frames | SRWM | LSTM | difference | 95 % interval |"
-    yield "|---" * 5 + "|"
-    for mark in MARKS:
-        if mark < COMPARED:
-            continue
+    yield "| SRWM's run | million frames | SRWM | LSTM | difference | 95 % interval |"
+    yield "|---" * 6 + "|"
+    for srwm, mark in ((srwm, mark) for srwm in of_srwm for mark in MARKS if mark >= COMPARED):
         parts = [part for run in (srwm, lstm) if (part := run.window(mark)) is not None]
         if len(parts) < 2:
             continue
@@ -171,7 +191,7 @@ def difference_table(srwm: Run, lstm: Run) -> Iterator[str]:
         half = 1.96 * variance**0.5
         difference = means[0] - means[1]
         yield (
-            f"| {mark / 1e6:.0f} | {means[0]:.3f} | {means[1]:.3f} | {difference:+.3f} "
+            f"| {srwm.name} | {mark / 1e6:.0f} | {means[0]:.3f} | {means[1]:.3f} | {difference:+.3f} "
             f"| {difference - half:+.3f} to {difference + half:+.3f} |"
         )
     yield ""
@@ -210,10 +230,10 @@ def growth_table() -> Iterator[str]:
 def draw_scores(found: list[Run], file: Path) -> None:
     """Returns of saved agents on unseen levels, a panel a game and a bar a run; sampled actions, 95 % intervals."""
     evaluated = [
-        (f"{run.config['core']}, {evaluation.millions}M frames", evaluation.games)
+        (f"{run.label}, {evaluation.millions}M frames", evaluation.games)
         for run in found
         for evaluation in run.evaluations
-        if evaluation.policy == "sampled"
+        if evaluation.policy == "sampled" and evaluation.games["split"].str.startswith("test").any()
     ]
     random = pd.read_csv(RANDOM)
     random = random[random["split"].str.startswith("test")].groupby("game")["return"].mean()
@@ -222,8 +242,6 @@ def draw_scores(found: list[Run], file: Path) -> None:
     for panel, game in zip(panels, PAPER_GAMES, strict=True):
         for i, (name, rows) in enumerate(evaluated):
             unseen = rows[(rows["game"] == game) & rows["split"].str.startswith("test")]
-            if unseen.empty:
-                continue
             mean = unseen["return"].mean()
             # Splits are independent samples: the mean's half-width shrinks with their number.
             half = ((unseen["return_high"] - unseen["return_low"]) / 2).pow(2).sum() ** 0.5 / len(unseen)
@@ -245,11 +263,11 @@ def draw_curves(found: list[Run], file: Path) -> None:
     panels = figure.subplot_mosaic([["long", "long", "all"], [*PAPER_GAMES[:3]], [*PAPER_GAMES[3:]]])
     for i, run in enumerate(run for run in found if run.long):
         curve, colour = run.smooth(), mpl.color_sequences["tab10"][i % 10]
-        panels["long"].plot(curve.index.get_level_values("frames") / 1e6, curve, color=colour, label=run.name)
-        for game, rows in run.curves[run.curves["frames"] >= FIRST_FRAMES].groupby("game"):
+        panels["long"].plot(curve.index.get_level_values("frames") / 1e6, curve, color=colour, label=run.label)
+        for game, rows in run.curves.groupby("game"):
             returns = rows.set_index("frames")["mean_return"].rolling(5, min_periods=1).mean()
             panels[str(game)].plot(returns.index / 1e6, returns, color=colour, lw=1)
-    for run in found:
+    for run in (run for run in found if len(run.curves)):
         curve = run.smooth()
         frames = curve.index.get_level_values("frames") / 1e6
         panels["all"].plot(frames, curve, color="tab:red" if run.long else "0.6", lw=1, zorder=1 + run.long)
@@ -309,7 +327,7 @@ def main() -> None:
     tables = {
         "training": training_table(found),
         "times": time_table(found),
-        "difference": difference_table(names[SHIPPED["srwm"]], names[SHIPPED["lstm"]]),
+        "difference": difference_table([names[name] for name in OF_SRWM], names[SHIPPED["lstm"]]),
         "growth": growth_table(),
         "evaluation": evaluation_table(found),
     }
