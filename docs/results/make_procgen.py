@@ -216,6 +216,21 @@ def evaluation_table(found: list[Run]) -> Iterator[str]:
     yield ""
 
 
+def gap_table(shown: list[Run]) -> Iterator[str]:
+    """Normalised score of each game on training levels and on the validation range, sampled actions."""
+    yield f"| run | million frames | levels | {' | '.join(PAPER_GAMES)} | mean |"
+    yield "|---" * (len(PAPER_GAMES) + 4) + "|"
+    for run in shown:
+        for evaluation in run.evaluations:
+            if evaluation.policy != "sampled":
+                continue
+            for split in ("train", "validation"):
+                rows = evaluation.games[evaluation.games["split"] == split].set_index("game")["normalised_score"]
+                cells = " | ".join(f"{rows[game]:.2f}" for game in PAPER_GAMES)
+                yield f"| {run.label} | {evaluation.millions} | {split} | {cells} | {rows.mean():.3f} |"
+    yield ""
+
+
 def growth_table() -> Iterator[str]:
     """What ``state_growth.py`` found."""
     growth = json.loads((RAW / "growth.json").read_text())
@@ -328,6 +343,7 @@ def main() -> None:
         "training": training_table(found),
         "times": time_table(found),
         "difference": difference_table([names[name] for name in OF_SRWM], names[SHIPPED["lstm"]]),
+        "gaps": gap_table([run for run in found if run.evaluations]),
         "growth": growth_table(),
         "evaluation": evaluation_table(found),
     }
