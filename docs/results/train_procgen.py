@@ -105,6 +105,8 @@ BASE: Flags = {
     "num_batches_per_epoch": 4,
     "vtrace_c": 1.0,
     "gamma": 0.99,
+    "input_softmax": True,
+    "input_norm": False,
     "state_decay": 1.0,
     "lr_schedule": "constant",
 }
@@ -114,7 +116,7 @@ NO_BOUND = 10**10
 """Seconds; Sample Factory's own default."""
 
 SHIPPED = {
-    "srwm": "batch_1536+lambda_95+linear+decay_95",
+    "srwm": "batch_1536+lambda_95+linear+decay_95+no_softmax",
     "lstm": "batch_1536+lambda_95+linear+decay_95+lstm",
 }
 """Agents in the repository, and the runs that they come from."""

@@ -94,6 +94,9 @@ PRESETS: dict[str, Settings] = {
         "batch_size": 1536,
         "num_batches_per_epoch": 8,
         "shuffle_minibatches": True,
+        # With a softmax over its inputs an SRWM changes too little to be a memory (docs/results/procgen.md).
+        "input_softmax": False,
+        "input_norm": True,
         "state_decay": 0.95,
         "vtrace_c": 0.95,
         "policy_loss": "ppo",
