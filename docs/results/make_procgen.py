@@ -75,8 +75,12 @@ class Run:
 
     @property
     def label(self) -> str:
-        """Short, where all that are shown share the common changes."""
-        return self.name.removeprefix(COMMON).removeprefix("+") or self.config["core"]
+        """The core, and what the run changes beside the common changes (all of its name if it lacks those)."""
+        if not self.name.startswith(COMMON):
+            return self.name
+        core: str = self.config["core"]
+        changes = self.name.removeprefix(COMMON).removeprefix("+").split("+")
+        return "+".join([core, *(change for change in changes if change not in ("", core))])
 
     @property
     def long(self) -> bool:
