@@ -64,7 +64,8 @@ def vtrace_losses(
     Where the minibatch has "moved" observations (``augmentation.py`` says why), the loss has one part more, DrAC's
     (Raileanu et al., NeurIPS 2021, arXiv:2006.12862): ``cfg.augment_consistency`` times KL(pi(seen) || pi(moved)) +
     (V(seen) - V(moved))^2 / 2, with gradient through the moved ones only. Deviations: the KL is summed over actions,
-    where the published code samples one, and with scales or PopArt the second term is in the value loss's units.
+    where the published code samples one; with scales or PopArt the second term is in the value loss's units; and with a
+    critic that is not shared it reaches the policy network's value head alone.
 
     Args:
         actor_critic: a Sample Factory model whose core has ``sequence``.
