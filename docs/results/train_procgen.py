@@ -110,7 +110,10 @@ BASE: Flags = {
     "state_decay": 1.0,
     "lr_schedule": "constant",
 }
-"""What the fast preset was when the comparison began, so that runs stay comparable when it changes."""
+"""What the fast preset was when the comparison began, so that runs stay comparable when it changes.
+
+Its ``state_limit``, which came later, is left as it is: it changes nothing but a run that would explode.
+"""
 
 NO_BOUND = 10**10
 """Seconds; Sample Factory's own default."""

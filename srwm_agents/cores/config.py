@@ -34,6 +34,9 @@ class CoreConfig:
     state_decay: float = 1.0
     """Factor on the matrix's shift at each step; with 1, the published rule, nothing bounds it in long episodes, with
     less the memory is shorter. srwm, srwm_no_carry, sr_delta (its SRWM)."""
+    state_limit: float = 0.0
+    """Largest size of a matrix's shift that a call hands on, in units of its slow weights; 0 for none, as published.
+    srwm, srwm_no_carry, sr_delta (its SRWM)."""
     dropout: float = 0.0
     """In training mode only. Not lstm with one layer."""
     detach_state_every_step: bool = False
@@ -51,6 +54,8 @@ class CoreConfig:
             raise ValueError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
         if not 0 < self.state_decay <= 1:
             raise ValueError(f"state_decay is {self.state_decay}, expected 0 < state_decay <= 1")
+        if self.state_limit < 0:
+            raise ValueError(f"state_limit is {self.state_limit}, expected at least 0 (0: no limit)")
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> CoreConfig:

@@ -22,6 +22,7 @@ class SRWMCore(StackCore):
             beta_mean=config.beta_mean,
             query_scale=config.query_scale,
             state_decay=config.state_decay,
+            state_limit=config.state_limit,
             dropout=config.dropout,
             detach_state_every_step=config.detach_state_every_step,
             backend=config.backend,

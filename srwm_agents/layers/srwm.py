@@ -29,6 +29,7 @@ class SRWMLayer(HeadsLayer):
         beta_mean: float = 0.0,
         query_scale: float = 1.0,
         state_decay: float = 1.0,
+        state_limit: float = 0.0,
         dropout: float = 0.0,
         detach_state_every_step: bool = False,
         backend: str = "auto",
@@ -44,6 +45,7 @@ class SRWMLayer(HeadsLayer):
             beta_mean: mean of W_beta's initial entries.
             query_scale: the initial W_q is multiplied by this.
             state_decay: factor on the state at each step; 1 is the published rule.
+            state_limit: largest size of a shift that a call hands on, in units of its slow weights; 0 for none.
             dropout: on the projected output.
             detach_state_every_step: cut the gradient through the state at every step.
             backend: of :func:`srwm_agents.ops.srwm.srwm`.
@@ -53,6 +55,7 @@ class SRWMLayer(HeadsLayer):
         out = dim if head_output_size is None else head_output_size
         self.input_softmax = input_softmax
         self.state_decay = state_decay
+        self.state_limit = state_limit
         self.detach_state_every_step = detach_state_every_step
         self.backend = backend
         std = dim**-0.5
@@ -76,4 +79,23 @@ class SRWMLayer(HeadsLayer):
         x = self.heads(h)
         if self.input_softmax:
             x = x.softmax(-1)
-        return srwm(x, self.weights, SRWMState(*state), resets=resets, decay=self.state_decay, backend=self.backend)
+        before = SRWMState(*state)
+        y, final = srwm(x, self.weights, before, resets=resets, decay=self.state_decay, backend=self.backend)
+        return y, self._limited(final) if self.state_limit else final
+
+    def _limited(self, state: SRWMState) -> LayerState:
+        """The state with each head's shifts scaled down to ``state_limit`` times the size of their slow weights.
+
+        A deviation from the paper, for agents that play on and on: where a query meets its key more than that meets
+        itself, an update multiplies the matrix by more than 1, by up to 1 + beta / 4, which a decay need not make up
+        for. A shift that is not finite any more is dropped. Within a call nothing is limited, so that a sequence is
+        the same as its steps only where no limit is met. Back-propagation takes the factors for constants.
+        """
+        limited = []
+        for shift, slow in zip(state, self.weights, strict=True):
+            with torch.no_grad():
+                size = torch.linalg.vector_norm(shift, dim=(-2, -1), keepdim=True)
+                allowed = self.state_limit * torch.linalg.vector_norm(slow, dim=(-2, -1), keepdim=True)
+                factor = (allowed / size).clamp(max=1)
+            limited.append(torch.where(size.isfinite(), shift * factor.to(shift.dtype), 0))
+        return tuple(limited)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from srwm_agents.cores import CORES, make_core
+from srwm_agents.layers import SRWMLayer
 
 SETTINGS = {"input_size": 7, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "ff_size": 32}
 B, T = 3, 9
@@ -168,3 +169,45 @@ def test_a_state_that_decays_forgets(name: str) -> None:
         shift = state[:, : sum(block.numel() for block in core.layers[0].weights)]
         differences.append((shift[0] - shift[1]).norm() / shift.norm())
     assert differences[1] < 0.02 * differences[0]
+
+
+@pytest.mark.parametrize("name", ["srwm", "srwm_no_carry", "sr_delta"])
+def test_a_limit_holds_what_would_explode(name: str) -> None:
+    """Where query and key let an update multiply the matrix, a state grows without end, but not beyond its limit."""
+    torch.manual_seed(0)
+    free, limited = make(name, input_softmax=False), make(name, input_softmax=False, state_limit=3.0)
+    limited.load_state_dict(free.state_dict())
+    layers = [next(m for m in core.modules() if isinstance(m, SRWMLayer)) for core in (free, limited)]
+    for layer in layers:
+        with torch.no_grad():
+            # A key that is nearer to the query than to itself; W_y learns at full rate, what makes the rest does not.
+            layer.w_k.zero_()[..., 0] = 1.0
+            layer.w_q.zero_()[..., 0] = 20.0
+            layer.w_beta.fill_(-20.0)[..., 0] = 20.0
+    h = torch.zeros(2, 400, layers[0].num_heads * layers[0].head_size)
+    h[..., :: layers[0].head_size] = 1.0
+    sizes = []
+    for layer in layers:
+        state = tuple(torch.zeros(2, *shape) for shape in layer.state_shapes)
+        with torch.no_grad():
+            for step in h.split(20, dim=1):
+                _, state = layer(step, state, None)
+        sizes.append(state[0].norm(dim=(-2, -1)) / layer.w_y.norm(dim=(-2, -1)))
+    assert not (sizes[0] < 100).any()
+    torch.testing.assert_close(sizes[1], torch.full_like(sizes[1], 3.0))
+
+
+def test_a_limit_leaves_small_states_and_drops_broken_ones() -> None:
+    core, limited = make("srwm"), make("srwm", state_limit=10.0)
+    limited.load_state_dict(core.state_dict())
+    x, _, _ = inputs(core)
+    results = []
+    for each in (core, limited):
+        out, state = each(x, each.initial_state(B))
+        (out.sum() + state.sum()).backward()
+        results.append((out, state, [parameter.grad for parameter in each.parameters()]))
+    torch.testing.assert_close(results[1], results[0], rtol=0, atol=0)
+    _, after = limited(x, torch.full_like(state, torch.nan))
+    assert after.isfinite().all()
+    with pytest.raises(ValueError, match=r"state_limit is -1\.0, expected at least 0"):
+        make("srwm", state_limit=-1.0)

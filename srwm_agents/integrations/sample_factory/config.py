@@ -26,9 +26,11 @@ CORE_SETTINGS = (
     "beta_mean",
     "query_scale",
     "state_decay",
+    "state_limit",
     "detach_state_every_step",
 )
-ARCHITECTURE = ("core", *CORE_SETTINGS, "games", "last_action", "encoder_conv_architecture", "encoder_conv_mlp_layers",
+_ARCHITECTURE_OF_CORE = tuple(name for name in CORE_SETTINGS if name != "state_limit")
+ARCHITECTURE = ("core", *_ARCHITECTURE_OF_CORE, "games", "last_action", "encoder_conv_architecture", "encoder_conv_mlp_layers",
                 "nonlinearity", "decoder_mlp_layers", "normalize_input", "popart", "reward_treatment",
                 "critic")  # fmt: skip
 """Settings that cannot change when an experiment is resumed: what the network is, and what its values are of."""

@@ -15,6 +15,7 @@ from sample_factory.algo.utils.tensor_dict import TensorDict, shallow_recursive_
 from sample_factory.utils.attr_dict import AttrDict
 from sample_factory.utils.utils import experiment_dir, log
 from torch import Tensor
+from torch.nn import Parameter
 
 from srwm_agents.agent import save_agent
 from srwm_agents.encoders import IMAGE_KEY
@@ -86,6 +87,8 @@ class SRWMLearner(Learner):
     """With ``--balance_games``."""
     return_scales: ReturnScales | None = None
     """With ``--reward_treatment=return_norm``."""
+    gradients_left_out: Tensor | None = None
+    """Number of gradients since the start that were not finite and counted as zero."""
     handover: WeightsHandover | None = None
     """With ``--in_process``: where the acting thread gets its weights."""
 
@@ -123,6 +126,7 @@ class SRWMLearner(Learner):
                 self.game_scales = GameScales(games, self.device)
             if self.cfg.reward_treatment == "return_norm":
                 self.return_scales = ReturnScales(games, self.cfg.gamma, self.device)
+            self.gradients_left_out = torch.zeros((), dtype=torch.int64, device=self.device)
             self._update = Graphed(self._eager_update) if self.cfg.cuda_graphs else self._eager_update
         super().load_from_checkpoint(policy_id, load_progress)
 
@@ -286,13 +290,25 @@ class SRWMLearner(Learner):
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         self._gradients_ready()
-        limit = self.cfg.max_grad_norm if self.cfg.max_grad_norm > 0 else float("inf")
         # Each by itself: a critic's large error is no reason for the policy to stand still.
-        grad_norm, *_ = [
-            torch.nn.utils.clip_grad_norm_(network, limit) for network in cast(Any, self.actor_critic).networks()
-        ]
+        grad_norm, *_ = [self._bounded(network) for network in cast(Any, self.actor_critic).networks()]
         self.optimizer.step()
         return losses.detach(), grad_norm
+
+    def _bounded(self, network: list[Parameter]) -> Tensor:
+        """Clip a network's gradient, and return its norm before that.
+
+        One that is not finite counts as zero: it would ruin weights and optimiser for good.
+        """
+        assert self.gradients_left_out is not None
+        limit = self.cfg.max_grad_norm if self.cfg.max_grad_norm > 0 else float("inf")
+        norm = torch.nn.utils.clip_grad_norm_(network, limit)
+        spoilt = ~norm.isfinite()
+        self.gradients_left_out.add_(spoilt)
+        for parameter in network:
+            if parameter.grad is not None:
+                parameter.grad.masked_fill_(spoilt, 0)
+        return norm
 
     def _augmented(self, minibatch: AttrDict) -> AttrDict:
         """With moved images, in place of those that came or (``--augment_consistency``) beside them."""
@@ -326,6 +342,8 @@ class SRWMLearner(Learner):
             **self.actor_critic.summaries(),
             "valids_fraction": valids.float().mean(),
             "grad_norm": grad_norm,
+            "gradients_left_out": self.gradients_left_out,
+            "state_max": minibatch.state.abs().max(),
             "loss": losses.total.detach(),
             "policy_loss": losses.policy,
             "value_loss": losses.value,

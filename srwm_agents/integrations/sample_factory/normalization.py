@@ -44,10 +44,13 @@ class GameScales:
         count = torch.zeros_like(self.weight).index_add_(0, games, valids.sum(1).float())
         square = torch.where(valids, advantages.square(), 0).sum(1)
         total = torch.zeros_like(self.weight).index_add_(0, games, square)
-        # A game that is not in the minibatch keeps what it had; the weight corrects the zero at the beginning.
-        keep = torch.where(count > 0, self.decay, 1.0)
+        # A game that is not in the minibatch keeps what it had, as one whose advantages are not finite does, which it
+        # would never get rid of; the weight corrects the zero at the beginning.
+        heard = (count > 0) & total.isfinite()
+        keep = torch.where(heard, self.decay, 1.0)
         # In place: a captured update finds them where they were.
-        self.mean_square.copy_(keep * self.mean_square + (1 - keep) * total / count.clamp(min=1))
+        now = torch.where(heard, total / count.clamp(min=1), 0)
+        self.mean_square.copy_(keep * self.mean_square + (1 - keep) * now)
         self.weight.copy_(keep * self.weight + (1 - keep))
         scale = (self.mean_square / self.weight.clamp(min=1e-6)).sqrt().clamp(min=self.floor)
         return scale[games][:, None]

@@ -306,6 +306,22 @@ def test_the_policy_learns_what_is_rewarded(make_learner, make_batch, flags: lis
     assert np.mean(rewarded[-10:]) > 0.9
 
 
+def test_what_is_not_finite_spoils_nothing(make_learner, make_batch) -> None:
+    """One broken trajectory costs its minibatch, not the weights, the optimiser or a game's scale."""
+    learner = make_learner("--balance_games=True", "--optimizer=adam")
+    learner.train(make_batch(learner))
+    before = copy.deepcopy(learner.actor_critic.state_dict())
+    broken = make_batch(learner, 1)
+    broken["rewards"][0, 3] = torch.inf
+    learner.train(broken)
+    assert learner.gradients_left_out > 0
+    learner.train(make_batch(learner, 2))
+    tensors = [*learner.actor_critic.state_dict().values(), learner.game_scales.mean_square]
+    tensors += [entry for state in learner.optimizer.state.values() for entry in state.values()]
+    assert all(tensor.isfinite().all() for tensor in tensors)
+    assert any((before[name] != entry).any() for name, entry in learner.actor_critic.state_dict().items())
+
+
 def test_balanced_games_are_heard_alike(make_learner, make_batch) -> None:
     """A game whose rewards are 100 times smaller gets advantages of the same size, and keeps its scale on resume."""
     learner = make_learner("--balance_games=True")
