@@ -10,7 +10,7 @@ their beginning, or be missing. The cards of the agents that are shipped are wri
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,12 @@ RANDOM = RAW / "random" / "eval_sampled_episodes.csv"
 """``eval_rl.py --agent random``."""
 POLICIES = ("sampled", "greedy", "sampled_forget")
 """Kinds of evaluation; the last has its memory wiped before every step."""
-MARKS = (4e6, 7e6, 10e6, 20e6, 35e6, 47e6, 70e6, 85e6, 100e6, 150e6)
+MARKS = (4e6, 7e6, 10e6, 20e6, 35e6, 47e6, 58e6, 70e6, 85e6, 100e6, 115e6, 150e6, 180e6)
 """Frames at which runs are compared."""
+MEMORY_MARKS = (10e6, 19e6, 40e6)
+"""The same in memory mode."""
 FIRST_FRAMES = 3e6
-"""Of each curve, left out: the first episodes to end are the short ones, which are not like the others."""
+"""Left out of each curve where a run begins or goes on: the first episodes to end are short, unlike the others."""
 SHARE = 0.2
 """A run's score at a mark is its mean over this share of the frames before it; single rows are noisy."""
 LONG = 40e6
@@ -41,7 +43,17 @@ COMPARED = 7e6
 """Frames from which a window has rows enough for an interval."""
 COMMON = "batch_1536+lambda_95+linear+decay_95"
 """Changes that the longer runs share."""
-OF_SRWM = (COMMON, f"{COMMON}+no_softmax")
+CORES = {
+    "SRWM": f"{COMMON}+no_softmax",
+    "LSTM": f"{COMMON}+lstm",
+    "feed-forward": f"{COMMON}+no_softmax+feedforward",
+    "SRWM without carry-over": f"{COMMON}+no_softmax+no_carry",
+    "DeltaNet": f"{COMMON}+no_softmax+delta",
+    "Fake SR": f"{COMMON}+no_softmax+fake_sr",
+    "SR-Delta": f"{COMMON}+no_softmax+sr_delta",
+}
+"""Runs that differ in their core alone."""
+OF_SRWM = (COMMON, CORES["SRWM"])
 """Runs that are compared with the LSTM's at equal frames."""
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 """Scores on training levels whose time is told."""
@@ -78,9 +90,13 @@ class Run:
         """The core, and what the run changes beside the common changes (all of its name if it lacks those)."""
         if not self.name.startswith(COMMON):
             return self.name
-        core: str = self.config["core"]
+        core: str = self.config["core"].removeprefix("srwm_")
         changes = self.name.removeprefix(COMMON).removeprefix("+").split("+")
         return "+".join([core, *(change for change in changes if change not in ("", core))])
+
+    @property
+    def in_memory_mode(self) -> bool:
+        return self.config["distribution_mode"] == "memory"
 
     @property
     def long(self) -> bool:
@@ -121,11 +137,13 @@ def evaluations(folder: Path, millions: str) -> list[Evaluation]:
 
 
 def read_curves(file: Path) -> pd.DataFrame:
-    """A run's rows without its first frames; none if there is no file."""
+    """A run's rows without the first frames of each of its parts; none if there is no file."""
     if not file.is_file():
         return pd.DataFrame({"frames": [], "seconds": [], "game": [], "mean_return": [], "normalised_score": []})
     curves = pd.read_csv(file)
-    return curves[curves["frames"] >= curves["frames"].min() + FIRST_FRAMES]
+    # A run that goes on counts its episodes anew.
+    part = (curves.groupby("frames")["episodes"].sum().diff() < 0).cumsum().reindex(curves["frames"]).to_numpy()
+    return curves[curves["frames"] >= curves.groupby(part)["frames"].transform("min") + FIRST_FRAMES]
 
 
 def runs() -> list[Run]:
@@ -137,16 +155,16 @@ def runs() -> list[Run]:
             last = evaluations(folder, f"{curves['frames'].max() / 1e6:.0f}")
             earlier = [
                 evaluation
-                for at in sorted(folder.glob("at_*M"))
-                for evaluation in evaluations(at, at.name.removeprefix("at_").removesuffix("M"))
+                for at in sorted(folder.glob("at_*M*"))
+                for evaluation in evaluations(at, at.name.removeprefix("at_").partition("M")[0])
             ]
             found.append(Run(folder.name, config, curves, last, earlier))
     return found
 
 
-def training_table(found: list[Run]) -> Iterator[str]:
+def training_table(found: list[Run], marks: Sequence[float] = MARKS) -> Iterator[str]:
     """Scores on training levels, at every mark that a run has reached."""
-    for mark in MARKS:
+    for mark in marks:
         rows = [(run, at) for run in found if (at := run.at(mark)) is not None]
         if not rows:
             continue
@@ -179,6 +197,28 @@ def time_table(found: list[Run]) -> Iterator[str]:
     yield ""
 
 
+def core_table(by_core: dict[str, Run]) -> Iterator[str]:
+    """Scores on training levels of runs that differ in their core, with the half-widths of 95 % intervals."""
+    marks = [mark for mark in MARKS if mark >= 20e6]
+    yield f"| core | {' | '.join(f'{mark / 1e6:.0f}M' for mark in marks)} |"
+    yield "|---" * (len(marks) + 1) + "|"
+    for name, run in by_core.items():
+        windows = [run.window(mark) for mark in marks]
+        cells = ("–" if part is None else f"{mean_score(part):.3f} ± {1.96 * error_of(part):.3f}" for part in windows)
+        yield f"| {name} | {' | '.join(cells)} |"
+    yield ""
+
+
+def mean_score(part: pd.DataFrame) -> float:
+    """The normalised mean over games of a window's rows."""
+    return part.groupby("game")["normalised_score"].mean().mean()
+
+
+def error_of(part: pd.DataFrame) -> float:
+    """Its standard error. Rows of a game are means over its latest 100 episodes: they scatter as such means do."""
+    return (part.groupby("game")["normalised_score"].sem() ** 2).sum() ** 0.5 / part["game"].nunique()
+
+
 def difference_table(of_srwm: list[Run], lstm: Run) -> Iterator[str]:
     """SRWM less LSTM at equal frames, training levels."""
     yield "| SRWM's run | million frames | SRWM | LSTM | difference | 95 % interval |"
@@ -187,12 +227,8 @@ def difference_table(of_srwm: list[Run], lstm: Run) -> Iterator[str]:
         parts = [part for run in (srwm, lstm) if (part := run.window(mark)) is not None]
         if len(parts) < 2:
             continue
-        means = [part.groupby("game")["normalised_score"].mean().mean() for part in parts]
-        # Rows of a game are means over its latest 100 episodes: within the window they scatter as such means do.
-        variance = sum(
-            (part.groupby("game")["normalised_score"].sem() ** 2).sum() / len(PAPER_GAMES) ** 2 for part in parts
-        )
-        half = 1.96 * variance**0.5
+        means = [mean_score(part) for part in parts]
+        half = 1.96 * sum(error_of(part) ** 2 for part in parts) ** 0.5
         difference = means[0] - means[1]
         yield (
             f"| {srwm.name} | {mark / 1e6:.0f} | {means[0]:.3f} | {means[1]:.3f} | {difference:+.3f} "
@@ -276,13 +312,13 @@ def draw_scores(found: list[Run], file: Path) -> None:
     figure.savefig(file, dpi=110)
 
 
-def draw_curves(found: list[Run], file: Path) -> None:
-    """The mean over games of long runs, of all runs at their beginning, and of long runs game by game."""
+def draw_curves(found: list[Run], by_core: dict[str, Run], file: Path) -> None:
+    """The mean over games of each core's run, of all runs at their beginning, and of each core's game by game."""
     figure = Figure(figsize=(10, 8), layout="constrained")
     panels = figure.subplot_mosaic([["long", "long", "all"], [*PAPER_GAMES[:3]], [*PAPER_GAMES[3:]]])
-    for i, run in enumerate(run for run in found if run.long):
-        curve, colour = run.smooth(), mpl.color_sequences["tab10"][i % 10]
-        panels["long"].plot(curve.index.get_level_values("frames") / 1e6, curve, color=colour, label=run.label)
+    for i, (name, run) in enumerate(by_core.items()):
+        curve, colour = run.smooth(), mpl.color_sequences["tab10"][i]
+        panels["long"].plot(curve.index.get_level_values("frames") / 1e6, curve, color=colour, label=name)
         for game, rows in run.curves.groupby("game"):
             returns = rows.set_index("frames")["mean_return"].rolling(5, min_periods=1).mean()
             panels[str(game)].plot(returns.index / 1e6, returns, color=colour, lw=1)
@@ -290,13 +326,13 @@ def draw_curves(found: list[Run], file: Path) -> None:
         curve = run.smooth()
         frames = curve.index.get_level_values("frames") / 1e6
         panels["all"].plot(frames, curve, color="tab:red" if run.long else "0.6", lw=1, zorder=1 + run.long)
-    titles = {"long": "mean normalised score, long runs", "all": "all runs at their beginning"}
+    titles = {"long": "mean normalised score of each core", "all": "all runs at their beginning; long ones red"}
     for name, panel in panels.items():
         panel.set_title(titles.get(name, f"{name}, mean return"), fontsize=9)
         panel.set_xlim(0, 25 if name == "all" else None)
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-    panels["all"].set_ylim(top=0.22)
+    panels["all"].set_ylim(-0.1, 0.22)
     panels["long"].legend(frameon=False, fontsize=8, loc="lower right")
     figure.supxlabel("million frames; training levels, sampled actions", fontsize=9)
     figure.savefig(file, dpi=110)
@@ -336,8 +372,10 @@ def card(name: str, run: Run) -> str:
 
 
 def main() -> None:
-    found = runs()
-    names = {run.name: run for run in found}
+    collected = runs()
+    names = {run.name: run for run in collected}
+    found = [run for run in collected if not run.in_memory_mode]
+    by_core = {core: names[name] for core, name in CORES.items()}
     for name, run in SHIPPED.items():
         if (AGENTS / name).is_dir() and run in names:
             (AGENTS / name / "README.md").write_text(card(name, names[run]))
@@ -346,17 +384,19 @@ def main() -> None:
     tables = {
         "training": training_table(found),
         "times": time_table(found),
+        "cores": core_table(by_core),
+        "memory": training_table([run for run in collected if run.in_memory_mode], MEMORY_MARKS),
         "difference": difference_table([names[name] for name in OF_SRWM], names[SHIPPED["lstm"]]),
         "gaps": gap_table([run for run in found if run.evaluations]),
         "growth": growth_table(),
-        "evaluation": evaluation_table(found),
+        "evaluation": evaluation_table(collected),
     }
     for name, lines in tables.items():
         begin, end = f"<!-- {name}: made by make_procgen.py -->", f"<!-- end of {name} -->"
         before, rest = text.split(begin)
         text = f"{before}{begin}\n\n" + "\n".join(lines) + f"\n{end}{rest.split(end)[1]}"
     page.write_text(text)
-    draw_curves(found, RAW / "curves.png")
+    draw_curves(found, by_core, RAW / "curves.png")
     draw_scores(found, RAW / "scores.png")
 
 

@@ -29,10 +29,11 @@ CORE_SETTINGS = (
     "state_limit",
     "detach_state_every_step",
 )
-_ARCHITECTURE_OF_CORE = tuple(name for name in CORE_SETTINGS if name != "state_limit")
-ARCHITECTURE = ("core", *_ARCHITECTURE_OF_CORE, "games", "last_action", "encoder_conv_architecture", "encoder_conv_mlp_layers",
-                "nonlinearity", "decoder_mlp_layers", "normalize_input", "popart", "reward_treatment",
-                "critic")  # fmt: skip
+ARCHITECTURE = (
+    "core", *(name for name in CORE_SETTINGS if name != "state_limit"), "games", "last_action",
+    "encoder_conv_architecture", "encoder_conv_mlp_layers", "nonlinearity", "decoder_mlp_layers", "normalize_input",
+    "popart", "reward_treatment", "critic",
+)  # fmt: skip
 """Settings that cannot change when an experiment is resumed: what the network is, and what its values are of."""
 
 _FORMERLY = {"state_decay": 1.0, "popart": False, "reward_treatment": "clip", "critic": "shared"}
