@@ -96,6 +96,6 @@ class SRWMLayer(HeadsLayer):
             with torch.no_grad():
                 size = torch.linalg.vector_norm(shift, dim=(-2, -1), keepdim=True)
                 allowed = self.state_limit * torch.linalg.vector_norm(slow, dim=(-2, -1), keepdim=True)
-                factor = (allowed / size).clamp(max=1)
+                factor = (allowed / size.clamp(min=torch.finfo(size.dtype).tiny)).clamp(max=1)
             limited.append(torch.where(size.isfinite(), shift * factor.to(shift.dtype), 0))
         return tuple(limited)
