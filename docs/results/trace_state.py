@@ -3,7 +3,9 @@
     python docs/results/trace_state.py --agent train_dir/NAME/agent --steps 1000 --output docs/results/procgen/state
 
 Plays sampled episodes of the agent's games on its training levels, and groups steps by how many came before them in
-their episode (0, 1-2, 3-6, 7-14, …). Writes OUTPUT.json and OUTPUT.png. For agents whose core is made of SRWM layers.
+their episode (0, 1-2, 3-6, 7-14, …). ``largest_shift_of_a_head`` and ``largest_factor``, by which a step multiplies a
+head's matrix along its key, show how near to an explosion it is (above 1: it grows).
+Writes OUTPUT.json and OUTPUT.png. For agents whose core is made of SRWM layers.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ class Probe:
         self.layers = [module for module in agent.modules() if isinstance(module, SRWMLayer)]
         if not self.layers:
             raise SystemExit(f"error: the agent's core is {agent.config.core!r}, which has no SRWM layers")
-        self.last: list[dict[str, torch.Tensor]] = [{} for _ in self.layers]
+        self.last = [torch.zeros(0) for _ in self.layers]
+        """Of each layer [B, 4, 4]: shift and rate, means over heads; largest shift and factor of a head; by block."""
         for index, layer in enumerate(self.layers):
             mix = layer.mix
 
@@ -44,14 +47,21 @@ class Probe:
                 x = layer.heads(h)[:, 0]
                 x = x.softmax(-1) if layer.input_softmax else x
                 fresh = resets[:, 0, None, None, None] if resets is not None else torch.zeros(())
-                w_beta = layer.w_beta + torch.where(fresh.bool(), 0.0, state[3])
-                # [B]: the shift's size in units of the slow block's, mean over heads; and [B, 4] rates.
-                sizes = [
-                    (shift.flatten(2).norm(dim=-1) / slow.flatten(1).norm(dim=-1)).mean(1)
-                    for shift, slow in zip(after, layer.weights, strict=False)
-                ]
-                rates = torch.einsum("bhd,bhdc->bhc", x, w_beta).sigmoid().mean(1)
-                self.last[index] = {"shift": torch.stack(sizes, 1), "rate": rates}
+                _, q, k, beta = (
+                    torch.einsum("bhd,bhdc->bhc", x, slow + torch.where(fresh.bool(), 0.0, shift))
+                    for slow, shift in zip(layer.weights, state, strict=False)
+                )
+                # All [B, H, 4]; sizes of shifts are in units of their slow blocks'.
+                sizes = torch.stack(
+                    [
+                        shift.flatten(2).norm(dim=-1) / slow.flatten(1).norm(dim=-1)
+                        for shift, slow in zip(after, layer.weights, strict=False)
+                    ],
+                    dim=2,
+                )
+                rates, q, k = beta.sigmoid(), q.softmax(-1), k.softmax(-1)
+                factors = layer.state_decay + rates * (k * (q - k)).sum(-1, keepdim=True)
+                self.last[index] = torch.stack([sizes.mean(1), rates.mean(1), sizes.amax(1), factors.amax(1)], 1)
                 return out
 
             layer.mix = probed  # type: ignore[method-assign]
@@ -72,9 +82,7 @@ def play(agent: Agent, steps: int, seed: int) -> dict[str, Any]:
     for _ in track(range(steps), "playing"):
         with torch.no_grad():
             action, state = agent.act(observation, state, resets=first, deterministic=False)
-        read = torch.stack(
-            [torch.stack([last["shift"], last["rate"]], 1) for last in probe.last], 1
-        )  # [B, layer, 2, 4]
+        read = torch.stack(probe.last, 1)  # [B, layer, 4, 4]
         for i in range(number):
             seen[int(np.log2(age[i] + 1))].append(read[i])
         observation, _, terminated, truncated, _ = env.step(action)
@@ -86,12 +94,14 @@ def play(agent: Agent, steps: int, seed: int) -> dict[str, Any]:
         all_reads = torch.stack(reads)
         for layer in range(len(probe.layers)):
             for b, block in enumerate(BLOCKS):
-                shift, rate = all_reads[:, layer, 0, b], all_reads[:, layer, 1, b]
+                shift, rate, largest, factor = all_reads[:, layer, :, b].unbind(1)
                 rows.append(
                     {
                         "from_step": 2**bucket - 1, "steps": len(reads), "layer": layer, "block": block,
                         "shift": round(shift.median().item(), 4), "largest_shift": round(shift.max().item(), 4),
                         "rate": round(rate.mean().item(), 4),
+                        "largest_shift_of_a_head": round(largest.max().item(), 4),
+                        "largest_factor": round(factor.max().item(), 4),
                     }
                 )  # fmt: skip
     return {"training": agent.config.training, "core_settings": agent.config.core_settings, "rows": rows}
