@@ -77,11 +77,13 @@ RESNET: Flags = {
     "validate_every": 250,
 }
 TASKS = {"omniglot-1shot": OMNIGLOT, "mini-1shot": MINI_1, "mini-5shot": MINI_5}
+BESIDES: dict[str, Flags] = {"lstm": {"input_norm": False}}
+"""An LSTM had no layer norm before it yet when these runs were made."""
 RUNS: dict[str, Flags] = {
     **{name: {**flags, "core": "srwm"} for name, flags in TASKS.items()},
     "mini-5shot_resnet12": {**RESNET, "core": "srwm"},
     **{
-        f"{name}_{core}": {**flags, "core": core}
+        f"{name}_{core}": {**flags, "core": core, **BESIDES.get(core, {})}
         for name, flags in TASKS.items()
         for core in ("delta", "lstm", "fake_sr")
     },

@@ -96,6 +96,7 @@ CHANGES: dict[str, Flags] = {
     "sr_delta": {"core": "sr_delta"},
     "no_carry": {"core": "srwm_no_carry"},
     # The games.
+    "maze_only": {"games": "maze"},
     "memory": {"games": ",".join(MEMORY_GAMES), "distribution_mode": "memory", "num_levels": 500},
 }
 """Against the fast preset."""

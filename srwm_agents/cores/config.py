@@ -26,7 +26,7 @@ class CoreConfig:
     input_softmax: bool = True
     """Softmax over each head's inputs. srwm, srwm_no_carry, sr_delta, fake_sr."""
     input_norm: bool = False
-    """Layer norm before the heads. Not lstm, feedforward."""
+    """Layer norm before the heads (lstm: before its first layer). Not feedforward."""
     beta_mean: float = 0.0
     """Mean of W_beta's initial entries. srwm, srwm_no_carry, sr_delta."""
     query_scale: float = 1.0

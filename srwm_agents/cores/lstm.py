@@ -14,6 +14,9 @@ from srwm_agents.cores.config import CoreConfig
 class LSTMCore(Core):
     """``num_layers`` LSTM layers of ``hidden_size``; num_heads and ff_size are accepted and unused.
 
+    With ``input_norm`` a layer norm stands before the first. Without one nothing bounds what an encoder gives it, and
+    an LSTM that is saturated passes no gradient back (docs/results/procgen.md, memory mode).
+
     The flat state is (h, c), each [num_layers, hidden_size]. Without resets, all steps are one call (cuDNN's on a GPU).
     With them it goes step by step: cuDNN knows no resets, and cutting the rows into segments makes shapes depend on
     where episodes end, which costs a wait for the device and cannot be a CUDA graph.
@@ -22,6 +25,7 @@ class LSTMCore(Core):
     def __init__(self, config: CoreConfig) -> None:
         super().__init__(config)
         dropout = config.dropout if config.num_layers > 1 else 0.0
+        self.norm = nn.LayerNorm(config.input_size) if config.input_norm else nn.Identity()
         self.lstm = nn.LSTM(config.input_size, config.hidden_size, config.num_layers, dropout=dropout, batch_first=True)
         self.codec = StateCodec([(config.num_layers, config.hidden_size)] * 2)
         self.state_size = self.codec.size
@@ -34,6 +38,7 @@ class LSTMCore(Core):
         batch, steps = x.shape[:2]
         if steps == 0:
             return x.new_zeros(batch, 0, self.output_size), state
+        x = self.norm(x)
         if resets is None or steps == 1:
             if resets is not None:
                 state = state.masked_fill(resets, 0)

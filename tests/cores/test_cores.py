@@ -155,6 +155,21 @@ def test_every_core_takes_the_same_settings(name: str) -> None:
     make(name, input_norm=True, dropout=0.1, query_scale=0.5, beta_mean=-1.0, state_decay=0.9, input_softmax=False)
 
 
+@pytest.mark.parametrize("steps", [1, T])
+def test_a_norm_keeps_an_lstm_from_saturating(steps: int) -> None:
+    """However large an encoder's features grow, with resets and without, in one step and in many."""
+    core = make("lstm", input_norm=True)
+    x, state, resets = (entry[:, :steps] if entry.ndim == 3 else entry for entry in inputs(core))
+    resets = torch.zeros(B, steps, dtype=torch.bool)
+    for given in (None, resets):
+        out, final = core(x, state, given)
+        large, large_final = core(1e4 * x, state, given)
+        torch.testing.assert_close(large, out, rtol=1e-3, atol=1e-4)  # the norm's epsilon counts for the small ones
+        torch.testing.assert_close(large_final, final, rtol=1e-3, atol=1e-4)
+    bare = make("lstm")
+    assert (bare(1e4 * x, state)[0] - bare(x, state)[0]).abs().max() > 0.01  # far beyond the tolerances above
+
+
 @pytest.mark.parametrize("name", ["srwm", "srwm_no_carry", "sr_delta"])
 def test_a_state_that_decays_forgets(name: str) -> None:
     """What two long pasts have left in the state differs less, the faster it decays; the decay reaches the op."""
