@@ -80,6 +80,7 @@ CHANGES: dict[str, Flags] = {
     "decay_99": {"state_decay": 0.99},
     "no_softmax": {"input_softmax": False, "input_norm": True},
     "no_softmax_decay_90": {"input_softmax": False, "input_norm": True, "state_decay": 0.9},
+    "unit_keys": {"unit_keys": True},
     "query_3": {"query_scale": 3.0},
     "beta_-1": {"beta_mean": -1.0},
     "detached": {"detach_state_every_step": True},

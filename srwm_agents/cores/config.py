@@ -37,6 +37,9 @@ class CoreConfig:
     state_limit: float = 0.0
     """Largest size of a matrix's shift that a call hands on, in units of its slow weights; 0 for none, as published.
     srwm, srwm_no_carry, sr_delta (its SRWM)."""
+    unit_keys: bool = False
+    """Queries and keys of Euclidean length 1, so that no update multiplies what it finds along its key; without, of sum
+    1, as published. srwm, srwm_no_carry, sr_delta (its SRWM)."""
     dropout: float = 0.0
     """In training mode only. Not lstm with one layer."""
     detach_state_every_step: bool = False

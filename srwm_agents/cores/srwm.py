@@ -23,6 +23,7 @@ class SRWMCore(StackCore):
             query_scale=config.query_scale,
             state_decay=config.state_decay,
             state_limit=config.state_limit,
+            unit_keys=config.unit_keys,
             dropout=config.dropout,
             detach_state_every_step=config.detach_state_every_step,
             backend=config.backend,

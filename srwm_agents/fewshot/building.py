@@ -95,5 +95,5 @@ def make_classifier(settings: Settings, images: Images, record: dict[str, Any]) 
 
 _CORE_SETTINGS = (
     *("hidden_size", "num_layers", "num_heads", "ff_size", "dropout", "input_softmax", "input_norm", "beta_mean"),
-    *("query_scale", "state_decay", "backend"),
+    *("query_scale", "state_decay", "unit_keys", "backend"),
 )

@@ -54,6 +54,7 @@ class Settings:
     beta_mean: float = setting(-1.0, "Mean of the initial weights that make an SRWM's learning rates")
     query_scale: float = setting(1.0, "Factor on the initial weights that make an SRWM's queries")
     state_decay: float = setting(1.0, "Factor on an SRWM's state at each step; 1, as published, forgets nothing")
+    unit_keys: bool = setting(False, "Queries and keys of an SRWM of length 1, not sum 1, as published")
 
     # How it is trained.
     train_steps: int = setting(100_000, "Updates")
@@ -161,8 +162,8 @@ _NOT_NEGATIVE = (
 _FIXED = (
     *("dataset", "task", "labels", "ways", "shots", "queries", "future_shots", "rotations", "image_size", "channels"),
     *("encoder", "encoder_channels", "vision_dropout", "label_scale", "core", "hidden_size", "num_layers", "num_heads"),
-    *("ff_size", "dropout", "input_softmax", "input_norm", "beta_mean", "query_scale", "state_decay", "batch_size"),
-    "average_decay",
+    *("ff_size", "dropout", "input_softmax", "input_norm", "beta_mean", "query_scale", "state_decay", "unit_keys"),
+    *("batch_size", "average_decay"),
     *("auxiliary_weight", "bootstrap_weight", "augment_shift", "augment_flip", "augment_crop", "augment_colour"),
     "seed",
 )

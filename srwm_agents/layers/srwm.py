@@ -30,6 +30,7 @@ class SRWMLayer(HeadsLayer):
         query_scale: float = 1.0,
         state_decay: float = 1.0,
         state_limit: float = 0.0,
+        unit_keys: bool = False,
         dropout: float = 0.0,
         detach_state_every_step: bool = False,
         backend: str = "auto",
@@ -46,6 +47,7 @@ class SRWMLayer(HeadsLayer):
             query_scale: the initial W_q is multiplied by this.
             state_decay: factor on the state at each step; 1 is the published rule.
             state_limit: largest size of a shift that a call hands on, in units of its slow weights; 0 for none.
+            unit_keys: queries and keys of length 1, not sum 1, as published.
             dropout: on the projected output.
             detach_state_every_step: cut the gradient through the state at every step.
             backend: of :func:`srwm_agents.ops.srwm.srwm`.
@@ -56,6 +58,7 @@ class SRWMLayer(HeadsLayer):
         self.input_softmax = input_softmax
         self.state_decay = state_decay
         self.state_limit = state_limit
+        self.unit_keys = unit_keys
         self.detach_state_every_step = detach_state_every_step
         self.backend = backend
         std = dim**-0.5
@@ -80,7 +83,8 @@ class SRWMLayer(HeadsLayer):
         if self.input_softmax:
             x = x.softmax(-1)
         before = SRWMState(*state)
-        y, final = srwm(x, self.weights, before, resets=resets, decay=self.state_decay, backend=self.backend)
+        rule = {"decay": self.state_decay, "unit_keys": self.unit_keys}
+        y, final = srwm(x, self.weights, before, resets=resets, **rule, backend=self.backend)
         return y, self._limited(final) if self.state_limit else final
 
     def _limited(self, state: SRWMState) -> LayerState:

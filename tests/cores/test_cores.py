@@ -152,7 +152,16 @@ def test_wrong_settings_and_inputs_are_named() -> None:
 
 @pytest.mark.parametrize("name", CORES)
 def test_every_core_takes_the_same_settings(name: str) -> None:
-    make(name, input_norm=True, dropout=0.1, query_scale=0.5, beta_mean=-1.0, state_decay=0.9, input_softmax=False)
+    make(
+        name,
+        input_norm=True,
+        dropout=0.1,
+        query_scale=0.5,
+        beta_mean=-1.0,
+        state_decay=0.9,
+        input_softmax=False,
+        unit_keys=True,
+    )
 
 
 @pytest.mark.parametrize("steps", [1, T])

@@ -20,7 +20,7 @@ def make_inputs(out: int = O, seed: int = 0, dtype: torch.dtype = torch.float64)
     return x, weights, state
 
 
-def by_hand(x, weights, state, resets, decay=1.0):
+def by_hand(x, weights, state, resets, decay=1.0, unit_keys=False):
     """The paper's formulas with Python floats: no tensor operation is shared with the op."""
     y = torch.zeros(*x.shape[:3], weights.y.shape[-1], dtype=torch.float64)
     finals = [torch.zeros_like(part) for part in state]
@@ -38,7 +38,7 @@ def by_hand(x, weights, state, resets, decay=1.0):
             def softmax(values):
                 top = max(values)
                 exps = [math.exp(v - top) for v in values]
-                return [e / sum(exps) for e in exps]
+                return [e / (math.hypot(*exps) if unit_keys else sum(exps)) for e in exps]
 
             for t in range(x.shape[1]):
                 if resets is not None and resets[b, t]:
@@ -62,27 +62,30 @@ def by_hand(x, weights, state, resets, decay=1.0):
     return y, SRWMState(*finals)
 
 
+@pytest.mark.parametrize("unit_keys", [False, True])
 @pytest.mark.parametrize("decay", [1.0, 0.8])
 @pytest.mark.parametrize("with_resets", [False, True])
-def test_equals_the_formula_written_out(with_resets: bool, decay: float) -> None:
+def test_equals_the_formula_written_out(with_resets: bool, decay: float, unit_keys: bool) -> None:
     x, weights, state = make_inputs()
     resets = torch.tensor([[True, False, False, True, True], [False] * 5]) if with_resets else None
-    y, final = srwm(x, weights, state, resets=resets, decay=decay)
-    expected_y, expected_final = by_hand(x, weights, state, resets, decay)
+    y, final = srwm(x, weights, state, resets=resets, decay=decay, unit_keys=unit_keys)
+    expected_y, expected_final = by_hand(x, weights, state, resets, decay, unit_keys)
     torch.testing.assert_close(y, expected_y, rtol=1e-12, atol=1e-12)
     for part, expected in zip(final, expected_final, strict=True):
         torch.testing.assert_close(part, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("decay", [1.0, 0.8])
+@pytest.mark.parametrize(("decay", "unit_keys"), [(1.0, False), (0.8, False), (0.8, True)])
 @pytest.mark.parametrize("with_resets", [False, True])
-def test_gradcheck_in_inputs_weights_and_state(with_resets: bool, decay: float) -> None:
+def test_gradcheck_in_inputs_weights_and_state(with_resets: bool, decay: float, unit_keys: bool) -> None:
     x, weights, state = make_inputs()
     resets = torch.rand(B, T, generator=torch.Generator().manual_seed(1)) < 0.3 if with_resets else None
     leaves = [tensor.requires_grad_() for tensor in (x, *weights, *state)]
 
     def run(x, *parts):
-        y, final = srwm(x, SRWMWeights(*parts[:4]), SRWMState(*parts[4:]), resets=resets, decay=decay)
+        y, final = srwm(
+            x, SRWMWeights(*parts[:4]), SRWMState(*parts[4:]), resets=resets, decay=decay, unit_keys=unit_keys
+        )
         return (y, *final)
 
     assert torch.autograd.gradcheck(run, leaves)
@@ -109,6 +112,21 @@ def test_without_a_decay_a_long_sequence_can_grow_without_bound_and_with_one_it_
     largest = [max(block.abs().max().item() for block in srwm(x, weights, decay=d)[1]) for d in (1.0, 0.9)]
     assert largest[0] > 20
     assert largest[1] < 1
+
+
+def test_keys_of_length_one_multiply_nothing() -> None:
+    """A sharp query on the peak of a soft key, step after step: the published rule grows by 1 + b/4 each time."""
+    dim = 8
+    weights = SRWMWeights(*(torch.zeros(1, dim, n, dtype=torch.float64) for n in (1, dim, dim, 4)))
+    x = torch.zeros(1, 200, 1, dim, dtype=torch.float64)
+    x[..., 0] = 1
+    weights.y[0, 3] = 1  # what the query reads
+    weights.q[0, 0, 3] = 20  # q is 1 at 3
+    weights.k[0, 0, 3] = math.log(dim - 1)  # k is one half there, and spread over the rest
+    weights.beta[0, 0] = torch.tensor([20, -20, -20, -20])  # only W_y is rewritten, with b = 1
+    published, unit = (srwm(x, weights, decay=0.95, unit_keys=unit_keys)[1].y for unit_keys in (False, True))
+    assert published.abs().max() > 1e6
+    assert unit.abs().max() < 10
 
 
 def test_a_reset_forgets_everything_before_it() -> None:

@@ -96,6 +96,7 @@ def run(
     weights_dtype: torch.dtype | None = None,
     outputs: slice = slice(None),
     decay: float = 1.0,
+    unit_keys: bool = False,
     op=srwm,
 ) -> dict[str, Tensor]:
     """Outputs and gradients in float64, under random upstream gradients of ``outputs`` (of y and the final state)."""
@@ -108,7 +109,7 @@ def run(
     weights = SRWMWeights(*(leaf(block, weights_dtype or dtype) for block in weights))
     if state is not None:
         state = SRWMState(*(leaf(block, state_dtype) for block in state))
-    options = {} if decay == 1 else {"decay": decay}
+    options = ({} if decay == 1 else {"decay": decay}) | ({"unit_keys": True} if unit_keys else {})
     y, final = op(x, weights, state, resets=resets, backend=backend, **options)
     assert y.dtype == dtype
     assert all(block.dtype == state_dtype for block in final)
@@ -153,6 +154,16 @@ def test_a_state_that_decays(shape, kind, with_state, decay) -> None:
     arguments = (x, weights, state if with_state else None, make_resets(kind, *shape[:2]))
     true = run(*arguments, backend="naive", dtype=torch.float64, decay=decay)
     got = run(*arguments, backend="triton", dtype=torch.float32, decay=decay)
+    assert_close(got, true, TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize(("decay", "kind"), [(1.0, "none"), (1.0, "many"), (0.95, "consecutive")])
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2]] + GPU_SHAPES * CUDA, ids=str)
+def test_keys_of_length_one(shape, decay, kind) -> None:
+    x, weights, state = make_inputs(shape)
+    arguments = (x, weights, state, make_resets(kind, *shape[:2]))
+    true = run(*arguments, backend="naive", dtype=torch.float64, decay=decay, unit_keys=True)
+    got = run(*arguments, backend="triton", dtype=torch.float32, decay=decay, unit_keys=True)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
@@ -236,14 +247,15 @@ def _on_device(blocks):
     return type(blocks)(*(block.float().to(DEVICE) for block in blocks))
 
 
-@pytest.mark.parametrize("decay", [1.0, 0.8])
+@pytest.mark.parametrize(("decay", "unit_keys"), [(1.0, False), (0.8, False), (0.8, True)])
 @pytest.mark.parametrize("backend", ["naive", "triton"])
-def test_acting_updates_the_state_in_place(backend: str, decay: float) -> None:
+def test_acting_updates_the_state_in_place(backend: str, decay: float, unit_keys: bool) -> None:
     x, weights, state = make_inputs((2, 3, 2, 12, 5))
-    true_y, true_final = srwm(x, weights, state, decay=decay, backend="naive")
+    rule = {"decay": decay, "unit_keys": unit_keys}
+    true_y, true_final = srwm(x, weights, state, **rule, backend="naive")
     weights, state = _on_device(weights), _on_device(state)
     pointers = [block.data_ptr() for block in state]
-    steps = [srwm_step_(x[:, t].float().to(DEVICE), weights, state, decay=decay, backend=backend) for t in range(3)]
+    steps = [srwm_step_(x[:, t].float().to(DEVICE), weights, state, **rule, backend=backend) for t in range(3)]
     assert pointers == [block.data_ptr() for block in state]
     torch.testing.assert_close(torch.stack(steps, dim=1).double().cpu(), true_y, rtol=1e-4, atol=1e-5)
     for block, true in zip(state, true_final, strict=True):
@@ -294,15 +306,16 @@ def test_gradients_are_deterministic() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("decay", [1.0, 0.1])
+@pytest.mark.parametrize(("decay", "unit_keys"), [(1.0, False), (0.1, False), (0.9, True)])
 @pytest.mark.parametrize("with_state", [True, False], ids=["state", "fresh"])
-def test_compiles_without_graph_breaks(with_state, decay) -> None:
+def test_compiles_without_graph_breaks(with_state, decay, unit_keys) -> None:
     torch.compiler.reset()
     compiled = torch.compile(srwm, fullgraph=True, backend="inductor" if CUDA else "aot_eager")
     x, weights, state = make_inputs((2, 3, 1, 8, 6))
     arguments = (x, weights, state if with_state else None, make_resets("many", 2, 3) if with_state else None)
-    true = run(*arguments, backend="naive", dtype=torch.float64, decay=decay)
-    got = run(*arguments, backend="triton", dtype=torch.float32, decay=decay, op=compiled)
+    rule = {"decay": decay, "unit_keys": unit_keys}
+    true = run(*arguments, backend="naive", dtype=torch.float64, **rule)
+    got = run(*arguments, backend="triton", dtype=torch.float32, **rule, op=compiled)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
@@ -310,7 +323,7 @@ def test_compiles_without_graph_breaks(with_state, decay) -> None:
 def test_opcheck(with_state) -> None:
     x, weights, state = make_inputs((1, 2, 1, 4, 6))
     leaves = [block.float().to(DEVICE).requires_grad_() for block in (x, *weights, *state)]
-    arguments = (*leaves[:5], *(leaves[5:] if with_state else (None,) * 4), make_resets("first", 1, 2), 0.9, True)
+    arguments = (*leaves[:5], *(leaves[5:] if with_state else (None,) * 4), make_resets("first", 1, 2), 0.9, True, True)
     torch.library.opcheck(torch.ops.srwm_agents.srwm_forward.default, arguments)
 
 

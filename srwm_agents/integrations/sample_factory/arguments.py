@@ -76,6 +76,7 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("query_scale", 1.0, "Factor on the initial weights that make an SRWM's queries")
     add("state_decay", 1.0, "Factor on an SRWM's state at each step; 1, as published, forgets nothing")
     add("state_limit", 0.0, "Largest size of an SRWM's state in units of its slow weights; 0, as published: no limit")
+    add("unit_keys", False, "Queries and keys of an SRWM of length 1, not sum 1 as published, against explosions")
     add("detach_state_every_step", False, "Cut the gradient through an SRWM's state at every step (published code)")
     add("policy_head_scale", 0.01, "Factor on the policy head's initial weights; small means a uniform first policy")
     add("policy_loss", "vtrace", "Policy gradient of V-trace, or PPO's clipped one", choices=["vtrace", "ppo"])

@@ -27,6 +27,7 @@ CORE_SETTINGS = (
     "query_scale",
     "state_decay",
     "state_limit",
+    "unit_keys",
     "detach_state_every_step",
 )
 ARCHITECTURE = (
@@ -36,7 +37,7 @@ ARCHITECTURE = (
 )  # fmt: skip
 """Settings that cannot change when an experiment is resumed: what the network is, and what its values are of."""
 
-_FORMERLY = {"state_decay": 1.0, "popart": False, "reward_treatment": "clip", "critic": "shared"}
+_FORMERLY = {"state_decay": 1.0, "unit_keys": False, "popart": False, "reward_treatment": "clip", "critic": "shared"}
 """Of experiments from before there was a choice."""
 
 _UNCLIPPED = 1000.0

@@ -58,13 +58,13 @@ def steps_at_once(decay: float) -> int | None:
 
 
 @functools.cache
-def _launch(dim: int, out: int, decay: float, backward: bool) -> dict[str, Any]:
+def _launch(dim: int, out: int, decay: float, unit_keys: bool, backward: bool) -> dict[str, Any]:
     """A kernel's constants and options, as keyword arguments."""
     block_d, block_o = padded(dim), padded(out)
     table = (BACKWARD if decay == 1 else BACKWARD_WITH_DECAY) if backward else FORWARD
     launch = next(launch for width, launch in table.items() if max(block_d, block_o) <= width)
     return {
-        "D": dim, "OUT": out, "BD": block_d, "BO": block_o, "BB": 4, "DECAYS": decay != 1,
+        "D": dim, "OUT": out, "BD": block_d, "BO": block_o, "BB": 4, "DECAYS": decay != 1, "UNIT_KEYS": unit_keys,
         "LANE_COLUMNS": launch.lane_columns, "num_warps": launch.warps, "maxnreg": launch.registers,
     }  # fmt: skip
 
@@ -78,6 +78,7 @@ def forward(
     state: Blocks | None,
     resets: Tensor | None,
     decay: float = 1.0,
+    unit_keys: bool = False,
     *,
     save: bool,
     in_place: bool = False,
@@ -105,7 +106,7 @@ def forward(
     with on_device(x):
         _forward_kernel[(batch * heads,)](
             x, *weights, *(state or NO_BLOCKS), resets, y, *final, saved, steps, heads, decay,
-            **_launch(dim, out, decay, backward=False),
+            **_launch(dim, out, decay, unit_keys, backward=False),
         )  # fmt: skip
     return y, final, saved
 
@@ -116,6 +117,7 @@ def backward(
     state: Blocks | None,
     resets: Tensor | None,
     decay: float,
+    unit_keys: bool,
     final: Blocks,
     saved: Tensor,
     dy: Tensor,
@@ -136,7 +138,8 @@ def backward(
     with on_device(x):
         _backward_kernel[(batch * heads,)](
             x, *weights, *(state or NO_BLOCKS), resets, *final, saved, dy, *(dfinal or NO_BLOCKS),
-            dx, shares, *(dstate or NO_BLOCKS), steps, heads, decay, **_launch(dim, out, decay, backward=True),
+            dx, shares, *(dstate or NO_BLOCKS), steps, heads, decay,
+            **_launch(dim, out, decay, unit_keys, backward=True),
         )  # fmt: skip
     return dx, shares.sum(0), dstate
 
@@ -163,13 +166,14 @@ def _upstream(x: Tensor, weights: Blocks, final: Blocks, grads: tuple[Tensor | N
 
 
 class SRWMFunction(torch.autograd.Function):
-    """``apply(x, *weights, *state or four None, resets, decay)`` -> y, *final."""
+    """``apply(x, *weights, *state or four None, resets, decay, unit_keys)`` -> y, *final."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
-        weights, state, resets, decay = args[:4], args[4:8], args[8], args[9]
-        y, final, saved = forward(x, weights, None if state[0] is None else state, resets, decay, save=True)
-        ctx.decay = decay
+        weights, state, (resets, decay, unit_keys) = args[:4], args[4:8], args[8:]
+        initial = None if state[0] is None else state
+        y, final, saved = forward(x, weights, initial, resets, decay, unit_keys, save=True)
+        ctx.decay, ctx.unit_keys = decay, unit_keys
         # The backward pass starts from the final state; it reads the initial one only to cross a reset.
         ctx.save_for_backward(x, *weights, *(NO_BLOCKS if resets is None else state), resets, *final, saved)
         ctx.set_materialize_grads(False)
@@ -182,10 +186,10 @@ class SRWMFunction(torch.autograd.Function):
         weights, state, resets, final, saved = rest[:4], rest[4:8], rest[8], rest[9:13], rest[13]
         dy, dfinal = _upstream(x, weights, final, grads)
         dx, dweights, dstate = backward(
-            x, weights, None if state[0] is None else state, resets, ctx.decay, final, saved, dy, dfinal,
-            need_dstate=any(ctx.needs_input_grad[5:9]),
+            x, weights, None if state[0] is None else state, resets, ctx.decay, ctx.unit_keys, final, saved, dy,
+            dfinal, need_dstate=any(ctx.needs_input_grad[5:9]),
         )  # fmt: skip
-        return dx, *_split(dweights, weights), *(dstate or NO_BLOCKS), None, None
+        return dx, *_split(dweights, weights), *(dstate or NO_BLOCKS), None, None, None
 
 
 # The operators, for torch.compile and torch.export.
@@ -195,17 +199,18 @@ class SRWMFunction(torch.autograd.Function):
 def srwm_forward_op(
     x: Tensor, wy: Tensor, wq: Tensor, wk: Tensor, wb: Tensor,
     sy: Tensor | None, sq: Tensor | None, sk: Tensor | None, sb: Tensor | None, resets: Tensor | None, decay: float,
-    save: bool,
+    unit_keys: bool, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """y, final (four blocks), saved (empty unless ``save``)."""
     state = None if sy is None else _contiguous((sy, sq, sk, sb))
     resets = None if resets is None else resets.contiguous()
-    y, final, saved = forward(x.contiguous(), _contiguous((wy, wq, wk, wb)), state, resets, decay, save=save)
+    weights = _contiguous((wy, wq, wk, wb))
+    y, final, saved = forward(x.contiguous(), weights, state, resets, decay, unit_keys, save=save)
     return y, *final, x.new_empty(0, dtype=torch.float32) if saved is None else saved
 
 
 @srwm_forward_op.register_fake
-def _(x, wy, wq, wk, wb, sy, sq, sk, sb, resets, decay, save):
+def _(x, wy, wq, wk, wb, sy, sq, sk, sb, resets, decay, unit_keys, save):
     batch, steps, heads, dim = x.shape
     out = wy.shape[-1]
     final = [
@@ -219,7 +224,7 @@ def _(x, wy, wq, wk, wb, sy, sq, sk, sb, resets, decay, save):
 def srwm_backward_op(
     x: Tensor, wy: Tensor, wq: Tensor, wk: Tensor, wb: Tensor,
     sy: Tensor | None, sq: Tensor | None, sk: Tensor | None, sb: Tensor | None, resets: Tensor | None, decay: float,
-    fy: Tensor, fq: Tensor, fk: Tensor, fb: Tensor, saved: Tensor, dy: Tensor | None,
+    unit_keys: bool, fy: Tensor, fq: Tensor, fk: Tensor, fb: Tensor, saved: Tensor, dy: Tensor | None,
     dfy: Tensor | None, dfq: Tensor | None, dfk: Tensor | None, dfb: Tensor | None, need_dstate: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """dx, dweights flat, dstate (four blocks, empty unless ``need_dstate``)."""
@@ -227,7 +232,7 @@ def srwm_backward_op(
     upstream, dfinal = _upstream(x, weights, final, (dy, dfy, dfq, dfk, dfb))
     dx, dweights, dstate = backward(
         x, weights, None if sy is None else _contiguous((sy, sq, sk, sb)),
-        None if resets is None else resets.contiguous(), decay, final, saved.contiguous(), upstream, dfinal,
+        None if resets is None else resets.contiguous(), decay, unit_keys, final, saved.contiguous(), upstream, dfinal,
         need_dstate=need_dstate,
     )  # fmt: skip
     dy_s, dq_s, dk_s, db_s = dstate or tuple(fy.new_empty(0) for _ in range(4))
@@ -235,7 +240,10 @@ def srwm_backward_op(
 
 
 @srwm_backward_op.register_fake
-def _(x, wy, wq, wk, wb, sy, sq, sk, sb, resets, decay, fy, fq, fk, fb, saved, dy, dfy, dfq, dfk, dfb, need_dstate):
+def _(
+    x, wy, wq, wk, wb, sy, sq, sk, sb, resets, decay, unit_keys, fy, fq, fk, fb, saved, dy, dfy, dfq, dfk, dfb,
+    need_dstate,
+):  # fmt: skip
     _, _, heads, dim = x.shape
     dweights = x.new_empty(heads * dim * (wy.shape[-1] + 2 * dim + 4), dtype=torch.float32)
     dstate = [torch.empty_like(block) if need_dstate else block.new_empty(0) for block in (fy, fq, fk, fb)]
@@ -243,7 +251,7 @@ def _(x, wy, wq, wk, wb, sy, sq, sk, sb, resets, decay, fy, fq, fk, fb, saved, d
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, *weights_and_state, resets, ctx.decay, _save = inputs
+    x, *weights_and_state, resets, ctx.decay, ctx.unit_keys, _save = inputs
     weights, state = weights_and_state[:4], weights_and_state[4:]
     ctx.save_for_backward(x, *weights, *(NO_BLOCKS if resets is None else state), resets, *output[1:])
     ctx.need_dstate = any(block is not None and block.requires_grad for block in state)
@@ -253,8 +261,9 @@ def _op_backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
     if tensors[-1].numel() == 0 and tensors[0].numel() > 0:
         raise RuntimeError("srwm_forward was called with save=False: it kept nothing to differentiate through")
-    dx, dweights, *dstate = srwm_backward_op(*tensors[:10], ctx.decay, *tensors[10:], *grads[:5], ctx.need_dstate)
-    return dx, *_split(dweights, tensors[1:5]), *(dstate if ctx.need_dstate else NO_BLOCKS), None, None, None
+    rule = (ctx.decay, ctx.unit_keys)
+    dx, dweights, *dstate = srwm_backward_op(*tensors[:10], *rule, *tensors[10:], *grads[:5], ctx.need_dstate)
+    return dx, *_split(dweights, tensors[1:5]), *(dstate if ctx.need_dstate else NO_BLOCKS), None, None, None, None
 
 
 srwm_forward_op.register_autograd(_op_backward, setup_context=_setup_context)
@@ -268,16 +277,17 @@ def _contiguous(blocks: Any) -> Any:
 
 
 def srwm_triton(
-    x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, decay: float
+    x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, decay: float, unit_keys: bool
 ) -> tuple[Tensor, SRWMState]:
     """The SRWM on the kernels. Shapes as in :func:`srwm_agents.ops.srwm.srwm`, which has checked them; T > 0."""
     steps = steps_at_once(decay)
     if steps is None or x.shape[1] <= steps or not _differentiable(x, weights, state):
-        return _launched(x, weights, state, resets, decay)
+        return _launched(x, weights, state, resets, decay, unit_keys)
     outputs = []
     for start in range(0, x.shape[1], steps):
         part = slice(start, start + steps)
-        y, state = _launched(x[:, part], weights, state, None if resets is None else resets[:, part], decay)
+        part_resets = None if resets is None else resets[:, part]
+        y, state = _launched(x[:, part], weights, state, part_resets, decay, unit_keys)
         outputs.append(y)
     assert state is not None
     return torch.cat(outputs, dim=1), state
@@ -288,28 +298,28 @@ def _differentiable(x: Tensor, weights: SRWMWeights, state: SRWMState | None) ->
 
 
 def _launched(
-    x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, decay: float
+    x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, decay: float, unit_keys: bool
 ) -> tuple[Tensor, SRWMState]:
     """In one launch, and one for the gradient."""
     inputs = (x, *weights, *(NO_BLOCKS if state is None else state))
     differentiable = _differentiable(x, weights, state)
     if torch.compiler.is_compiling():
-        y, *final, _saved = srwm_forward_op(*inputs, resets, decay, differentiable)
+        y, *final, _saved = srwm_forward_op(*inputs, resets, decay, unit_keys, differentiable)
         return y, SRWMState(*final)
     inputs: Any = tuple(None if z is None else z.contiguous() for z in inputs)
     if resets is not None:
         resets = resets.contiguous()
     if differentiable:
-        y, *final = SRWMFunction.apply(*inputs, resets, decay)
+        y, *final = SRWMFunction.apply(*inputs, resets, decay, unit_keys)
     else:
         state = None if state is None else inputs[5:]
-        y, final, _ = forward(inputs[0], inputs[1:5], state, resets, decay, save=False)
+        y, final, _ = forward(inputs[0], inputs[1:5], state, resets, decay, unit_keys, save=False)
     return y, SRWMState(*final)
 
 
-def srwm_triton_step_(x: Tensor, weights: SRWMWeights, state: SRWMState, decay: float) -> Tensor:
+def srwm_triton_step_(x: Tensor, weights: SRWMWeights, state: SRWMState, decay: float, unit_keys: bool) -> Tensor:
     """One step in place. Shapes as in :func:`srwm_agents.ops.srwm.srwm_step_`, which has checked them."""
     y, _, _ = forward(
-        x.contiguous()[:, None], _contiguous(weights), tuple(state), None, decay, save=False, in_place=True
+        x.contiguous()[:, None], _contiguous(weights), tuple(state), None, decay, unit_keys, save=False, in_place=True
     )
     return y[:, 0]

@@ -20,6 +20,7 @@ def srwm(
     *,
     resets: Tensor | None = None,
     decay: float = 1.0,
+    unit_keys: bool = False,
     backend: str = "auto",
 ) -> tuple[Tensor, SRWMState]:
     """Run a self-referential weight matrix over a batch of sequences.
@@ -32,8 +33,11 @@ def srwm(
     Source: Irie et al., ICML 2022, eqs. (5)-(8). Deviations: the state is carried as the *shift* from the slow
     weights, so that zeros mean a fresh episode; the mathematics is the same. With a ``decay`` below 1, which the paper
     does not have, the shift fades: what step t writes is added to ``decay`` times the shift that it found. Without,
-    nothing bounds the shift of a long sequence (this folder's README). Differentiable in ``x``, ``weights`` and
-    ``state``, and through the final state.
+    nothing bounds the shift of a long sequence (this folder's README). With ``unit_keys``, which the paper does not
+    have either, ``q`` and ``k`` are scaled from sum 1 to Euclidean length 1, as in newer delta-rule networks (Yang et
+    al., NeurIPS 2024, arXiv:2406.06484): written with b = 1, ``k`` returns what ``q`` did, and the factor by which an
+    update scales what it finds along ``k``, 1 + b (q·k - k·k), cannot exceed 1. Differentiable in ``x``,
+    ``weights`` and ``state``, and through the final state.
 
     Args:
         x: [B, T, H, D], the heads' inputs, as they are (a softmax over D, if wanted, is the layer's business).
@@ -42,6 +46,7 @@ def srwm(
             but float32 beside bfloat16; everything is computed in the state's dtype.
         resets: bool [B, T]; True zeroes the state *before* step t. None: no resets.
         decay: factor on the state at each step, above 0; 1, the published rule, keeps everything.
+        unit_keys: queries and keys of length 1.
         backend: "auto" | "naive" | "triton". "auto" picks the fastest that can run; an explicit one never falls back.
 
     Returns:
@@ -55,13 +60,19 @@ def srwm(
     if use_kernels(backend, x, lambda: _why_not_triton(x, weights)) and x.shape[1] > 0:  # no step, no kernel
         from srwm_agents.ops.srwm.autograd import srwm_triton
 
-        return srwm_triton(x, weights, state, resets, decay)
-    return _naive(x, weights, state, resets, decay)
+        return srwm_triton(x, weights, state, resets, decay, unit_keys)
+    return _naive(x, weights, state, resets, decay, unit_keys)
 
 
 @torch.no_grad()
 def srwm_step_(
-    x: Tensor, weights: SRWMWeights, state: SRWMState, *, decay: float = 1.0, backend: str = "auto"
+    x: Tensor,
+    weights: SRWMWeights,
+    state: SRWMState,
+    *,
+    decay: float = 1.0,
+    unit_keys: bool = False,
+    backend: str = "auto",
 ) -> Tensor:
     """Acting: one step without gradient, the next state written over ``state``.
 
@@ -71,7 +82,7 @@ def srwm_step_(
         x: [B, H, D].
         weights: as for :func:`srwm`.
         state: as for :func:`srwm`, its blocks contiguous; overwritten.
-        decay, backend: as for :func:`srwm`.
+        decay, unit_keys, backend: as for :func:`srwm`.
 
     Returns:
         y [B, H, O].
@@ -87,22 +98,22 @@ def srwm_step_(
     if use_kernels(backend, x, lambda: _why_not_triton(x, weights)):
         from srwm_agents.ops.srwm.autograd import srwm_triton_step_
 
-        return srwm_triton_step_(x, weights, state, decay)
-    y, final = _naive(x[:, None], weights, state, None, decay)
+        return srwm_triton_step_(x, weights, state, decay, unit_keys)
+    y, final = _naive(x[:, None], weights, state, None, decay, unit_keys)
     for block, following in zip(state, final, strict=True):
         block.copy_(following)
     return y[:, 0]
 
 
 def _naive(
-    x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, decay: float
+    x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, decay: float, unit_keys: bool
 ) -> tuple[Tensor, SRWMState]:
     """Narrow inputs are computed in the state's float32, as the kernels do."""
     dtype = state_dtype(x)
     weights = SRWMWeights(*(block.to(dtype) for block in weights))
     if state is None:
         state = SRWMState(*(block.new_zeros(x.shape[0], *block.shape) for block in weights))
-    y, final = srwm_naive(x.to(dtype), weights, state, resets, decay)
+    y, final = srwm_naive(x.to(dtype), weights, state, resets, decay, unit_keys)
     return y.to(x.dtype), final
 
 

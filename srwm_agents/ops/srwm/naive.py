@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from srwm_agents.ops.srwm.types import SRWMState, SRWMWeights
 
 
 def srwm_naive(
-    x: Tensor, weights: SRWMWeights, state: SRWMState, resets: Tensor | None, decay: float = 1.0
+    x: Tensor,
+    weights: SRWMWeights,
+    state: SRWMState,
+    resets: Tensor | None,
+    decay: float = 1.0,
+    unit_keys: bool = False,
 ) -> tuple[Tensor, SRWMState]:
     """Run the SRWM over time. Shapes as in :func:`srwm_agents.ops.srwm.srwm`, which has checked them.
 
@@ -34,6 +40,8 @@ def srwm_naive(
             w = torch.where(resets[:, t, None, None, None], slow, w)
         y, q, k, beta = (x[:, t, :, None, :] @ w).split(widths, dim=-1)  # each [B, H, 1, width]
         q, k, beta = q.softmax(-1), k.softmax(-1), beta.sigmoid()
+        if unit_keys:
+            q, k = functional.normalize(q, dim=-1), functional.normalize(k, dim=-1)
         # The output is read before the update, as in the paper: step t's y does not depend on step t's q, k, beta.
         outputs.append(y.squeeze(-2))
         # q W - k W is one product: what W returns for the query is written to where the key points.

@@ -81,7 +81,7 @@ def srwm_forward_kernel(
     y_ptr, fy_ptr, fq_ptr, fk_ptr, fb_ptr, saved_ptr,
     T, H, decay,
     D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, BB: tl.constexpr,
-    DECAYS: tl.constexpr, LANE_COLUMNS: tl.constexpr,
+    DECAYS: tl.constexpr, UNIT_KEYS: tl.constexpr, LANE_COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Forward over time.
 
@@ -152,8 +152,12 @@ def srwm_forward_kernel(
                 k_j = tl.where(jd < D, k_j, float("-inf"))
             q_j = tl.exp(q_j - tl.max(q_j, axis=0))
             k_j = tl.exp(k_j - tl.max(k_j, axis=0))
-            q_j = q_j * (1.0 / tl.sum(q_j, axis=0))
-            k_j = k_j * (1.0 / tl.sum(k_j, axis=0))
+            if UNIT_KEYS:
+                q_j = q_j * tl.rsqrt(tl.sum(q_j * q_j, axis=0))
+                k_j = k_j * tl.rsqrt(tl.sum(k_j * k_j, axis=0))
+            else:
+                q_j = q_j * (1.0 / tl.sum(q_j, axis=0))
+                k_j = k_j * (1.0 / tl.sum(k_j, axis=0))
 
             d_i, k_i = q_j - k_j, k_j  # used along rows from here on
             vy = tl.sum(d_i[None, :] * wy, axis=1)
@@ -246,7 +250,7 @@ def srwm_backward_kernel(
     dx_ptr, dw_ptr, dsy_ptr, dsq_ptr, dsk_ptr, dsb_ptr,
     T, H, decay,
     D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, BB: tl.constexpr,
-    DECAYS: tl.constexpr, LANE_COLUMNS: tl.constexpr,
+    DECAYS: tl.constexpr, UNIT_KEYS: tl.constexpr, LANE_COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Backward over time; derivation in this folder's README.
 
@@ -351,8 +355,13 @@ def srwm_backward_kernel(
             dk_i -= dd_i
 
             # q, k and b from their pre-activations z = x W.
-            dzq_i = q_i * (dd_i - tl.sum(q_i * dd_i, axis=0))
-            dzk_i = k_i * (dk_i - tl.sum(k_i * dk_i, axis=0))
+            along_q, along_k = tl.sum(q_i * dd_i, axis=0), tl.sum(k_i * dk_i, axis=0)
+            if UNIT_KEYS:
+                dzq_i = q_i * (dd_i - q_i * along_q)
+                dzk_i = k_i * (dk_i - k_i * along_k)
+            else:
+                dzq_i = q_i * (dd_i - along_q)
+                dzk_i = k_i * (dk_i - along_k)
             dzb = tl.where(jb == 0, by * (1 - by) * tl.sum(duy * vy, axis=0), 0.0)
             dzb = tl.where(jb == 1, bq * (1 - bq) * tl.sum(duq * vq, axis=0), dzb)
             dzb = tl.where(jb == 2, bk * (1 - bk) * tl.sum(duk * vk, axis=0), dzb)

@@ -19,6 +19,7 @@ SETTINGS = {
     **{"hidden_size": 16, "num_layers": 1, "num_heads": 2, "ff_size": 16, "rollout_length": 3},
     "state_decay": 0.9,  # of those that have one
     "state_limit": 0.5,
+    "unit_keys": True,
 }
 # float32 on both sides, sums in another order: a few units of 1e-7 a step.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
