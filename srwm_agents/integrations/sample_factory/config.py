@@ -125,6 +125,27 @@ def _check_counts(cfg: AttrDict) -> None:
         raise ConfigError(f"--gamma is {cfg.gamma}, expected from 0 to 1")
 
 
+def game_discounts(cfg: AttrDict) -> list[float]:
+    """Each game's discount, in the games' order.
+
+    Raises:
+        ConfigError: ``game_gammas`` cannot be read, names a game that is not played, or is not from 0 to 1.
+    """
+    games = parse_games(cfg.games)
+    discounts = dict.fromkeys(games, float(cfg.gamma))
+    for entry in filter(None, cfg.game_gammas.split(",")):
+        game, _, discount = (part.strip() for part in entry.partition("="))
+        if game not in discounts:
+            raise ConfigError(f"--game_gammas has a discount for {game!r}, but --games are: {', '.join(games)}")
+        try:
+            discounts[game] = float(discount)
+        except ValueError:
+            raise ConfigError(f"--game_gammas is {cfg.game_gammas!r}, expected GAME=DISCOUNT,…") from None
+        if not 0 <= discounts[game] <= 1:
+            raise ConfigError(f"--game_gammas has {discount} for {game}, expected from 0 to 1")
+    return list(discounts.values())
+
+
 def _split_environments(cfg: AttrDict) -> None:
     """One C++ vector environment a split: ``num_envs_per_worker`` counts games being played, as users mean it."""
     if cfg.num_envs_per_worker % cfg.worker_num_splits:
@@ -193,6 +214,7 @@ def _check(cfg: AttrDict) -> None:
         raise ConfigError(str(error)) from error
     if cfg.device == "gpu" and not torch.cuda.is_available():
         raise ConfigError("--device is 'gpu', but PyTorch sees no CUDA device; use --device=cpu")
+    game_discounts(cfg)
     _check_normalization(cfg)
     if cfg.cuda_graphs:
         if cfg.device != "gpu":
@@ -242,16 +264,17 @@ def _check(cfg: AttrDict) -> None:
 def _check_normalization(cfg: AttrDict) -> None:
     if not cfg.with_vtrace:
         for name, off in (("reward_treatment", ("clip", "none")), ("popart", (False,)), ("critic", ("shared",)),
-                          ("augment_shift", (0,))):  # fmt: skip
+                          ("augment_shift", (0,)), ("game_gammas", ("",))):  # fmt: skip
             if cfg[name] not in off:
                 raise ConfigError(f"--{name}={cfg[name]} needs --with_vtrace=True, but it is False")
     if cfg.popart and cfg.balance_games:
         raise ConfigError("--popart=True does not go with --balance_games=True: set one of them to False")
     if not 0 < cfg.popart_step_size <= 1:
         raise ConfigError(f"--popart_step_size is {cfg.popart_step_size}, expected above 0 and at most 1")
-    if cfg.reward_treatment == "return_norm" and not 0 <= cfg.gamma < 1:
+    if cfg.reward_treatment == "return_norm" and max(game_discounts(cfg)) == 1:
+        flag = "gamma" if cfg.gamma == 1 else "game_gammas"
         raise ConfigError(
-            f"--gamma is {cfg.gamma}, expected at least 0 and below 1 with --reward_treatment=return_norm"
+            f"--{flag} is {cfg[flag]}, expected discounts of at least 0 and below 1 with --reward_treatment=return_norm"
         )
     if cfg.augment_consistency < 0 or (cfg.augment_consistency > 0 and not cfg.augment_shift):
         expected = "at least 0" if cfg.augment_consistency < 0 else "0 while --augment_shift is 0"

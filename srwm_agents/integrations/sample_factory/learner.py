@@ -22,6 +22,7 @@ from srwm_agents.encoders import IMAGE_KEY
 from srwm_agents.graphs import Graphed
 from srwm_agents.integrations.sample_factory.augmentation import shift_images
 from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from srwm_agents.integrations.sample_factory.config import game_discounts
 from srwm_agents.integrations.sample_factory.environment import GAME_ENTRY
 from srwm_agents.integrations.sample_factory.in_process.streams import wait_for_stream
 from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
@@ -121,11 +122,13 @@ class SRWMLearner(Learner):
         if not self.is_initialized:
             if self._requested_optimizer != "lamb":
                 self.optimizer = make_optimizer(self._requested_optimizer, self.actor_critic, self.cfg)
-            games = len(self.cfg.games.split(","))
+            discounts = torch.tensor(game_discounts(self.cfg), dtype=torch.float64, device=self.device)
+            self.discounts = discounts.float()
+            games = len(discounts)
             if self.cfg.balance_games:
                 self.game_scales = GameScales(games, self.device)
             if self.cfg.reward_treatment == "return_norm":
-                self.return_scales = ReturnScales(games, self.cfg.gamma, self.device)
+                self.return_scales = ReturnScales(discounts)
             self.gradients_left_out = torch.zeros((), dtype=torch.int64, device=self.device)
             self._update = Graphed(self._eager_update) if self.cfg.cuda_graphs else self._eager_update
         super().load_from_checkpoint(policy_id, load_progress)
@@ -200,18 +203,20 @@ class SRWMLearner(Learner):
             valids = (buff["policy_id"] == self.policy_id) & fresh
             self.actor_critic.train()
             rewards = buff["rewards"]
+            games = buff["obs"][GAME_ENTRY][:, 0, 0].long()
+            discounts = self.discounts[games][:, None]
             if self.return_scales is not None:
-                games = buff["obs"][GAME_ENTRY][:, 0, 0].long()
                 self.return_scales.update(rewards, buff["dones"], games, self._mean_over_processes)
                 rewards = self.return_scales.normalise(rewards, games)
             if self.cfg.value_bootstrap:  # Sample Factory's: an episode that ran out of time is worth its last value
                 ended_by_time = buff["time_outs"] * buff["dones"]
-                rewards = rewards + self.cfg.gamma * buff["values"][:, :-1] * ended_by_time
+                rewards = rewards + discounts * buff["values"][:, :-1] * ended_by_time
             trajectories = TensorDict(
                 observations=self._prepare_and_normalize_obs(buff["obs"]),  # [B, T+1, ...]
                 state=buff["rnn_states"][:, 0],
                 rewards=rewards,
                 dones=buff["dones"],
+                discounts=discounts * (~buff["dones"]),
                 # What another policy did may be anything, also NaN; it has no weight in the losses.
                 actions=torch.where(valids[..., None], buff["actions"].view(*valids.shape, -1), 0),
                 log_prob_actions=torch.where(valids, buff["log_prob_actions"], -1),

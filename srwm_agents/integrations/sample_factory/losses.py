@@ -69,8 +69,9 @@ def vtrace_losses(
 
     Args:
         actor_critic: a Sample Factory model whose core has ``sequence``.
-        minibatch: observations [B, T+1, …], state [B, S], and [B, T] rewards, dones, actions [B, T, 1],
-            log_prob_actions, action_logits [B, T, A], valids; perhaps moved, like observations.
+        minibatch: observations [B, T+1, …], state [B, S], and [B, T] rewards, dones, discounts (0 where an
+            episode ends), actions [B, T, 1], log_prob_actions, action_logits [B, T, A], valids; perhaps moved, like
+            observations.
         cfg: coefficients, ``policy_loss``, ``loss_reduction``, ``normalize_advantages``, clipping constants.
         scales: of the games, updated here; None leaves advantages and value loss as they are.
         pool: for PopArt's statistics, over processes that learn together.
@@ -99,7 +100,7 @@ def vtrace_losses(
     distribution = actor_critic.action_distribution()
     log_probs = distribution.log_prob(minibatch.actions.flatten(0, 1)).view(batch, steps)
     log_ratios = log_probs - minibatch.log_prob_actions
-    discounts = cfg.gamma * (~minibatch.dones).float()
+    discounts = minibatch.discounts
     targets, advantages = vtrace(
         log_ratios.detach(),
         minibatch.rewards,

@@ -78,9 +78,10 @@ class ReturnScales:
     epsilon = 1e-8
     limit = 10.0
 
-    def __init__(self, num_games: int, gamma: float, device: torch.device) -> None:
-        """``gamma`` below 1."""
-        self.gamma = gamma
+    def __init__(self, discounts: Tensor) -> None:
+        """``discounts`` [games], each below 1; everything is on their device."""
+        self.discounts = discounts.double()
+        num_games, device = len(discounts), discounts.device
         # Counts run into hundreds of millions.
         self.moments = torch.zeros(2, 5, num_games, dtype=torch.float64, device=device)
         """Means of H, f, H^2, H f, f^2: over all steps, and of what a piece hands on."""
@@ -108,7 +109,8 @@ class ReturnScales:
         """
         going_on = (~dones).double()
         # G_t = r_t + f_t G_{t-1}: affine maps, composed over ever longer stretches in log2 T rounds, as V-trace does.
-        h, f = rewards.double(), self.gamma * functional.pad(going_on[:, :-1], (1, 0), value=1.0)
+        h, f = rewards.double(), functional.pad(going_on[:, :-1], (1, 0), value=1.0)
+        f = self.discounts[games][:, None] * f
         reach = 1
         while reach < rewards.shape[1]:
             h = h + f * functional.pad(h[:, :-reach], (reach, 0))

@@ -58,8 +58,9 @@ def test_the_learner_sees_what_the_actors_saw(make_learner, make_batch) -> None:
     assert losses.kl.abs() < 1e-6
 
 
-def test_targets_come_from_the_true_bootstrap_value(make_learner, make_batch) -> None:
-    learner = make_learner()
+@pytest.mark.parametrize("flags", [[], ["--game_gammas=leaper=.5"]])
+def test_targets_come_from_the_true_bootstrap_value(make_learner, make_batch, flags: list[str]) -> None:
+    learner = make_learner(*flags)
     batch = make_batch(learner)
     batch["dones"][:, -1] = False
     cfg, model = learner.cfg, learner.actor_critic
@@ -72,10 +73,12 @@ def test_targets_come_from_the_true_bootstrap_value(make_learner, make_batch) ->
             if t < cfg.rollout:
                 state = out["new_rnn_states"] * (~batch["dones"][:, t, None])
     values = torch.stack(values, 1)
+    gammas = torch.tensor([cfg.gamma, 0.5 if flags else cfg.gamma])[batch["obs"]["game_index"][:, 0, 0].long()]
+    assert len(gammas.unique()) == (2 if flags else 1)
     expected = vtrace(
         torch.zeros_like(batch["rewards"]),
         batch["rewards"],
-        cfg.gamma * (~batch["dones"]).float(),
+        gammas[:, None] * (~batch["dones"]).float(),
         values[:, :-1],
         values[:, -1],
     )

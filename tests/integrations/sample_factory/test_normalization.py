@@ -45,7 +45,7 @@ def vec_normalize_deviation(rewards, dones, gamma: float) -> float:
 @pytest.mark.parametrize("gamma", [0.99, 0.999])
 def test_return_deviations_are_those_of_uncut_environments(gamma: float) -> None:
     """Though no piece is longer than 32 steps: counting what comes before a piece as 0 would give a half or less."""
-    scales = ReturnScales(3, gamma, CPU)
+    scales = ReturnScales(torch.full((3,), gamma))
     games = [play(0, 64, 4096, 0.2, 1.0, 0.002), play(1, 64, 4096, 0.02, 0.1, 0.005), play(2, 64, 4096, 0.0, 1.0, 0.01)]
     index = torch.arange(3).repeat_interleave(64)
     for start in range(0, 4096, 32):
@@ -58,7 +58,7 @@ def test_return_deviations_are_those_of_uncut_environments(gamma: float) -> None
 
 def test_return_statistics_are_the_plain_ones() -> None:
     """Each mean, of all batches together, by loops in float64; a game that is not in a batch keeps its own."""
-    scales = ReturnScales(3, 0.9, CPU)
+    scales = ReturnScales(torch.full((3,), 0.9, dtype=torch.float64))
     rng = np.random.default_rng(0)
     over_steps, last = {0: [], 2: []}, {0: [], 2: []}
     for number in (4, 1, 6):
@@ -81,7 +81,7 @@ def test_return_statistics_are_the_plain_ones() -> None:
 
 
 def test_rewards_are_divided_by_their_own_games_deviation_and_clipped() -> None:
-    scales = ReturnScales(2, 0.9, CPU)
+    scales = ReturnScales(torch.full((2,), 0.9, dtype=torch.float64))
     rewards = torch.zeros(4, 50)
     rewards[0, ::2], rewards[1, ::7] = 3.0, 0.01
     games = torch.tensor([0, 1, 0, 1])
@@ -129,7 +129,10 @@ def test_processes_that_pool_their_sums_have_the_statistics_of_all() -> None:
             update(half, lambda mine: given.append(mine.clone()) or mine, trial=True)
         update(halves[0], lambda _: sum(given) / 2, trial=False)
 
-    whole, part = ReturnScales(2, 0.9, CPU), ReturnScales(2, 0.9, CPU)
+    whole, part = (
+        ReturnScales(torch.full((2,), 0.9, dtype=torch.float64)),
+        ReturnScales(torch.full((2,), 0.9, dtype=torch.float64)),
+    )
     whole.update(rewards, dones, games)
 
     def returns(half, pool, trial) -> None:
