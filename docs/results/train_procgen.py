@@ -99,6 +99,8 @@ CHANGES: dict[str, Flags] = {
     "no_carry": {"core": "srwm_no_carry"},
     # The games.
     "maze_only": {"games": "maze"},
+    "leaper_only": {"games": "leaper"},
+    "plunder_only": {"games": "plunder"},
     "memory": {"games": ",".join(MEMORY_GAMES), "distribution_mode": "memory", "num_levels": 500},
 }
 """Against the fast preset."""
