@@ -1,10 +1,11 @@
-"""Makes the tables and pictures of procgen.md from the raw numbers in procgen/.
+"""Makes the tables and pictures of procgen.md and procgen_runs.md from the raw numbers in procgen/.
 
     python docs/results/make_procgen.py
 
 ``procgen/NAME/`` holds what ``train_procgen.py --collect`` copied of the run NAME: ``curves.csv``, ``config.json`` and,
-if it was evaluated, ``eval_*.csv``; what an agent of it was evaluated to earlier lies in ``at_…M/``. Curves may lack
-their beginning, or be missing. The cards of the agents that are shipped are written beside them.
+if it was evaluated, ``eval_*.csv``; what an agent of it was evaluated to earlier, or in full precision, lies in
+``at_…M/``. Curves may lack their beginning, or be missing. The cards of the agents that are shipped are written
+beside them.
 """
 
 from __future__ import annotations
@@ -20,18 +21,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 from train_procgen import AGENTS, SHIPPED, flags_of
 
-from envs import PAPER_GAMES
+from envs import MEMORY_GAMES, PAPER_GAMES
 from srwm_agents.evaluation.statistics import aggregate
 
 HERE = Path(__file__).parent
 RAW = HERE / "procgen"
 RANDOM = RAW / "random" / "eval_sampled_episodes.csv"
-"""``eval_rl.py --agent random``."""
+RANDOM_MEMORY = RANDOM.parent / "memory" / "eval_sampled_episodes.csv"
+"""``eval_rl.py --agent random``, and the same with the games and the distribution mode of memory mode."""
 POLICIES = ("sampled", "greedy", "sampled_forget")
 """Kinds of evaluation; the last has its memory wiped before every step."""
-MARKS = (4e6, 7e6, 10e6, 20e6, 35e6, 47e6, 58e6, 70e6, 85e6, 100e6, 115e6, 150e6, 180e6)
+MARKS = (4e6, 7e6, 10e6, 20e6, 35e6, 47e6, 58e6, 70e6, 90e6, 115e6, 150e6, 180e6, 240e6, 300e6)
 """Frames at which runs are compared."""
-MEMORY_MARKS = (10e6, 19e6, 40e6)
+MEMORY_MARKS = (10e6, 19e6, 40e6, 60e6, 80e6)
 """The same in memory mode."""
 FIRST_FRAMES = 3e6
 """Left out of each curve where a run begins or goes on: the first episodes to end are short, unlike the others."""
@@ -53,8 +55,16 @@ CORES = {
     "SR-Delta": f"{COMMON}+no_softmax+sr_delta",
 }
 """Runs that differ in their core alone."""
-OF_SRWM = (COMMON, CORES["SRWM"])
-"""Runs that are compared with the LSTM's at equal frames."""
+SECOND_SEEDS = {f"{core}, seed 2": f"{CORES[core]}_seed2" for core in ("SRWM", "LSTM")}
+PAIRS = {
+    "as published, with a decay": (COMMON, CORES["LSTM"]),
+    "seed 1": (CORES["SRWM"], CORES["LSTM"]),
+    "seed 2": (SECOND_SEEDS["SRWM, seed 2"], SECOND_SEEDS["LSTM, seed 2"]),
+}
+"""Runs of an SRWM and of an LSTM that are compared at equal frames."""
+RESULTS = {**CORES, **SECOND_SEEDS}
+"""Agents whose scores stand on the page itself."""
+PAGES = ("procgen.md", "procgen_runs.md")
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 """Scores on training levels whose time is told."""
 
@@ -81,8 +91,13 @@ class Run:
     earlier: list[Evaluation]
 
     @property
+    def settings(self) -> str:
+        """The name of all runs that differ from this one in nothing but what follows "_seed"."""
+        return self.name.partition("_seed")[0]
+
+    @property
     def flags(self) -> str:
-        flags = flags_of(self.name.rpartition("_seed")[0] if "_seed" in self.name else self.name)
+        flags = flags_of(self.settings)
         return " ".join(f"`--{key}={value}`" for key, value in flags.items()) or "none"
 
     @property
@@ -91,12 +106,17 @@ class Run:
         if not self.name.startswith(COMMON):
             return self.name
         core: str = self.config["core"].removeprefix("srwm_")
-        changes = self.name.removeprefix(COMMON).removeprefix("+").split("+")
-        return "+".join([core, *(change for change in changes if change not in ("", core))])
+        changes = self.settings.removeprefix(COMMON).removeprefix("+").split("+")
+        seed = self.name.removeprefix(self.settings).replace("_", " ")
+        return "+".join([core, *(change for change in changes if change not in ("", core))]) + seed
 
     @property
     def in_memory_mode(self) -> bool:
         return self.config["distribution_mode"] == "memory"
+
+    @property
+    def of_one_game(self) -> bool:
+        return "," not in self.config["games"]
 
     @property
     def long(self) -> bool:
@@ -170,11 +190,11 @@ def training_table(found: list[Run], marks: Sequence[float] = MARKS) -> Iterator
             continue
         games = [game for game in rows[0][1].index if game != "normalised"]
         yield f"**After {mark / 1e6:.0f}M frames**\n"
-        yield f"| run | flags beside `BASE` | seed | {' | '.join(games)} | normalised |"
-        yield "|---" * (len(games) + 4) + "|"
+        yield f"| run | seed | {' | '.join(games)} | normalised |"
+        yield "|---" * (len(games) + 3) + "|"
         for run, at in sorted(rows, key=lambda row: -row[1]["normalised"]):
             returns = " | ".join(f"{at[game]:.2f}" for game in games)
-            yield f"| {run.name} | {run.flags} | {run.config['seed']} | {returns} | {at['normalised']:.3f} |"
+            yield f"| {run.name} | {run.config['seed']} | {returns} | {at['normalised']:.3f} |"
         yield ""
 
 
@@ -194,6 +214,70 @@ def time_table(found: list[Run]) -> Iterator[str]:
                     frames, seconds = reached.index[0]
                     cells.append(f"{frames / 1e6:.0f}M, {seconds:.0f} s")
             yield f"| {run.name} | {' | '.join(cells)} |"
+    yield ""
+
+
+def unseen(episodes: pd.DataFrame) -> pd.DataFrame:
+    """Those on the three unseen ranges, as of one."""
+    return episodes[episodes["split"].str.startswith("test")].assign(split="all three test ranges")
+
+
+def interval(episodes: pd.DataFrame) -> str:
+    """The normalised mean over games of one range, with its interval; a dash if there are no episodes."""
+    if episodes.empty:
+        return "–"
+    row = aggregate(episodes).iloc[0]
+    return f"{row['mean']:.3f} ({row['mean_low']:.3f} to {row['mean_high']:.3f})"
+
+
+def result_table(shown: dict[str, Run]) -> Iterator[str]:
+    """Normalised scores of each run's last agent."""
+    columns = ("training levels", "validation", "unseen", "unseen, greedy", "training levels, memory wiped")
+    yield f"| agent | million frames | {' | '.join(columns)} |"
+    yield "|---" * (len(columns) + 2) + "|"
+    for name, run in shown.items():
+        by_policy = {evaluation.policy: evaluation.episodes for evaluation in run.evaluations}
+        nothing = next(iter(by_policy.values())).iloc[:0]
+        sampled, greedy, wiped = (by_policy.get(policy, nothing) for policy in POLICIES)
+        cells = [
+            *(interval(sampled[sampled["split"] == split]) for split in ("train", "validation")),
+            *(interval(unseen(episodes)) for episodes in (sampled, greedy)),
+            interval(wiped),
+        ]
+        yield f"| {name} | {run.evaluations[0].millions} | {' | '.join(cells)} |"
+    yield ""
+
+
+def game_table(shown: dict[str, Run], games: Sequence[str], random: Path) -> Iterator[str]:
+    """Mean returns of each run's last agent a game, and their normalised mean; sampled actions."""
+    yield f"| agent | levels | {' | '.join(games)} | normalised |"
+    yield "|---" * (len(games) + 3) + "|"
+    episodes_of = {
+        f"{name}, {run.evaluations[0].millions}M": next(e.episodes for e in run.evaluations if e.policy == "sampled")
+        for name, run in shown.items()
+    }
+    for name, episodes in (episodes_of | {"random policy": pd.read_csv(random)}).items():
+        ranges = {split: episodes[episodes["split"] == split] for split in ("train", "validation")}
+        for levels, part in (ranges | {"unseen": unseen(episodes)}).items():
+            if len(part):
+                returns = part.groupby("game")["return"].mean()
+                cells = " | ".join(f"{returns[game]:.1f}" for game in games)
+                yield f"| {name} | {levels} | {cells} | {interval(part)} |"
+    yield ""
+
+
+def one_game_table(shown: list[Run]) -> Iterator[str]:
+    """Mean returns of agents of a single game."""
+    yield "| run | million frames | training levels | validation |"
+    yield "|---" * 4 + "|"
+    for run in shown:
+        for evaluation in run.evaluations:
+            rows = evaluation.games.set_index("split")
+            cells = (
+                f"{row['return']:.2f} ({row['return_low']:.2f} to {row['return_high']:.2f})"
+                for row in rows.loc[["train", "validation"]].to_dict("records")
+            )
+            yield f"| {run.label} | {evaluation.millions} | {' | '.join(cells)} |"
     yield ""
 
 
@@ -219,21 +303,22 @@ def error_of(part: pd.DataFrame) -> float:
     return (part.groupby("game")["normalised_score"].sem() ** 2).sum() ** 0.5 / part["game"].nunique()
 
 
-def difference_table(of_srwm: list[Run], lstm: Run) -> Iterator[str]:
+def difference_table(pairs: dict[str, tuple[Run, Run]]) -> Iterator[str]:
     """SRWM less LSTM at equal frames, training levels."""
-    yield "| SRWM's run | million frames | SRWM | LSTM | difference | 95 % interval |"
+    yield "| runs | million frames | SRWM | LSTM | difference | 95 % interval |"
     yield "|---" * 6 + "|"
-    for srwm, mark in ((srwm, mark) for srwm in of_srwm for mark in MARKS if mark >= COMPARED):
-        parts = [part for run in (srwm, lstm) if (part := run.window(mark)) is not None]
-        if len(parts) < 2:
-            continue
-        means = [mean_score(part) for part in parts]
-        half = 1.96 * sum(error_of(part) ** 2 for part in parts) ** 0.5
-        difference = means[0] - means[1]
-        yield (
-            f"| {srwm.name} | {mark / 1e6:.0f} | {means[0]:.3f} | {means[1]:.3f} | {difference:+.3f} "
-            f"| {difference - half:+.3f} to {difference + half:+.3f} |"
-        )
+    for name, pair in pairs.items():
+        for mark in (mark for mark in MARKS if mark >= COMPARED):
+            parts = [part for run in pair if (part := run.window(mark)) is not None]
+            if len(parts) < 2:
+                continue
+            means = [mean_score(part) for part in parts]
+            half = 1.96 * sum(error_of(part) ** 2 for part in parts) ** 0.5
+            difference = means[0] - means[1]
+            yield (
+                f"| {name} | {mark / 1e6:.0f} | {means[0]:.3f} | {means[1]:.3f} | {difference:+.3f} "
+                f"| {difference - half:+.3f} to {difference + half:+.3f} |"
+            )
     yield ""
 
 
@@ -247,8 +332,7 @@ def evaluation_table(found: list[Run]) -> Iterator[str]:
         for evaluation in (*run.earlier, *run.evaluations)
     ]
     for name, episodes in [("random policy | – | –", pd.read_csv(RANDOM)), *tables]:
-        unseen = episodes[episodes["split"].str.startswith("test")].assign(split="all three test ranges")
-        for row in aggregate(pd.concat([episodes, unseen])).to_dict("records"):
+        for row in aggregate(pd.concat([episodes, unseen(episodes)])).to_dict("records"):
             yield (
                 f"| {name} | {row['split']} | {row['mean']:.3f} | {row['mean_low']:.3f} to {row['mean_high']:.3f} "
                 f"| {row['iqm']:.3f} | {row['iqm_low']:.3f} to {row['iqm_high']:.3f} "
@@ -283,25 +367,42 @@ def growth_table() -> Iterator[str]:
     yield ""
 
 
-def draw_scores(found: list[Run], file: Path) -> None:
+def temperature_table() -> Iterator[str]:
+    """What ``maze_temperature.py`` found."""
+    found = json.loads((RAW / "maze_temperature.json").read_text())
+    yield f"| solved within | {' | '.join(map(str, found['steps']))} steps |"
+    yield "|---" * (len(found["steps"]) + 1) + "|"
+    for name, shares in found["solved"].items():
+        yield f"| {name} | {' | '.join(f'{share:.3f}' for share in shares)} |"
+    yield ""
+
+
+def look(name: str) -> tuple[Any, str]:
+    """Colour and line style of a run in ``RESULTS``: a colour a core, dashed if it is not its first seed."""
+    core, _, seed = name.partition(",")
+    return mpl.color_sequences["tab10"][list(CORES).index(core)], "--" if seed else "-"
+
+
+def draw_scores(shown: dict[str, Run], file: Path) -> None:
     """Returns of saved agents on unseen levels, a panel a game and a bar a run; sampled actions, 95 % intervals."""
     evaluated = [
-        (f"{run.label}, {evaluation.millions}M frames", evaluation.games)
-        for run in found
+        (name, f"{name}, {evaluation.millions}M frames", evaluation.games)
+        for name, run in shown.items()
         for evaluation in run.evaluations
-        if evaluation.policy == "sampled" and evaluation.games["split"].str.startswith("test").any()
+        if evaluation.policy == "sampled"
     ]
     random = pd.read_csv(RANDOM)
     random = random[random["split"].str.startswith("test")].groupby("game")["return"].mean()
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     panels = figure.subplots(2, 3).flat
     for panel, game in zip(panels, PAPER_GAMES, strict=True):
-        for i, (name, rows) in enumerate(evaluated):
-            unseen = rows[(rows["game"] == game) & rows["split"].str.startswith("test")]
-            mean = unseen["return"].mean()
-            # Splits are independent samples: the mean's half-width shrinks with their number.
-            half = ((unseen["return_high"] - unseen["return_low"]) / 2).pow(2).sum() ** 0.5 / len(unseen)
-            panel.bar(i, mean, yerr=half, color=mpl.color_sequences["tab10"][i % 10], label=name, width=0.8)
+        for i, (name, label, rows) in enumerate(evaluated):
+            ranges = rows[(rows["game"] == game) & rows["split"].str.startswith("test")]
+            mean = ranges["return"].mean()
+            # Ranges are independent samples: the mean's half-width shrinks with their number.
+            half = ((ranges["return_high"] - ranges["return_low"]) / 2).pow(2).sum() ** 0.5 / len(ranges)
+            colour, _ = look(name)
+            panel.bar(i, mean, yerr=half, color=colour, hatch="//" * ("seed" in name), label=label, width=0.8)
         panel.axhline(random[game], color="black", lw=1, ls=":", label="random policy")
         panel.set_title(game, fontsize=9)
         panel.set_xticks([])
@@ -314,15 +415,15 @@ def draw_scores(found: list[Run], file: Path) -> None:
 
 
 def draw_curves(found: list[Run], by_core: dict[str, Run], file: Path) -> None:
-    """The mean over games of each core's run, of all runs at their beginning, and of each core's game by game."""
+    """The mean over games of each core's runs, of all runs at their beginning, and of each core's game by game."""
     figure = Figure(figsize=(10, 8), layout="constrained")
     panels = figure.subplot_mosaic([["long", "long", "all"], [*PAPER_GAMES[:3]], [*PAPER_GAMES[3:]]])
-    for i, (name, run) in enumerate(by_core.items()):
-        curve, colour = run.smooth(), mpl.color_sequences["tab10"][i]
-        panels["long"].plot(curve.index.get_level_values("frames") / 1e6, curve, color=colour, label=name)
+    for name, run in by_core.items():
+        curve, (colour, style) = run.smooth(), look(name)
+        panels["long"].plot(curve.index.get_level_values("frames") / 1e6, curve, color=colour, ls=style, label=name)
         for game, rows in run.curves.groupby("game"):
             returns = rows.set_index("frames")["mean_return"].rolling(5, min_periods=1).mean()
-            panels[str(game)].plot(returns.index / 1e6, returns, color=colour, lw=1)
+            panels[str(game)].plot(returns.index / 1e6, returns, color=colour, ls=style, lw=1)
     for run in (run for run in found if len(run.curves)):
         curve = run.smooth()
         frames = curve.index.get_level_values("frames") / 1e6
@@ -372,33 +473,51 @@ def card(name: str, run: Run) -> str:
     )
 
 
+def fill(pages: set[Path], tables: dict[str, Iterator[str]]) -> None:
+    """Write each table between its two marks, on whichever page has them."""
+    texts = {page: page.read_text() for page in pages}
+    for name, lines in tables.items():
+        begin, end = f"<!-- {name}: made by make_procgen.py -->", f"<!-- end of {name} -->"
+        page = next(page for page, text in texts.items() if begin in text)
+        before, rest = texts[page].split(begin)
+        texts[page] = f"{before}{begin}\n\n" + "\n".join(lines) + f"\n{end}{rest.split(end)[1]}"
+    for page, text in texts.items():
+        page.write_text(text)
+
+
 def main() -> None:
     collected = runs()
     names = {run.name: run for run in collected}
-    found = [run for run in collected if not run.in_memory_mode]
-    by_core = {core: names[name] for core, name in CORES.items()}
+    found = [run for run in collected if not run.in_memory_mode and not run.of_one_game]
+    results = {agent: names[name] for agent, name in RESULTS.items()}
+    tested = {
+        agent: run
+        for agent, run in results.items()
+        if len(run.evaluations) and len(unseen(run.evaluations[0].episodes))
+    }
     for name, run in SHIPPED.items():
         if (AGENTS / name).is_dir() and run in names:
             (AGENTS / name / "README.md").write_text(card(name, names[run]))
-    page = HERE / "procgen.md"
-    text = page.read_text()
     tables = {
+        "results": result_table(tested),
+        "games": game_table(tested, PAPER_GAMES, RANDOM),
+        "memory_games": game_table(
+            {run.label: run for run in collected if run.in_memory_mode and run.evaluations}, MEMORY_GAMES, RANDOM_MEMORY
+        ),
         "training": training_table(found),
         "times": time_table(found),
-        "cores": core_table(by_core),
+        "cores": core_table(results),
+        "maze": one_game_table([run for run in collected if run.of_one_game]),
         "memory": training_table([run for run in collected if run.in_memory_mode], MEMORY_MARKS),
-        "difference": difference_table([names[name] for name in OF_SRWM], names[SHIPPED["lstm"]]),
+        "difference": difference_table({name: (names[srwm], names[lstm]) for name, (srwm, lstm) in PAIRS.items()}),
         "gaps": gap_table([run for run in found if run.evaluations]),
         "growth": growth_table(),
+        "temperature": temperature_table(),
         "evaluation": evaluation_table(collected),
     }
-    for name, lines in tables.items():
-        begin, end = f"<!-- {name}: made by make_procgen.py -->", f"<!-- end of {name} -->"
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n\n" + "\n".join(lines) + f"\n{end}{rest.split(end)[1]}"
-    page.write_text(text)
-    draw_curves(found, by_core, RAW / "curves.png")
-    draw_scores(found, RAW / "scores.png")
+    fill({HERE / page for page in PAGES}, tables)
+    draw_curves(found, results, RAW / "curves.png")
+    draw_scores(tested, RAW / "scores.png")
 
 
 if __name__ == "__main__":

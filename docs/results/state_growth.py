@@ -28,6 +28,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "layer norm for softmax, state_decay .99": {**RAW, "state_decay": 0.99},
     "layer norm for softmax, state_decay .95": {**RAW, "state_decay": 0.95},
     "layer norm for softmax, state_decay .9": {**RAW, "state_decay": 0.9},
+    "layer norm for softmax, unit_keys": {**RAW, "unit_keys": True},
+    "layer norm for softmax, unit_keys, state_decay .95": {**RAW, "unit_keys": True, "state_decay": 0.95},
 }
 
 
