@@ -98,7 +98,7 @@ PRESETS: dict[str, Settings] = {
         "input_softmax": False,
         "input_norm": True,
         "state_decay": 0.95,
-        # Well above what a head shows where training goes well (7, docs/results/procgen.md): against explosions only.
+        # Well above what a head shows where training goes well (10, docs/results/procgen.md): against explosions only.
         "state_limit": 30.0,
         "vtrace_c": 0.95,
         "policy_loss": "ppo",
