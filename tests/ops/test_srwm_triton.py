@@ -144,9 +144,8 @@ def test_outputs_and_all_gradients_match_the_naive_op(shape, kind, with_state) -
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-@pytest.mark.parametrize("decay", [0.99, 0.5])
-@pytest.mark.parametrize("with_state", [True, False], ids=["state", "fresh"])
-@pytest.mark.parametrize("kind", ["none", "first", "consecutive", "many"])
+@pytest.mark.parametrize(("decay", "with_state"), [(0.99, True), (0.5, True), (0.5, False)])
+@pytest.mark.parametrize("kind", ["none", "consecutive", "many"])
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2]] + GPU_SHAPES * CUDA, ids=str)
 def test_a_state_that_decays(shape, kind, with_state, decay) -> None:
     """With .5, the longer sequences are undone in several launches."""
@@ -202,10 +201,10 @@ def test_upstream_gradients_of_some_outputs_only(outputs) -> None:
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-@pytest.mark.parametrize("at", [[], [3, 5, 100]], ids=["no resets", "far between"])
+@pytest.mark.parametrize("at", [[], [3, 5, 75]], ids=["no resets", "far between"])
 def test_long_sequence_undone_step_by_step_stays_accurate(at) -> None:
     """Undoing thousands of updates must not drift: errors add up, they do not grow. Segments longer than 64 steps."""
-    shape = (2, 2000, 2, 16, 16) if CUDA else (1, 110, 1, 8, 8)
+    shape = (2, 2000, 2, 16, 16) if CUDA else (1, 80, 1, 8, 8)
     x, weights, state = make_inputs(shape)
     x = x.softmax(-1)  # as the RL layer does; keeps the dynamics from amplifying the forward pass's own roundings
     resets = torch.zeros(shape[:2], dtype=torch.bool, device=DEVICE)

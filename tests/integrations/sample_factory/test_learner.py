@@ -306,6 +306,8 @@ def test_the_policy_learns_what_is_rewarded(make_learner, make_batch, flags: lis
         batch["dones"][:] = False
         learner.train(batch)
         rewarded.append(batch["rewards"].mean().item())
+        if np.mean(rewarded[-10:]) > 0.9:
+            break
     assert np.mean(rewarded[-10:]) > 0.9
 
 

@@ -230,8 +230,9 @@ def test_a_checkpoint_that_does_not_load_stops_the_run_and_stays(small_flags, ma
     assert sorted(file.name for file in folder.iterdir()) == before
 
 
-@pytest.mark.parametrize("flags", [["--batched_sampling=False"], ["--with_vtrace=False", "--core=lstm"]])
-def test_other_ways_to_train(small_flags, tmp_path, flags: list[str]) -> None:
+def test_other_ways_to_train(small_flags, tmp_path) -> None:
+    """Sample Factory's own sampling and losses."""
+    flags = ["--batched_sampling=False", "--with_vtrace=False", "--core=lstm"]
     more = ["--experiment_summaries_interval=1", "--stats_avg=2", "--train_for_env_steps=2000"]
     run = Run(tmp_path, [*small_flags, *more, *flags])
     assert run.wait(180) == 0, run.text

@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks/sb3_cartpole.py"
 SEED = 4
-STEPS = {"srwm": 150_000, "PPO MlpPolicy": 20_000}
+STEPS = {"srwm": 150_000, "PPO MlpPolicy": 10_000}
 """At most; the SRWM stops when it has solved the task, after a sixth to a quarter of that (docs/integrations.md)."""
 
 
