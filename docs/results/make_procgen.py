@@ -2,60 +2,30 @@
 
     python docs/results/make_procgen.py
 
-``procgen/NAME/`` holds what ``train_procgen.py --collect`` copied of the run NAME: ``curves.csv``, ``config.json`` and,
-if it was evaluated, ``eval_*.csv``; what an agent of it was evaluated to earlier, or in full precision, lies in
-``at_…M/``. Curves may lack their beginning, or be missing. The cards of the agents that are shipped are written
-beside them.
+``procgen_data.py`` says what lies there. The cards of the agents that are shipped are written beside them.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
-from matplotlib.figure import Figure
-from train_procgen import AGENTS, SHIPPED, flags_of
+from procgen_data import COMMON, CORES, POLICIES, RANDOM, RANDOM_MEMORY, RAW, SECOND_SEEDS, Run, runs
+from procgen_pictures import draw_curves, draw_scores
+from train_procgen import AGENTS, SHIPPED
 
 from envs import MEMORY_GAMES, PAPER_GAMES
 from srwm_agents.evaluation.statistics import aggregate
 
 HERE = Path(__file__).parent
-RAW = HERE / "procgen"
-RANDOM = RAW / "random" / "eval_sampled_episodes.csv"
-RANDOM_MEMORY = RANDOM.parent / "memory" / "eval_sampled_episodes.csv"
-"""``eval_rl.py --agent random``, and the same with the games and the distribution mode of memory mode."""
-POLICIES = ("sampled", "greedy", "sampled_forget")
-"""Kinds of evaluation; the last has its memory wiped before every step."""
 MARKS = (4e6, 7e6, 10e6, 20e6, 35e6, 47e6, 58e6, 70e6, 90e6, 115e6, 150e6, 180e6, 240e6, 300e6)
 """Frames at which runs are compared."""
 MEMORY_MARKS = (10e6, 19e6, 40e6, 60e6, 80e6)
 """The same in memory mode."""
-FIRST_FRAMES = 3e6
-"""Left out of each curve where a run begins or goes on: the first episodes to end are short, unlike the others."""
-SHARE = 0.2
-"""A run's score at a mark is its mean over this share of the frames before it; single rows are noisy."""
-LONG = 40e6
-"""Frames of a run that counts as long and has curves a game."""
 COMPARED = 7e6
 """Frames from which a window has rows enough for an interval."""
-COMMON = "batch_1536+lambda_95+linear+decay_95"
-"""Changes that the longer runs share."""
-CORES = {
-    "SRWM": f"{COMMON}+no_softmax",
-    "LSTM": f"{COMMON}+lstm",
-    "feed-forward": f"{COMMON}+no_softmax+feedforward",
-    "SRWM without carry-over": f"{COMMON}+no_softmax+no_carry",
-    "DeltaNet": f"{COMMON}+no_softmax+delta",
-    "Fake SR": f"{COMMON}+no_softmax+fake_sr",
-    "SR-Delta": f"{COMMON}+no_softmax+sr_delta",
-}
-"""Runs that differ in their core alone."""
-SECOND_SEEDS = {f"{core}, seed 2": f"{CORES[core]}_seed2" for core in ("SRWM", "LSTM")}
 PAIRS = {
     "as published, with a decay": (COMMON, CORES["LSTM"]),
     "seed 1": (CORES["SRWM"], CORES["LSTM"]),
@@ -67,119 +37,6 @@ RESULTS = {**CORES, **SECOND_SEEDS}
 PAGES = ("procgen.md", "procgen_runs.md")
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 """Scores on training levels whose time is told."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What an agent was evaluated to: a row a game and split, and a row an episode."""
-
-    millions: str
-    policy: str
-    games: pd.DataFrame
-    episodes: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run: a row every few seconds and game, each over the game's latest 100 episodes; perhaps none."""
-
-    name: str
-    config: dict[str, Any]
-    curves: pd.DataFrame
-    evaluations: list[Evaluation]
-    """Of its last agent."""
-    earlier: list[Evaluation]
-
-    @property
-    def settings(self) -> str:
-        """The name of all runs that differ from this one in nothing but what follows "_seed"."""
-        return self.name.partition("_seed")[0]
-
-    @property
-    def flags(self) -> str:
-        flags = flags_of(self.settings)
-        return " ".join(f"`--{key}={value}`" for key, value in flags.items()) or "none"
-
-    @property
-    def label(self) -> str:
-        """The core, and what the run changes beside the common changes (all of its name if it lacks those)."""
-        if not self.name.startswith(COMMON):
-            return self.name
-        core: str = self.config["core"].removeprefix("srwm_")
-        changes = self.settings.removeprefix(COMMON).removeprefix("+").split("+")
-        seed = self.name.removeprefix(self.settings).replace("_", " ")
-        return "+".join([core, *(change for change in changes if change not in ("", core))]) + seed
-
-    @property
-    def in_memory_mode(self) -> bool:
-        return self.config["distribution_mode"] == "memory"
-
-    @property
-    def of_one_game(self) -> bool:
-        return "," not in self.config["games"]
-
-    @property
-    def long(self) -> bool:
-        return self.curves["frames"].max() >= LONG
-
-    @property
-    def whole(self) -> bool:
-        """Whether the curves begin where training did."""
-        return self.curves["frames"].min() < 2 * FIRST_FRAMES
-
-    def smooth(self) -> pd.Series:
-        """The normalised mean over games, of five rows each, by (frames, seconds)."""
-        wide = self.curves.pivot_table(index=["frames", "seconds"], columns="game", values="normalised_score").dropna()
-        return wide.mean(axis=1).rolling(5, min_periods=1).mean()
-
-    def window(self, frames: float) -> pd.DataFrame | None:
-        """The rows of a mark's share (None if the curves do not reach over it)."""
-        if not (self.curves["frames"].min() <= (1 - SHARE) * frames and self.curves["frames"].max() >= 0.98 * frames):
-            return None
-        return self.curves[self.curves["frames"].between((1 - SHARE) * frames, frames)]
-
-    def at(self, frames: float) -> pd.Series | None:
-        """Mean return of each game and the normalised mean (None if the curves do not reach over the mark)."""
-        part = self.window(frames)
-        if part is None:
-            return None
-        means = part.groupby("game", sort=False)[["mean_return", "normalised_score"]].mean()
-        return pd.concat([means["mean_return"], pd.Series({"normalised": means["normalised_score"].mean()})])
-
-
-def evaluations(folder: Path, millions: str) -> list[Evaluation]:
-    """Those that lie in a folder."""
-    return [
-        Evaluation(millions, policy, pd.read_csv(file), pd.read_csv(folder / f"eval_{policy}_episodes.csv"))
-        for policy in POLICIES
-        if (file := folder / f"eval_{policy}.csv").is_file()
-    ]
-
-
-def read_curves(file: Path) -> pd.DataFrame:
-    """A run's rows without the first frames of each of its parts; none if there is no file."""
-    if not file.is_file():
-        return pd.DataFrame({"frames": [], "seconds": [], "game": [], "mean_return": [], "normalised_score": []})
-    curves = pd.read_csv(file)
-    # A run that goes on counts its episodes anew.
-    part = (curves.groupby("frames")["episodes"].sum().diff() < 0).cumsum().reindex(curves["frames"]).to_numpy()
-    return curves[curves["frames"] >= curves.groupby(part)["frames"].transform("min") + FIRST_FRAMES]
-
-
-def runs() -> list[Run]:
-    """All that were collected."""
-    found = []
-    for folder in sorted(RAW.iterdir()):
-        if (folder / "config.json").is_file():
-            config, curves = json.loads((folder / "config.json").read_text()), read_curves(folder / "curves.csv")
-            last = evaluations(folder, f"{curves['frames'].max() / 1e6:.0f}")
-            earlier = [
-                evaluation
-                for at in sorted(folder.glob("at_*M*"))
-                for evaluation in evaluations(at, at.name.removeprefix("at_").partition("M")[0])
-            ]
-            found.append(Run(folder.name, config, curves, last, earlier))
-    return found
 
 
 def training_table(found: list[Run], marks: Sequence[float] = MARKS) -> Iterator[str]:
@@ -375,69 +232,6 @@ def temperature_table() -> Iterator[str]:
     for name, shares in found["solved"].items():
         yield f"| {name} | {' | '.join(f'{share:.3f}' for share in shares)} |"
     yield ""
-
-
-def look(name: str) -> tuple[Any, str]:
-    """Colour and line style of a run in ``RESULTS``: a colour a core, dashed if it is not its first seed."""
-    core, _, seed = name.partition(",")
-    return mpl.color_sequences["tab10"][list(CORES).index(core)], "--" if seed else "-"
-
-
-def draw_scores(shown: dict[str, Run], file: Path) -> None:
-    """Returns of saved agents on unseen levels, a panel a game and a bar a run; sampled actions, 95 % intervals."""
-    evaluated = [
-        (name, f"{name}, {evaluation.millions}M frames", evaluation.games)
-        for name, run in shown.items()
-        for evaluation in run.evaluations
-        if evaluation.policy == "sampled"
-    ]
-    random = pd.read_csv(RANDOM)
-    random = random[random["split"].str.startswith("test")].groupby("game")["return"].mean()
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    panels = figure.subplots(2, 3).flat
-    for panel, game in zip(panels, PAPER_GAMES, strict=True):
-        for i, (name, label, rows) in enumerate(evaluated):
-            ranges = rows[(rows["game"] == game) & rows["split"].str.startswith("test")]
-            mean = ranges["return"].mean()
-            # Ranges are independent samples: the mean's half-width shrinks with their number.
-            half = ((ranges["return_high"] - ranges["return_low"]) / 2).pow(2).sum() ** 0.5 / len(ranges)
-            colour, _ = look(name)
-            panel.bar(i, mean, yerr=half, color=colour, hatch="//" * ("seed" in name), label=label, width=0.8)
-        panel.axhline(random[game], color="black", lw=1, ls=":", label="random policy")
-        panel.set_title(game, fontsize=9)
-        panel.set_xticks([])
-        panel.grid(alpha=0.3, axis="y")
-        panel.spines[["top", "right"]].set_visible(False)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=7, ncols=3)
-    figure.suptitle("Mean return on unseen levels", fontsize=10)
-    figure.savefig(file, dpi=110)
-
-
-def draw_curves(found: list[Run], by_core: dict[str, Run], file: Path) -> None:
-    """The mean over games of each core's runs, of all runs at their beginning, and of each core's game by game."""
-    figure = Figure(figsize=(10, 8), layout="constrained")
-    panels = figure.subplot_mosaic([["long", "long", "all"], [*PAPER_GAMES[:3]], [*PAPER_GAMES[3:]]])
-    for name, run in by_core.items():
-        curve, (colour, style) = run.smooth(), look(name)
-        panels["long"].plot(curve.index.get_level_values("frames") / 1e6, curve, color=colour, ls=style, label=name)
-        for game, rows in run.curves.groupby("game"):
-            returns = rows.set_index("frames")["mean_return"].rolling(5, min_periods=1).mean()
-            panels[str(game)].plot(returns.index / 1e6, returns, color=colour, ls=style, lw=1)
-    for run in (run for run in found if len(run.curves)):
-        curve = run.smooth()
-        frames = curve.index.get_level_values("frames") / 1e6
-        panels["all"].plot(frames, curve, color="tab:red" if run.long else "0.6", lw=1, zorder=1 + run.long)
-    titles = {"long": "mean normalised score of each core", "all": "all runs at their beginning; long ones red"}
-    for name, panel in panels.items():
-        panel.set_title(titles.get(name, f"{name}, mean return"), fontsize=9)
-        panel.set_xlim(0, 25 if name == "all" else None)
-        panel.grid(alpha=0.3)
-        panel.spines[["top", "right"]].set_visible(False)
-    panels["all"].set_ylim(-0.1, 0.22)
-    panels["long"].legend(frameon=False, fontsize=8, loc="lower right")
-    figure.supxlabel("million frames; training levels, sampled actions", fontsize=9)
-    figure.savefig(file, dpi=110)
 
 
 def card(name: str, run: Run) -> str:

@@ -83,8 +83,15 @@ class SRWMLayer(HeadsLayer):
         if self.input_softmax:
             x = x.softmax(-1)
         before = SRWMState(*state)
-        rule = {"decay": self.state_decay, "unit_keys": self.unit_keys}
-        y, final = srwm(x, self.weights, before, resets=resets, **rule, backend=self.backend)
+        y, final = srwm(
+            x,
+            self.weights,
+            before,
+            resets=resets,
+            decay=self.state_decay,
+            unit_keys=self.unit_keys,
+            backend=self.backend,
+        )
         return y, self._limited(final) if self.state_limit else final
 
     def _limited(self, state: SRWMState) -> LayerState:
