@@ -15,6 +15,7 @@ from torch import Tensor
 
 from envs.episodes import EpisodeTracker
 from envs.games import IMAGE_SHAPE, NUM_ACTIONS, check_levels, check_mode, parse_games
+from envs.random_starts import RandomStarts, check_random_starts
 from envs.simulator import new_simulator
 from envs.upload import Upload
 
@@ -29,9 +30,11 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
 
     Observations are a dict: ``obs`` uint8 [N, 3, 64, 64]; ``last_reward`` float32 [N, 1], the reward of the step
     before, clipped to ±1, 0 at an episode's first step; with ``last_action`` also ``last_action`` float32 [N, 15],
-    one-hot, zeros at an episode's first step. Environments reset themselves in the same step: where ``terminated`` is
-    True, the observation is already the next episode's first. Procgen ends an episode that ran out of time like any
-    other, so ``truncated`` is always False.
+    one-hot, zeros at an episode's first step; with ``random_starts`` also ``exploring`` float32 [N, 1], 1 where a
+    random action will be taken whatever ``step`` is given: what follows there says nothing about a policy.
+
+    Environments reset themselves in the same step: where ``terminated`` is True, the observation is already the next
+    episode's first. Procgen ends an episode that ran out of time like any other, so ``truncated`` is always False.
 
     ``infos`` of each step: ``episode`` = {"r": [N] raw return so far, "l": [N] length so far} and ``_episode`` [N],
     True where these are final; ``level_seed``, ``prev_level_seed`` and ``prev_level_complete`` [N], as the simulator
@@ -52,6 +55,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         simulator_options: dict[str, Any],
         device: torch.device | None,
         last_action: bool,
+        random_starts: dict[str, int],
     ) -> None:
         """Use :func:`make_procgen`, which checks the arguments before C++ can abort the process."""
         self.games = list(games)
@@ -66,8 +70,11 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         }
         if last_action:
             single["last_action"] = spaces.Box(0, 1, (NUM_ACTIONS,), np.float32)
+        if random_starts:
+            single["exploring"] = spaces.Box(0, 1, (1,), np.float32)
         super().__init__(num_envs, spaces.Dict(single), spaces.Discrete(NUM_ACTIONS))
         self._upload = Upload(device) if device is not None and device.type == "cuda" else None
+        self._longest_start = np.array([random_starts.get(self.games[game], 0) for game in self.game_index])
         self._simulator = self._start()
         self._fresh = True
         self._tracker = EpisodeTracker(num_envs)
@@ -77,6 +84,8 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         simulator = new_simulator(num=self.num_envs, env_name=",".join(self.games), **self._options)
         # What it observes are then its own buffers, overwritten by the next step: each use below makes its one copy.
         simulator._reuse_arrays = True
+        explores = "exploring" in self.single_observation_space.spaces  # type: ignore[attr-defined]
+        self._starts = RandomStarts(self._longest_start, self._options["rand_seed"]) if explores else None
         if self._upload is not None:
             self._upload.begin(simulator._ob["rgb"])
         return simulator
@@ -96,6 +105,8 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
             self._simulator = self._start()
         elif not self._fresh:
             self._act(np.full(self.num_envs, _RESET_ACTION))
+            if self._starts is not None:
+                self._starts.restart(np.ones(self.num_envs, bool))
         self._fresh = False
         self._tracker.restart()
         _, observed, _ = self._simulator.observe()
@@ -115,6 +126,8 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         if taken.min() < 0 or taken.max() >= NUM_ACTIONS:
             raise ValueError(f"an action is {taken.min() if taken.min() < 0 else taken.max()}, allowed: 0 to 14")
         self._fresh = False
+        if self._starts is not None:
+            taken = self._starts.replace(taken)
         self._taken = taken
         self._act(taken)
 
@@ -127,6 +140,8 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         """Wait for the step that ``step_async`` began, and return what ``step`` does."""
         rewards, observed, first = self._simulator.observe()
         rewards, first = rewards.copy(), first.copy()
+        if self._starts is not None:
+            self._starts.restart(first)
         info = self._simulator_info()
         returns, lengths = self._tracker.step(rewards, first)
         infos = {"episode": {"r": returns, "l": lengths}, "_episode": first, **info}
@@ -158,6 +173,8 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
             one_hot = np.zeros((self.num_envs, NUM_ACTIONS), dtype=np.float32)
             one_hot[np.arange(self.num_envs), actions] = ~first
             extras["last_action"] = one_hot
+        if self._starts is not None:
+            extras["exploring"] = self._starts.exploring.astype(np.float32)[:, None]
         if self.device is None:
             return {"obs": np.ascontiguousarray(rgb.transpose(0, 3, 1, 2)), **extras}
         return {"obs": self._image(rgb), **{name: self._tensor(extra) for name, extra in extras.items()}}
@@ -193,6 +210,7 @@ def make_procgen(
     num_threads: int | None = None,
     device: torch.device | str | None = None,
     last_action: bool = False,
+    random_starts: dict[str, int] | None = None,
     render_mode: str | None = None,
     use_backgrounds: bool = True,
     restrict_themes: bool = False,
@@ -211,6 +229,8 @@ def make_procgen(
         num_threads: C++ threads beside the caller's; 0 runs in the caller's, None takes what the machine has, up to 4.
         device: None for NumPy; a torch device for tensors there.
         last_action: add the last action, one-hot, to the observation.
+        random_starts: games and the largest number of random steps with which each of their episodes begins, as
+            {"maze": 100} (``envs.random_starts``); adds ``exploring`` to the observation. None: no such steps.
         render_mode: "rgb_array" allows ``render()``, at a cost; None.
         use_backgrounds, restrict_themes, use_monochrome_assets, center_agent: as in Procgen.
 
@@ -221,6 +241,7 @@ def make_procgen(
     names = parse_games(games)
     check_mode(names, distribution_mode)
     check_levels(num_levels, start_level)
+    check_random_starts(random_starts or {}, names)
     if num_envs < 1 or num_envs % len(names):
         raise ValueError(f"num_envs is {num_envs}, expected a positive multiple of {len(names)} (the number of games)")
     if render_mode not in (None, "rgb_array"):
@@ -249,4 +270,5 @@ def make_procgen(
         simulator_options=options,
         device=None if device is None else torch.device(device),
         last_action=last_action,
+        random_starts=random_starts or {},
     )

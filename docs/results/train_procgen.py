@@ -55,6 +55,8 @@ CHANGES: dict[str, Flags] = {
     "gamma_997": {"gamma": 0.997},
     "gamma_999": {"gamma": 0.999},
     "far_maze": {"game_gammas": "maze=.999,plunder=.997"},
+    "far": {"game_gammas": "maze=.999,leaper=.999,plunder=.997"},
+    "random_starts": {"random_starts": "maze=100"},
     "lambda_95": {"vtrace_c": 0.95},
     "gamma_999_lambda_95": {"gamma": 0.999, "vtrace_c": 0.95},
     "unbalanced": {"balance_games": False},

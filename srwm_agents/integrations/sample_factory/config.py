@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from sample_factory.cfg.arguments import maybe_load_from_checkpoint
@@ -42,6 +43,8 @@ _FORMERLY = {"state_decay": 1.0, "unit_keys": False, "popart": False, "reward_tr
 
 _UNCLIPPED = 1000.0
 """Sample Factory's own ``reward_clip``: far beyond what any of Procgen's games gives."""
+
+_Number = TypeVar("_Number", int, float)
 
 _DERIVED = {
     "rnn_size": "--hidden_size, --num_layers and --num_heads",
@@ -131,19 +134,39 @@ def game_discounts(cfg: AttrDict) -> list[float]:
     Raises:
         ConfigError: ``game_gammas`` cannot be read, names a game that is not played, or is not from 0 to 1.
     """
+    discounts = _by_game(cfg, "game_gammas", float, "DISCOUNT")
+    for game, discount in discounts.items():
+        if not 0 <= discount <= 1:
+            raise ConfigError(f"--game_gammas has {discount:g} for {game}, expected from 0 to 1")
+    return [discounts.get(game, float(cfg.gamma)) for game in parse_games(cfg.games)]
+
+
+def random_starts(cfg: AttrDict) -> dict[str, int]:
+    """The largest number of random steps with which episodes begin, of the games that have any.
+
+    Raises:
+        ConfigError: ``random_starts`` cannot be read, names a game that is not played, or is below 0.
+    """
+    longest = _by_game(cfg, "random_starts", int, "STEPS")
+    for game, steps in longest.items():
+        if steps < 0:
+            raise ConfigError(f"--random_starts has {steps} for {game}, expected at least 0")
+    return longest
+
+
+def _by_game(cfg: AttrDict, flag: str, read: Callable[[str], _Number], what: str) -> dict[str, _Number]:
+    """A flag GAME=VALUE,GAME=VALUE,…"""
     games = parse_games(cfg.games)
-    discounts = dict.fromkeys(games, float(cfg.gamma))
-    for entry in filter(None, cfg.game_gammas.split(",")):
-        game, _, discount = (part.strip() for part in entry.partition("="))
-        if game not in discounts:
-            raise ConfigError(f"--game_gammas has a discount for {game!r}, but --games are: {', '.join(games)}")
+    values = {}
+    for entry in filter(None, cfg[flag].split(",")):
+        game, _, value = (part.strip() for part in entry.partition("="))
+        if game not in games:
+            raise ConfigError(f"--{flag} names {game!r}, but --games are: {', '.join(games)}")
         try:
-            discounts[game] = float(discount)
+            values[game] = read(value)
         except ValueError:
-            raise ConfigError(f"--game_gammas is {cfg.game_gammas!r}, expected GAME=DISCOUNT,…") from None
-        if not 0 <= discounts[game] <= 1:
-            raise ConfigError(f"--game_gammas has {discount} for {game}, expected from 0 to 1")
-    return list(discounts.values())
+            raise ConfigError(f"--{flag} is {cfg[flag]!r}, expected GAME={what},…") from None
+    return values
 
 
 def _split_environments(cfg: AttrDict) -> None:
@@ -215,6 +238,7 @@ def _check(cfg: AttrDict) -> None:
     if cfg.device == "gpu" and not torch.cuda.is_available():
         raise ConfigError("--device is 'gpu', but PyTorch sees no CUDA device; use --device=cpu")
     game_discounts(cfg)
+    random_starts(cfg)
     _check_normalization(cfg)
     if cfg.cuda_graphs:
         if cfg.device != "gpu":
@@ -264,7 +288,7 @@ def _check(cfg: AttrDict) -> None:
 def _check_normalization(cfg: AttrDict) -> None:
     if not cfg.with_vtrace:
         for name, off in (("reward_treatment", ("clip", "none")), ("popart", (False,)), ("critic", ("shared",)),
-                          ("augment_shift", (0,)), ("game_gammas", ("",))):  # fmt: skip
+                          ("augment_shift", (0,)), ("game_gammas", ("",)), ("random_starts", ("",))):  # fmt: skip
             if cfg[name] not in off:
                 raise ConfigError(f"--{name}={cfg[name]} needs --with_vtrace=True, but it is False")
     if cfg.popart and cfg.balance_games:

@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 
 from envs import ProcgenVectorEnv, make_procgen
+from srwm_agents.integrations.sample_factory.config import random_starts
 
 ENV_NAME = "procgen"
 GAME_KEYS = ("game_index", "game_return", "game_length")
@@ -18,7 +19,11 @@ GAME_KEYS = ("game_index", "game_return", "game_length")
 
 
 GAME_ENTRY = "game_index"
-"""Observation entry that says which game it is: for the learner's bookkeeping, never for the network."""
+"""Observation entry that says which game it is."""
+EXPLORING_ENTRY = "exploring"
+"""Observation entry, with ``random_starts``, that says where a random action takes the place of the policy's."""
+BOOKKEEPING = (GAME_ENTRY, EXPLORING_ENTRY)
+"""Observation entries for the learner, never for the network."""
 
 
 class SampleFactoryProcgen(gymnasium.Env):
@@ -92,6 +97,7 @@ def make_environment(
         num_threads=cfg.env_threads,
         device=torch.device("cuda", cfg.actor_worker_gpus[0]) if on_gpu and cfg.batched_sampling else None,
         last_action=cfg.last_action,
+        random_starts=random_starts(cfg),
         render_mode=render_mode,
     )
     return SampleFactoryProcgen(vector, cfg.batched_sampling)

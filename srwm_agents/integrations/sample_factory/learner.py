@@ -23,7 +23,7 @@ from srwm_agents.graphs import Graphed
 from srwm_agents.integrations.sample_factory.augmentation import shift_images
 from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from srwm_agents.integrations.sample_factory.config import game_discounts
-from srwm_agents.integrations.sample_factory.environment import GAME_ENTRY
+from srwm_agents.integrations.sample_factory.environment import EXPLORING_ENTRY, GAME_ENTRY
 from srwm_agents.integrations.sample_factory.in_process.streams import wait_for_stream
 from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
 from srwm_agents.integrations.sample_factory.losses import Losses, vtrace_losses
@@ -200,7 +200,9 @@ class SRWMLearner(Learner):
         with torch.no_grad():
             buff: Any = shallow_recursive_copy(batch)
             fresh = self.train_step - buff["policy_version"] < self.cfg.max_policy_lag
-            valids = (buff["policy_id"] == self.policy_id) & fresh
+            own = valids = (buff["policy_id"] == self.policy_id) & fresh
+            if EXPLORING_ENTRY in buff["obs"]:
+                valids = own & (buff["obs"][EXPLORING_ENTRY][:, :-1, 0] == 0)
             self.actor_critic.train()
             rewards = buff["rewards"]
             games = buff["obs"][GAME_ENTRY][:, 0, 0].long()
@@ -217,7 +219,7 @@ class SRWMLearner(Learner):
                 rewards=rewards,
                 dones=buff["dones"],
                 discounts=discounts * (~buff["dones"]),
-                # What another policy did may be anything, also NaN; it has no weight in the losses.
+                # What chance or another policy did may be anything, also NaN; it has no weight in the losses.
                 actions=torch.where(valids[..., None], buff["actions"].view(*valids.shape, -1), 0),
                 log_prob_actions=torch.where(valids, buff["log_prob_actions"], -1),
                 action_logits=buff["action_logits"],
@@ -225,8 +227,8 @@ class SRWMLearner(Learner):
                 policy_id=buff["policy_id"],
                 valids=valids,
             )
-            size = valids.numel()
-            return trajectories, size, int(size - valids.sum())
+            # Those of other policies alone, for each of which Sample Factory takes a smaller step.
+            return trajectories, own.numel(), int(own.numel() - own.sum())
 
     def _minibatches(self, trajectories: TensorDict) -> Iterator[AttrDict]:
         """Minibatches of whole trajectories, in order or (``--shuffle_minibatches``) at random."""

@@ -20,7 +20,7 @@ from srwm_agents.cores import make_core
 from srwm_agents.encoders import IMAGE_KEY, ImageEncoder, ObservationEncoder
 from srwm_agents.graphs import Graphed
 from srwm_agents.integrations.sample_factory.config import core_settings
-from srwm_agents.integrations.sample_factory.environment import GAME_ENTRY
+from srwm_agents.integrations.sample_factory.environment import BOOKKEEPING, GAME_ENTRY
 from srwm_agents.integrations.sample_factory.popart import PopArtCritic
 
 
@@ -206,7 +206,7 @@ def extra_widths(obs_space: spaces.Dict) -> dict[str, int]:
     """The observation entries beside the image that the network sees, and their widths."""
     widths = {}
     for name, space in obs_space.spaces.items():
-        if name not in (IMAGE_KEY, GAME_ENTRY):
+        if name not in (IMAGE_KEY, *BOOKKEEPING):
             if space.shape is None or len(space.shape) != 1:
                 raise ValueError(f"observation {name!r} has shape {space.shape}, expected one dimension")
             widths[name] = space.shape[0]

@@ -17,9 +17,9 @@ class ProcgenEnv(EnvBase):
     """Many Procgen games as one TorchRL environment of batch size [N]; environment i plays game i mod len(games).
 
     Entries: ``obs`` uint8 [N, 3, 64, 64], ``last_reward`` float32 [N, 1] (clipped to ±1, 0 at an episode's first
-    step), with ``last_action`` also that one-hot [N, 15]; ``game_index`` int64 [N, 1]; ``action`` int64 [N]; under
-    "next" also ``reward`` [N, 1] (raw), ``done``, ``terminated``, and ``episode_return`` and ``episode_length`` [N, 1],
-    which are final where ``done``.
+    step), with ``last_action`` also that one-hot [N, 15], with ``random_starts`` also ``exploring`` [N, 1];
+    ``game_index`` int64 [N, 1]; ``action`` int64 [N]; under "next" also ``reward`` [N, 1] (raw), ``done``,
+    ``terminated``, and ``episode_return`` and ``episode_length`` [N, 1], which are final where ``done``.
 
     The simulator begins a new episode in the step that ends the old one. So where ``done``, ("next", "obs") is
     already the next episode's first observation, and TorchRL's reset of those environments hands out the same one:
@@ -40,8 +40,9 @@ class ProcgenEnv(EnvBase):
             "episode_length": Unbounded(one, dtype=torch.int64),
         }
         self._names = list(vector.single_observation_space.spaces)  # type: ignore[attr-defined]
-        if "last_action" in self._names:
-            entries["last_action"] = Bounded(0.0, 1.0, torch.Size([*batch, NUM_ACTIONS]), dtype=torch.float32)
+        for name, width in (("last_action", NUM_ACTIONS), ("exploring", 1)):
+            if name in self._names:
+                entries[name] = Bounded(0.0, 1.0, torch.Size([*batch, width]), dtype=torch.float32)
         self.observation_spec = Composite(entries, shape=batch)
         self.action_spec = Categorical(NUM_ACTIONS, shape=batch, dtype=torch.int64)
         self.reward_spec = Unbounded(one, dtype=torch.float32)

@@ -82,13 +82,16 @@ def test_environments_a_worker_are_split_into_vectors(make_cfg) -> None:
         (["--num_workers=0"], "--num_workers is 0, expected at least 1"),
         (["--learning_rate=-1"], "--learning_rate is -1.0, expected at least 0"),
         (["--gamma=2"], "--gamma is 2.0, expected from 0 to 1"),
-        (["--game_gammas=ninja=.9"], "--game_gammas has a discount for 'ninja', but --games are: "),
+        (["--game_gammas=ninja=.9"], "--game_gammas names 'ninja', but --games are: "),
         (["--game_gammas=starpilot"], "--game_gammas is 'starpilot', expected GAME=DISCOUNT,"),
         (["--game_gammas=starpilot=2"], "--game_gammas has 2 for starpilot, expected from 0 to 1"),
         (
             ["--game_gammas=starpilot=1", "--reward_treatment=return_norm"],
             "--game_gammas is starpilot=1, expected discounts of at least 0 and below 1",
         ),
+        (["--random_starts=maze=9"], "--random_starts names 'maze', but --games are: "),
+        (["--random_starts=starpilot=.9"], "--random_starts is 'starpilot=.9', expected GAME=STEPS,"),
+        (["--random_starts=starpilot=-9"], "--random_starts has -9 for starpilot, expected at least 0"),
         (["--game_gammas=starpilot=.9", "--with_vtrace=False"], "--game_gammas=starpilot=.9 needs --with_vtrace=True"),
         (
             ["--reward_treatment=none", "--reward_clip=2"],

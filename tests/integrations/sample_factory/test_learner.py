@@ -88,6 +88,27 @@ def test_targets_come_from_the_true_bootstrap_value(make_learner, make_batch, fl
     assert losses.advantages[:, -1].abs().max() > 1e-3
 
 
+def test_random_steps_teach_nothing(make_learner, make_batch) -> None:
+    """Not the policy, not the values, and no smaller steps: as if the rollout began behind them."""
+    learner = make_learner("--random_starts=leaper=5")
+    batch = make_batch(learner)
+    batch["dones"][:] = False
+    exploring = batch["obs"]["exploring"] = torch.zeros(*batch["obs"]["last_reward"].shape)
+    exploring[1, :3] = 1
+    trajectories, size, invalid = learner._prepare_batch(batch)
+    assert (size, invalid) == (batch["rewards"].numel(), 0)
+    assert (~trajectories["valids"]).nonzero().tolist() == [[1, 0], [1, 1], [1, 2]]
+    expected = gradients(learner, batch)
+    batch["rewards"][1, :2] += 10
+    batch["actions"][1, :3] = (batch["actions"][1, :3] + 1) % 15
+    batch["log_prob_actions"][1, :3] = -50
+    found = gradients(learner, batch)
+    for name, grad in expected.items():
+        torch.testing.assert_close(found[name], grad, msg=name)
+    batch["rewards"][1, 3] += 10
+    assert any(not torch.equal(grad, expected[name]) for name, grad in gradients(learner, batch).items())
+
+
 @pytest.mark.parametrize("critic", ["detached", "separate"])
 def test_values_of_a_critic_teach_the_policy_nothing(make_learner, make_batch, critic: str) -> None:
     """The critic's values make the targets, and no value's error changes the policy's features; advantages' does."""

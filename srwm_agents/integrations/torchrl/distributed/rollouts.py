@@ -132,7 +132,8 @@ def _arrays(data: TensorDictBase, before: Tensor | None, policy: ActingAgent, ve
     following: Any = data.get("next")
     observed = {
         name: torch.cat([_entry(data, name), _entry(following, name)[:, -1:]], dim=1)
-        for name in (*policy.names, "game_index")
+        for name in (*policy.names, "game_index", "exploring")
+        if _entry(data, name) is not None
     }
     observed["game_index"] = observed["game_index"].float()
     first = _entry(data, IS_INIT)[:, 0]

@@ -19,7 +19,7 @@ from rich.console import Console
 from sample_factory.algo.utils.misc import TRAIN_STATS
 from torch.utils.tensorboard import SummaryWriter
 
-from srwm_agents.integrations.sample_factory.config import ConfigError, experiment_folder
+from srwm_agents.integrations.sample_factory.config import ConfigError, experiment_folder, random_starts
 from srwm_agents.integrations.sample_factory.model import export_agent
 from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
 from srwm_agents.integrations.sample_factory.standalone import begin_experiment, make_learner, trajectories
@@ -207,6 +207,7 @@ def collector_settings(learner: DistributedLearner) -> CollectorSettings:
             "start_level": cfg.start_level,
             "num_threads": cfg.env_threads,
             "last_action": cfg.last_action,
+            "random_starts": random_starts(cfg),
         },
         rollout=cfg.rollout,
         threads=max(1, int(cfg.worker_cpus)),

@@ -1,0 +1,60 @@
+"""Random actions at the beginning of each episode, so that one level is seen from many of its places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from envs.games import NUM_ACTIONS
+
+Array = npt.NDArray[Any]
+
+_KEEP = 0.75
+"""Probability that a random action is taken once more: 4 steps on average."""
+
+
+class RandomStarts:
+    """Replaces the actions of each episode's first k steps by random ones, k drawn anew for each from 0 to a bound.
+
+    Source: Weltevrede et al., "Exploration Implies Data Augmentation" (arXiv:2410.03565), Explore-Go. Deviations: who
+    explores is no trained policy but chance, which keeps to an action for some steps (else it would hardly leave the
+    place where it begins); and k steps may end the episode, after which the next one begins with a k of its own.
+    """
+
+    def __init__(self, longest: Array, seed: int) -> None:
+        """``longest`` [N], the bound on k of each environment, 0 for none."""
+        self._longest = longest
+        self._random = np.random.default_rng(seed)
+        self._left = np.zeros(len(longest), np.int64)
+        self._actions = np.zeros(len(longest), np.int64)
+        self.restart(np.ones(len(longest), bool))
+
+    def restart(self, begun: Array) -> None:
+        """Draw a new k where ``begun`` [N] is True."""
+        drawn = self._random.integers(0, self._longest, endpoint=True)
+        self._left = np.where(begun, drawn, self._left)
+
+    @property
+    def exploring(self) -> Array:
+        """[N], True where the next action will be replaced."""
+        return self._left > 0
+
+    def replace(self, actions: Array) -> Array:
+        """The actions [N] that are taken in place of ``actions``, for one step."""
+        drawn = self._random.integers(NUM_ACTIONS, size=len(actions))
+        keep = self._random.random(len(actions)) < _KEEP
+        self._actions = np.where(keep, self._actions, drawn)
+        taken = np.where(self.exploring, self._actions, actions)
+        self._left = np.maximum(self._left - 1, 0)
+        return taken
+
+
+def check_random_starts(random_starts: dict[str, int], games: list[str]) -> None:
+    """Raise ``ValueError`` for a game that is not played, or a number of steps below 0."""
+    for game, steps in random_starts.items():
+        if game not in games:
+            raise ValueError(f"random_starts names {game!r}, but the games are: {', '.join(games)}")
+        if steps < 0:
+            raise ValueError(f"random_starts has {steps} steps for {game}, expected at least 0")
