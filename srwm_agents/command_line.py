@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, with the flag that was probably meant, and status 2.
+    """An argument parser whose errors are one line, with the flag or value that was probably meant, and status 2.
 
     Flags have underscores; ``--data-dir`` is taken for ``--data_dir``.
     """
@@ -24,6 +24,14 @@ class OneLineParser(argparse.ArgumentParser):
             message = f"unknown flag {flag}" + (f", did you mean {close[0]}?" if close else "")
         sys.stderr.write(f"{self.prog}: error: {message} (see --help)\n")
         sys.exit(2)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            close = difflib.get_close_matches(str(value), [str(choice) for choice in action.choices or ()], n=1)
+            error.message += f", did you mean {close[0]}?" if close else ""
+            raise
 
     def _flags(self) -> set[str]:
         """Of this parser and its sub-commands: what a sub-command does not know comes back to this one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,5 +40,7 @@ def make_splits(names: Sequence[str], environment: Mapping[str, Any]) -> list[Sp
                 raise ValueError("the agent does not record its training levels; name them: --start_level --num_levels")
             splits.append(Split("train", int(environment["start_level"]), int(environment["num_levels"])))
         else:
-            raise ValueError(f"unknown split {name!r}, allowed: {', '.join(NAMES)}")
+            close = difflib.get_close_matches(name, NAMES, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ValueError(f"unknown split {name!r}; {hint}allowed: {', '.join(NAMES)}")
     return splits

@@ -38,25 +38,27 @@ class Experiment:
         self.curves = self.folder / "curves.csv"
 
     def begin(self, settings: Settings) -> None:
-        """Make the folder, empty if ``restart_behavior`` is "overwrite"; ExperimentError if its checkpoint is lost."""
+        """Make the folder, empty if ``restart_behavior`` is "overwrite"; to be called once nothing else can fail."""
         if settings.restart_behavior == "overwrite" and self.folder.exists():
             shutil.rmtree(self.folder)
-        kept = [folder for folder in AGENT_FOLDERS.values() if (self.folder / folder).exists()]
-        if kept and not self.checkpoint.exists():
-            raise ExperimentError(
-                f"{self.folder} holds {kept[0]} but no checkpoint to resume from; "
-                "name another --experiment, or --restart_behavior overwrite"
-            )
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write(self.folder / "settings.json", lambda file: _write_json(file, settings.to_json()))
 
     def load(self, settings: Settings) -> dict[str, Any] | None:
-        """The checkpoint to resume from; None in a new experiment.
+        """The checkpoint to resume from; None in a new experiment, or one that is to be overwritten.
 
         Raises:
-            ExperimentError: a checkpoint that does not load, or one of other settings. Nothing is deleted then.
+            ExperimentError: a checkpoint that is lost, does not load, or is one of other settings. Nothing is written.
         """
+        if settings.restart_behavior == "overwrite":
+            return None
         if not self.checkpoint.exists():
+            kept = [folder for folder in AGENT_FOLDERS.values() if (self.folder / folder).exists()]
+            if kept:
+                raise ExperimentError(
+                    f"{self.folder} holds {kept[0]} but no checkpoint to resume from; "
+                    "name another --experiment, or --restart_behavior overwrite"
+                )
             return None
         try:
             content = torch.load(self.checkpoint, map_location="cpu", weights_only=True)

@@ -215,12 +215,12 @@ def train(settings: Settings, console: Console | None = None) -> TrainingResult:
 def _train(settings: Settings, processes: Processes, console: Console) -> TrainingResult:
     """What :func:`train` says, in one of the processes; what it makes is gone before they part."""
     experiment = Experiment(settings)
-    if processes.first:
-        experiment.begin(settings)
-    processes.wait()
     content = experiment.load(settings)
     tune(processes.device, one_shape=settings.task != "sequential")
     trainer = Trainer(settings, processes, tracker(console) if processes.first else None)
+    if processes.first:
+        experiment.begin(settings)
+    processes.wait()
     before = 0.0
     if content is not None:
         trainer.load(content)

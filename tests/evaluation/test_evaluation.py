@@ -99,7 +99,9 @@ def test_splits() -> None:
     trained = {"start_level": 0, "num_levels": 200}
     assert make_splits(["train"], trained) == [Split("train", 0, 200)]
     assert [split.start_level for split in make_splits(["test"], trained)] == [1000, 1200, 1400]
-    with pytest.raises(ValueError, match="unknown split 'tset', allowed: train, validation, test"):
+    with pytest.raises(
+        ValueError, match="unknown split 'tset'; did you mean 'test'\\? allowed: train, validation, test"
+    ):
         make_splits(["tset"], trained)
     with pytest.raises(ValueError, match="does not record its training levels"):
         make_splits(["train"], {})

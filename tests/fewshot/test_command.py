@@ -169,7 +169,7 @@ def test_a_loss_that_is_not_finite_ends_training(train, tmp_path, capsys) -> Non
         ([], "name the experiment"),
     ],
 )
-def test_wrong_input_is_one_line_and_no_success(train, capsys, arguments, message: str) -> None:
+def test_wrong_input_is_one_line_and_no_success(train, capsys, tmp_path, arguments, message: str) -> None:
     try:
         status = train(*arguments)
     except SystemExit as stop:
@@ -178,6 +178,7 @@ def test_wrong_input_is_one_line_and_no_success(train, capsys, arguments, messag
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert not (tmp_path / "x").exists()
 
 
 def test_evaluation_names_what_is_wrong(tmp_path, capsys) -> None:

@@ -71,12 +71,13 @@ class PopArtCritic(nn.Module):
         Args:
             targets: [B, T] in units of the reward.
             games: int64 [B].
-            valids: bool [B, T], steps that count.
+            valids: bool [B, T], steps that count; targets that are not finite never do.
             pool: makes one of several processes' sums.
 
         Returns:
             the new deviation of each trajectory's game, [B, 1].
         """
+        valids = valids & targets.isfinite()  # one that is not would stay in the statistics for good
         counted = torch.where(valids, targets, 0)
         sums = torch.stack([valids.sum(1).to(targets.dtype), counted.sum(1), counted.square().sum(1)])
         count, total, squares = pool(sums.new_zeros(3, len(self.mean)).index_add_(1, games, sums))

@@ -133,6 +133,7 @@ def test_wrong_settings_end_with_one_line_and_no_folder(small_flags, tmp_path, c
         (["--laerning_rate=1"], "unknown flag --laerning_rate, did you mean --learning_rate?"),
         (["--core=gru"], "invalid choice: 'gru'"),
         (["--preset=fastest"], "invalid choice: 'fastest'"),
+        (["--preset=sixgames"], ", did you mean six_games?"),
         (["--rollout=many"], "invalid int value: 'many'"),
         (["--reward_treatment=norm"], "invalid choice: 'norm'"),
     ],

@@ -187,6 +187,18 @@ def test_popart_keeps_values_and_tracks_targets() -> None:
         assert ((after - before).abs() / size).max() < 1e-5
 
 
+def test_popart_does_not_take_in_what_is_not_finite() -> None:
+    popart = PopArtCritic(3, 2, 0.1)
+    targets, games = torch.randn(2, 4), torch.tensor([0, 1])
+    spoilt = targets.clone()
+    spoilt[0, 1], spoilt[1] = float("nan"), float("inf")
+    other = copy.deepcopy(popart)
+    popart.update(spoilt, games, torch.ones(2, 4, dtype=torch.bool))
+    other.update(targets, games, spoilt.isfinite())
+    for one, expected in zip(popart.state_dict().values(), other.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, expected)
+
+
 def test_popart_learns_in_units_of_each_game(make_learner, make_batch) -> None:
     """A game with rewards 100 times larger gets advantages and a value gradient of the same size."""
     flags = ("--popart=True", "--reward_treatment=none", "--popart_step_size=0.1")
