@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
-from procgen_data import COMMON, CORES, POLICIES, RANDOM, RANDOM_MEMORY, RAW, SECOND_SEEDS, Run, runs
+from procgen_data import COMMON, CORES, POLICIES, PRESET, RANDOM, RANDOM_MEMORY, RAW, SECOND_SEEDS, Run, runs
 from procgen_pictures import draw_curves, draw_scores
 from train_procgen import AGENTS, SHIPPED
 
@@ -32,8 +32,10 @@ PAIRS = {
     "seed 2": (SECOND_SEEDS["SRWM, seed 2"], SECOND_SEEDS["LSTM, seed 2"]),
 }
 """Runs of an SRWM and of an LSTM that are compared at equal frames."""
-RESULTS = {**CORES, **SECOND_SEEDS}
+RESULTS = {**PRESET, **CORES, **SECOND_SEEDS}
 """Agents whose scores stand on the page itself."""
+MAZE_FILES = {"SRWM, 300M": "maze_300M.json", "preset six_games, 120M": "maze_six_games.json"}
+"""Agents whose mazes were looked at, and what ``maze_temperature.py`` wrote of them."""
 PAGES = ("procgen.md", "procgen_runs.md")
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 """Scores on training levels whose time is told."""
@@ -51,7 +53,7 @@ def training_table(found: list[Run], marks: Sequence[float] = MARKS) -> Iterator
         yield "|---" * (len(games) + 3) + "|"
         for run, at in sorted(rows, key=lambda row: -row[1]["normalised"]):
             returns = " | ".join(f"{at[game]:.2f}" for game in games)
-            yield f"| {run.name} | {run.config['seed']} | {returns} | {at['normalised']:.3f} |"
+            yield f"| {run.label} | {run.config['seed']} | {returns} | {at['normalised']:.3f} |"
         yield ""
 
 
@@ -70,7 +72,7 @@ def time_table(found: list[Run]) -> Iterator[str]:
                 else:
                     frames, seconds = reached.index[0]
                     cells.append(f"{frames / 1e6:.0f}M, {seconds:.0f} s")
-            yield f"| {run.name} | {' | '.join(cells)} |"
+            yield f"| {run.label} | {' | '.join(cells)} |"
     yield ""
 
 
@@ -184,7 +186,7 @@ def evaluation_table(found: list[Run]) -> Iterator[str]:
     yield "| run | million frames | actions | levels | mean | 95 % interval | IQM | 95 % interval | episodes a game |"
     yield "|---" * 9 + "|"
     tables = [
-        (f"{run.name} | {evaluation.millions} | {evaluation.policy}", evaluation.episodes)
+        (f"{run.label} | {evaluation.millions} | {evaluation.policy}", evaluation.episodes)
         for run in found
         for evaluation in (*run.earlier, *run.evaluations)
     ]
@@ -226,10 +228,15 @@ def growth_table() -> Iterator[str]:
 
 def temperature_table() -> Iterator[str]:
     """What ``maze_temperature.py`` found."""
-    found = json.loads((RAW / "maze_temperature.json").read_text())
-    yield f"| solved within | {' | '.join(map(str, found['steps']))} steps |"
-    yield "|---" * (len(found["steps"]) + 1) + "|"
-    for name, shares in found["solved"].items():
+    found = {agent: json.loads((RAW / file).read_text()) for agent, file in MAZE_FILES.items()}
+    solved: dict[str, list[float]] = {}
+    for agent, content in found.items():
+        policies = content["solved"]
+        solved |= {policy if policy == "random" else f"{agent}, {policy}": policies[policy] for policy in policies}
+    steps = next(iter(found.values()))["steps"]
+    yield f"| solved within | {' | '.join(map(str, steps))} steps |"
+    yield "|---" * (len(steps) + 1) + "|"
+    for name, shares in solved.items():
         yield f"| {name} | {' | '.join(f'{share:.3f}' for share in shares)} |"
     yield ""
 
@@ -300,7 +307,7 @@ def main() -> None:
         ),
         "training": training_table(found),
         "times": time_table(found),
-        "cores": core_table(results),
+        "cores": core_table({agent: run for agent, run in results.items() if agent not in PRESET}),
         "maze": one_game_table([run for run in collected if run.of_one_game]),
         "memory": training_table([run for run in collected if run.in_memory_mode], MEMORY_MARKS),
         "difference": difference_table({name: (names[srwm], names[lstm]) for name, (srwm, lstm) in PAIRS.items()}),

@@ -1,9 +1,9 @@
 """How a saved agent fails in mazes that it has not seen: what it solves by a number of steps, at several temperatures.
 
-    python docs/results/maze_temperature.py --agent agents/procgen/srwm
+    python docs/results/maze_temperature.py --agent agents/procgen/srwm --output maze.json
 
 Sampled actions on levels 500-699, the policy's logits divided by a temperature; "random" is the uniform policy. Writes
-``procgen/maze_temperature.json``: for each, the share of all episodes that are solved within so many steps.
+for each the share of all episodes that are solved within so many steps.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from srwm_agents import load_agent
 from srwm_agents.evaluation.rollouts import Policy, RandomPolicy, play_episodes
 from srwm_agents.evaluation.splits import make_splits
 
-FILE = Path(__file__).parent / "procgen" / "maze_temperature.json"
 STEPS = (10, 20, 40, 80, 160, 320, 500)
 TEMPERATURES = (1.0, 2.0, 4.0)
 
@@ -36,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--agent", type=Path, required=True, help="a portable agent's folder")
     parser.add_argument("--episodes", type=int, default=200, help="of each policy (default: %(default)s)")
+    parser.add_argument("--output", type=Path, required=True, help="a JSON file")
     args = parser.parse_args()
     (levels,) = make_splits(["validation"], {})
     policies = {f"temperature {t:g}": at_temperature(args.agent, t) for t in TEMPERATURES} | {"random": RandomPolicy()}
@@ -45,7 +45,7 @@ def main() -> None:
         won = episodes["return"] > 0
         solved[name] = [float((won & (episodes["length"] <= steps)).mean()) for steps in STEPS]
         print(f"{name:15}", *(f"{share:.3f}" for share in solved[name]))
-    FILE.write_text(json.dumps({"steps": STEPS, "episodes": args.episodes, "solved": solved}, indent=1) + "\n")
+    args.output.write_text(json.dumps({"steps": STEPS, "episodes": args.episodes, "solved": solved}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

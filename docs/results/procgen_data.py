@@ -39,6 +39,8 @@ CORES = {
     "SR-Delta": f"{COMMON}+no_softmax+sr_delta",
 }
 """Runs that differ in their core alone."""
+PRESET = {"SRWM, preset six_games": f"{COMMON}+no_softmax+unit_keys+critic+far+random_starts"}
+"""The run whose settings became a preset."""
 SECOND_SEEDS = {f"{core}, seed 2": f"{CORES[core]}_seed2" for core in ("SRWM", "LSTM")}
 
 

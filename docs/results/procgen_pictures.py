@@ -8,13 +8,15 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from procgen_data import CORES, RANDOM, Run
+from procgen_data import CORES, PRESET, RANDOM, Run
 
 from envs import PAPER_GAMES
 
 
 def look(name: str) -> tuple[Any, str]:
-    """Colour and line style of a run in ``RESULTS``: a colour a core, dashed if it is not its first seed."""
+    """Colour and line style of a run in ``RESULTS``: a colour a core, dashed for a second seed; the preset black."""
+    if name in PRESET:
+        return "black", "-"
     core, _, seed = name.partition(",")
     return mpl.color_sequences["tab10"][list(CORES).index(core)], "--" if seed else "-"
 

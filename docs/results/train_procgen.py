@@ -116,6 +116,7 @@ BASE: Flags = {
     "input_norm": False,
     "state_decay": 1.0,
     "lr_schedule": "constant",
+    "unit_keys": False,
 }
 """What the fast preset was when the comparison began, so that runs stay comparable when it changes.
 
@@ -126,7 +127,7 @@ NO_BOUND = 10**10
 """Seconds; Sample Factory's own default."""
 
 SHIPPED = {
-    "srwm": "batch_1536+lambda_95+linear+decay_95+no_softmax",
+    "srwm": "batch_1536+lambda_95+linear+decay_95+no_softmax+unit_keys+critic+far+random_starts",
     "lstm": "batch_1536+lambda_95+linear+decay_95+lstm",
 }
 """Agents in the repository, and the runs that they come from."""

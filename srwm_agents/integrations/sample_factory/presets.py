@@ -58,6 +58,36 @@ PAPER: Settings = {
 }
 """Irie et al., ICML 2022, appendix (RL): 32 rollouts of 50 steps an update, losses summed over the batch."""
 
+FAST: Settings = {
+    **ON_GPU,
+    "train_for_env_steps": 100_000_000,
+    "num_workers": 2,
+    "num_envs_per_worker": 768,
+    "rollout": 32,
+    "batch_size": 1536,
+    "num_batches_per_epoch": 8,
+    "shuffle_minibatches": True,
+    # With a softmax over its inputs an SRWM changes too little to be a memory (docs/results/procgen.md).
+    "input_softmax": False,
+    "input_norm": True,
+    "state_decay": 0.95,
+    # Without these a matrix explodes now and then (docs/results/procgen_runs.md).
+    "unit_keys": True,
+    # Well above what a head shows where training goes well (10): against explosions only.
+    "state_limit": 30.0,
+    "vtrace_c": 0.95,
+    "policy_loss": "ppo",
+    "ppo_clip_ratio": 0.2,
+    "balance_games": True,
+    "normalize_advantages": True,
+    "optimizer": "adam",
+    "adam_eps": 1e-5,
+    "learning_rate": 5e-4,
+    "lr_schedule": "linear_decay",
+    "max_grad_norm": 0.5,
+}
+"""For a GPU, and for any games."""
+
 PRESETS: dict[str, Settings] = {
     "demo": {
         "experiment": "demo",
@@ -85,30 +115,13 @@ PRESETS: dict[str, Settings] = {
     },
     "paper": PAPER,
     "memory": {**PAPER, "games": ",".join(MEMORY_GAMES), "distribution_mode": "memory", "num_levels": 500},
-    "fast": {
-        **ON_GPU,
-        "train_for_env_steps": 100_000_000,
-        "num_workers": 2,
-        "num_envs_per_worker": 768,
-        "rollout": 32,
-        "batch_size": 1536,
-        "num_batches_per_epoch": 8,
-        "shuffle_minibatches": True,
-        # With a softmax over its inputs an SRWM changes too little to be a memory (docs/results/procgen.md).
-        "input_softmax": False,
-        "input_norm": True,
-        "state_decay": 0.95,
-        # Well above what a head shows where training goes well (10, docs/results/procgen.md): against explosions only.
-        "state_limit": 30.0,
-        "vtrace_c": 0.95,
-        "policy_loss": "ppo",
-        "ppo_clip_ratio": 0.2,
-        "balance_games": True,
-        "normalize_advantages": True,
-        "optimizer": "adam",
-        "adam_eps": 1e-5,
-        "learning_rate": 5e-4,
-        "lr_schedule": "linear_decay",
-        "max_grad_norm": 0.5,
+    "fast": FAST,
+    "six_games": {
+        **FAST,
+        "games": ",".join(PAPER_GAMES),
+        "train_for_env_steps": 300_000_000,
+        "critic": "separate",
+        "game_gammas": "maze=.999,leaper=.999,plunder=.997",
+        "random_starts": "maze=100",
     },
 }
