@@ -36,9 +36,9 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
     Environments reset themselves in the same step: where ``terminated`` is True, the observation is already the next
     episode's first. Procgen ends an episode that ran out of time like any other, so ``truncated`` is always False.
 
-    ``infos`` of each step: ``episode`` = {"r": [N] raw return so far, "l": [N] length so far} and ``_episode`` [N],
-    True where these are final; ``level_seed``, ``prev_level_seed`` and ``prev_level_complete`` [N], as the simulator
-    gives them.
+    ``infos`` of each step: ``episode`` = {"r": [N] raw return so far, "l": [N] length so far}, both with random steps;
+    ``_episode`` [N], True where these are final; ``level_seed``, ``prev_level_seed`` and ``prev_level_complete`` [N],
+    as the simulator gives them.
 
     With ``device`` None everything is NumPy; with a torch device observations, rewards and flags are tensors there.
 
@@ -225,7 +225,7 @@ def make_procgen(
         distribution_mode: "easy" | "hard" | "extreme" | "memory" | "exploration"; every game must have it.
         num_levels: how many levels there are; 0 for no bound.
         start_level: the first level's seed.
-        seed: of the choice of levels, 0 to 2**31 - 1; None for a random one.
+        seed: of the choice of levels and of random starts, 0 to 2**31 - 1; None for a random one.
         num_threads: C++ threads beside the caller's; 0 runs in the caller's, None takes what the machine has, up to 4.
         device: None for NumPy; a torch device for tensors there.
         last_action: add the last action, one-hot, to the observation.

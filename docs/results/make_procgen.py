@@ -252,7 +252,7 @@ def card(name: str, run: Run) -> str:
         "",
         f"One agent for {games} ({played['distribution_mode']}, {levels}), memory: {agent['core']}.",
         "",
-        f"- **Trained** with `train_rl.py --preset fast` and {run.flags} for {trained['frames'] / 1e6:.1f} million "
+        f"- **Trained** with `{run.command}` for {trained['frames'] / 1e6:.1f} million "
         f"frames ({trained['updates']:,} updates), seed {trained['seed']}. Learning curve and settings: "
         f"docs/results/procgen/{run.name}.",
         "- **Weights**: half precision; the licence is this project's.",

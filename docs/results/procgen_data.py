@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from train_procgen import flags_of
+from train_procgen import BASE, flags_of
 
 RAW = Path(__file__).parent / "procgen"
 RANDOM = RAW / "random" / "eval_sampled_episodes.csv"
@@ -71,9 +71,13 @@ class Run:
         return self.name.partition("_seed")[0]
 
     @property
-    def flags(self) -> str:
-        flags = flags_of(self.settings)
-        return " ".join(f"`--{key}={value}`" for key, value in flags.items()) or "none"
+    def command(self) -> str:
+        """What trains such an agent, but for the names of folders."""
+        if self.settings in PRESET.values():
+            return f"train_rl.py --preset six_games --seed {self.config['seed']}"
+        flags = {"train_for_env_steps": self.config["train_for_env_steps"], **BASE, **flags_of(self.settings)}
+        given = " ".join(f"--{key}={value}" for key, value in flags.items())
+        return f"train_rl.py --preset fast --seed {self.config['seed']} {given}"
 
     @property
     def label(self) -> str:
@@ -141,17 +145,21 @@ def read_curves(file: Path) -> pd.DataFrame:
     return curves[curves["frames"] >= curves.groupby(part)["frames"].transform("min") + FIRST_FRAMES]
 
 
+def last_millions(file: Path) -> str:
+    """Of a curve's last row; empty if there is no file."""
+    return f"{pd.read_csv(file)['frames'].iloc[-1] / 1e6:.0f}" if file.is_file() else ""
+
+
 def runs() -> list[Run]:
     """All that were collected."""
     found = []
     for folder in sorted(RAW.iterdir()):
         if (folder / "config.json").is_file():
             config, curves = json.loads((folder / "config.json").read_text()), read_curves(folder / "curves.csv")
-            last = evaluations(folder, f"{curves['frames'].max() / 1e6:.0f}")
-            earlier = [
-                evaluation
-                for at in sorted(folder.glob("at_*M*"))
-                for evaluation in evaluations(at, at.name.removeprefix("at_").partition("M")[0])
-            ]
+            last = evaluations(folder, last_millions(folder / "curves.csv"))
+            earlier = []
+            for at in sorted(folder.glob("at_*M*"), key=lambda at: int(at.name.removeprefix("at_").partition("M")[0])):
+                millions, _, precision = at.name.removeprefix("at_").partition("M")
+                earlier += evaluations(at, f"{millions}, full precision" if precision == "_full" else millions)
             found.append(Run(folder.name, config, curves, last, earlier))
     return found

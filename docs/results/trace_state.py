@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from rich.progress import track
+from torch.nn.functional import normalize
 
 from envs import make_procgen
 from srwm_agents import Agent, load_agent
@@ -60,6 +61,8 @@ class Probe:
                     dim=2,
                 )
                 rates, q, k = beta.sigmoid(), q.softmax(-1), k.softmax(-1)
+                if layer.unit_keys:
+                    q, k = normalize(q, dim=-1), normalize(k, dim=-1)
                 factors = layer.state_decay + rates * (k * (q - k)).sum(-1, keepdim=True)
                 self.last[index] = torch.stack([sizes.mean(1), rates.mean(1), sizes.amax(1), factors.amax(1)], 1)
                 return out

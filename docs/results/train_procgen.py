@@ -5,12 +5,12 @@
     python docs/results/train_procgen.py --frames 300e6 --evaluate 200 unbalanced+linear
     python docs/results/train_procgen.py --collect
 
-A run is ``train_rl.py --preset fast`` with the flags that its name stands for, from the checkpoint if there is one, and
-with ``--evaluate`` then ``eval_rl.py`` on training levels and on the validation range (levels 500-699; with --test on
-the unseen splits too). A name is one of the changes below or several, joined by "+"; a seed other than 1 is added
-to it. Each place on a GPU takes the next run when it has finished one and gets its share of the machine's cores. After
-``--seconds`` none is begun, and those under way are stopped, saved. ``--collect`` copies curves, settings and scores
-into ``procgen/RUN/``, and the agents that are shipped into ``agents/procgen/``, in half precision.
+A run is ``train_rl.py --preset fast`` with ``BASE`` and the flags that its name stands for, from the checkpoint if
+there is one, and with ``--evaluate`` then ``eval_rl.py`` on training levels and on the validation range (levels
+500-699; with --test on the unseen splits too). A name is one of the changes below or several, joined by "+"; a seed
+other than 1 is added to it. Each place on a GPU takes the next run when it has finished one and gets its share of the
+machine's cores. After ``--seconds`` none is begun, and those under way are stopped, saved. ``--collect`` copies curves,
+settings and scores into ``procgen/RUN/``, and the agents that are shipped into ``agents/procgen/``, in half precision.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ CHANGES: dict[str, Flags] = {
     "plunder_only": {"games": "plunder"},
     "memory": {"games": ",".join(MEMORY_GAMES), "distribution_mode": "memory", "num_levels": 500},
 }
-"""Against the fast preset."""
+"""Against the fast preset with ``BASE``."""
 
 BASE: Flags = {
     "batch_size": 3072,
