@@ -11,6 +11,8 @@ from envs.games import NUM_ACTIONS
 
 Array = npt.NDArray[Any]
 
+MAX_STEPS = 10_000
+"""More than an episode of any game has."""
 _KEEP = 0.75
 """Probability that a random action is taken once more: 4 steps on average."""
 
@@ -52,9 +54,9 @@ class RandomStarts:
 
 
 def check_random_starts(random_starts: dict[str, int], games: list[str]) -> None:
-    """Raise ``ValueError`` for a game that is not played, or a number of steps below 0."""
+    """Raise ``ValueError`` for a game that is not played, or what is no number of steps."""
     for game, steps in random_starts.items():
         if game not in games:
             raise ValueError(f"random_starts names {game!r}, but the games are: {', '.join(games)}")
-        if steps < 0:
-            raise ValueError(f"random_starts has {steps} steps for {game}, expected at least 0")
+        if not isinstance(steps, int) or not 0 <= steps <= MAX_STEPS:
+            raise ValueError(f"random_starts has {steps!r} for {game}, expected a whole number from 0 to {MAX_STEPS}")

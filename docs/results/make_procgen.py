@@ -17,7 +17,7 @@ from procgen_pictures import draw_curves, draw_scores
 from train_procgen import AGENTS, SHIPPED
 
 from envs import MEMORY_GAMES, PAPER_GAMES
-from srwm_agents.evaluation.statistics import aggregate
+from srwm_agents.evaluation.statistics import aggregate, unseen
 
 HERE = Path(__file__).parent
 MARKS = (4e6, 7e6, 10e6, 20e6, 35e6, 47e6, 58e6, 70e6, 90e6, 115e6, 150e6, 180e6, 240e6, 300e6)
@@ -74,11 +74,6 @@ def time_table(found: list[Run]) -> Iterator[str]:
                     cells.append(f"{frames / 1e6:.0f}M, {seconds:.0f} s")
             yield f"| {run.label} | {' | '.join(cells)} |"
     yield ""
-
-
-def unseen(episodes: pd.DataFrame) -> pd.DataFrame:
-    """Those on the three unseen ranges, as of one."""
-    return episodes[episodes["split"].str.startswith("test")].assign(split="all three test ranges")
 
 
 def interval(episodes: pd.DataFrame) -> str:

@@ -20,7 +20,7 @@ from srwm_agents.command_line import OneLineParser
 from srwm_agents.evaluation.reports import aggregate_table, games_table, write_reports
 from srwm_agents.evaluation.rollouts import Forgetful, Policy, RandomPolicy, play_episodes
 from srwm_agents.evaluation.splits import NAMES, Split, make_splits
-from srwm_agents.evaluation.statistics import aggregate, per_game
+from srwm_agents.evaluation.statistics import aggregate, per_game, unseen
 from srwm_agents.evaluation.videos import record_video
 
 KNOWN_INPUTS = {"last_reward", "last_action"}
@@ -128,7 +128,8 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
                 score = frames[-1]["normalised_score"].mean()
                 console.print(f"{split.name}: {len(frames[-1]):,} episodes, mean normalised score {score:.3f}")
     episodes = pd.concat(frames, ignore_index=True)
-    by_game, over_games = per_game(episodes, args.seed), aggregate(episodes, args.seed)
+    pooled = pd.concat([episodes, unseen(episodes)])  # of no row where no unseen split was asked for
+    by_game, over_games = per_game(episodes, args.seed), aggregate(pooled, args.seed)
     forgetting = ", no memory" if args.forget else ""
     console.print(games_table(by_game, f"{name}, {args.policy} actions, {mode}{forgetting}"))
     console.print(aggregate_table(over_games))

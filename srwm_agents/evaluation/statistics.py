@@ -59,6 +59,11 @@ def aggregate(episodes: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def unseen(episodes: pd.DataFrame) -> pd.DataFrame:
+    """The episodes on the unseen splits ("test …"), as of one split."""
+    return episodes[episodes["split"].str.startswith("test")].assign(split="all three test ranges")
+
+
 def _mean(*samples: npt.NDArray[np.float64], axis: int = -1) -> Any:
     return np.mean([sample.mean(axis=axis) for sample in samples], axis=0)
 

@@ -66,7 +66,8 @@ def test_a_vector_says_where_it_explores_and_what_was_done() -> None:
 @pytest.mark.parametrize(
     ("random_starts", "message"),
     [({"leaper": 3}, "random_starts names 'leaper', but the games are: maze"),
-     ({"maze": -1}, "random_starts has -1 steps for maze, expected at least 0")],
+     ({"maze": -1}, "random_starts has -1 for maze, expected a whole number from 0 to 10000"),
+     ({"maze": 2.5}, "random_starts has 2.5 for maze")],
 )  # fmt: skip
 def test_errors_name_the_value(random_starts: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -53,7 +53,8 @@ def test_reports_and_video(train_dir, capsys) -> None:
     assert unseen["level"].between(1200, 1399).all()
     document = json.loads((folder / "eval_sampled.json").read_text())
     assert document["policy"] == "sampled"
-    assert len(document["aggregate"]) == 4
+    assert [row["split"] for row in document["aggregate"]][-2:] == ["test 1400-1599", "all three test ranges"]
+    assert len(document["aggregate"]) == 5
     frames = iio.imread(folder / "gameplay_sampled.mp4", plugin="pyav")
     assert frames.shape[0] == 15
     assert frames.std() > 10  # not black

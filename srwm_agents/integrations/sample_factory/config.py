@@ -14,6 +14,7 @@ from sample_factory.cfg.arguments import maybe_load_from_checkpoint
 from sample_factory.utils.attr_dict import AttrDict
 
 from envs.games import IMAGE_SHAPE, check_levels, check_mode, parse_games
+from envs.random_starts import MAX_STEPS
 from srwm_agents.cores import make_core
 from srwm_agents.encoders import IMAGE_KEY
 
@@ -145,12 +146,12 @@ def random_starts(cfg: AttrDict) -> dict[str, int]:
     """The largest number of random steps with which episodes begin, of the games that have any.
 
     Raises:
-        ConfigError: ``random_starts`` cannot be read, names a game that is not played, or is below 0.
+        ConfigError: ``random_starts`` cannot be read, names a game that is not played, or is out of bounds.
     """
     longest = _by_game(cfg, "random_starts", int, "STEPS")
     for game, steps in longest.items():
-        if steps < 0:
-            raise ConfigError(f"--random_starts has {steps} for {game}, expected at least 0")
+        if not 0 <= steps <= MAX_STEPS:
+            raise ConfigError(f"--random_starts has {steps} for {game}, expected from 0 to {MAX_STEPS}")
     return longest
 
 
@@ -160,12 +161,13 @@ def _by_game(cfg: AttrDict, flag: str, read: Callable[[str], _Number], what: str
     values = {}
     for entry in filter(None, cfg[flag].split(",")):
         game, _, value = (part.strip() for part in entry.partition("="))
-        if game not in games:
-            raise ConfigError(f"--{flag} names {game!r}, but --games are: {', '.join(games)}")
         try:
-            values[game] = read(value)
+            number = read(value)
         except ValueError:
             raise ConfigError(f"--{flag} is {cfg[flag]!r}, expected GAME={what},…") from None
+        if game not in games:
+            raise ConfigError(f"--{flag} names {game!r}, but --games are: {', '.join(games)}")
+        values[game] = number
     return values
 
 
@@ -186,6 +188,10 @@ def _derive(cfg: AttrDict, given: dict[str, Any]) -> None:
             raise ConfigError(f"--use_rnn=False means --core=feedforward, but --core is {cfg.core!r}")
         cfg.core = "feedforward"
     cfg.use_rnn = True  # the feed-forward core is one of ours, with an empty state
+    # A preset's are for all its games, of which a run may play some.
+    played = [game.strip() for game in cfg.games.split(",")]
+    for name in {"game_gammas", "random_starts"} - given.keys():
+        cfg[name] = ",".join(entry for entry in cfg[name].split(",") if entry.partition("=")[0].strip() in played)
     if cfg.recurrence == -1:
         cfg.recurrence = cfg.rollout
     try:

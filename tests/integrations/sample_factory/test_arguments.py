@@ -25,6 +25,16 @@ def test_presets_are_consistent(preset: str, tmp_path) -> None:
             assert cfg[name] == value, name
 
 
+def test_a_presets_settings_of_games_go_with_those_that_are_played(tmp_path) -> None:
+    flags = ["--preset=six_games", f"--train_dir={tmp_path}", "--device=cpu"]
+    cfg = finish_config(parse_train_args([*flags, "--games=maze,starpilot"]))
+    assert (cfg.game_gammas, cfg.random_starts) == ("maze=.999", "maze=100")
+    cfg = finish_config(parse_train_args([*flags, "--games=starpilot"]))
+    assert (cfg.game_gammas, cfg.random_starts) == ("", "")
+    with pytest.raises(ConfigError, match="--random_starts names 'maze', but --games are: starpilot"):
+        finish_config(parse_train_args([*flags, "--games=starpilot", "--random_starts=maze=100"]))
+
+
 def test_the_papers_settings() -> None:
     args = parse_train_args(["--preset=paper"])
     assert (args.rollout, args.batch_size, args.optimizer, args.learning_rate) == (50, 1600, "rmsprop", 6e-4)
@@ -91,7 +101,8 @@ def test_environments_a_worker_are_split_into_vectors(make_cfg) -> None:
         ),
         (["--random_starts=maze=9"], "--random_starts names 'maze', but --games are: "),
         (["--random_starts=starpilot=.9"], "--random_starts is 'starpilot=.9', expected GAME=STEPS,"),
-        (["--random_starts=starpilot=-9"], "--random_starts has -9 for starpilot, expected at least 0"),
+        (["--random_starts=starpilot=-9"], "--random_starts has -9 for starpilot, expected from 0 to 10000"),
+        (["--random_starts=maze:9"], "--random_starts is 'maze:9', expected GAME=STEPS,"),
         (["--game_gammas=starpilot=.9", "--with_vtrace=False"], "--game_gammas=starpilot=.9 needs --with_vtrace=True"),
         (
             ["--reward_treatment=none", "--reward_clip=2"],
