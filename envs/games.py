@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MODES = ("easy", "hard", "extreme", "memory", "exploration")
@@ -60,6 +60,12 @@ IMAGE_SHAPE = (3, 64, 64)
 MAX_LEVEL = 2**31 - 1
 
 
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """A question about the closest of the allowed names, empty if none is close: a part of an error's line."""
+    close = difflib.get_close_matches(name, list(allowed), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
 def parse_games(games: str | Sequence[str]) -> list[str]:
     """``"bigfish,maze"`` or a sequence of names -> a list of known names.
 
@@ -72,9 +78,7 @@ def parse_games(games: str | Sequence[str]) -> list[str]:
         raise ValueError(f"no game named, allowed: {', '.join(GAMES)}")
     for name in names:
         if name not in GAMES:
-            close = difflib.get_close_matches(name, GAMES, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(f"unknown game {name!r}; {hint}allowed: {', '.join(GAMES)}")
+            raise ValueError(f"unknown game {name!r}; {did_you_mean(name, GAMES)}allowed: {', '.join(GAMES)}")
         if names.count(name) > 1:
             raise ValueError(f"game {name!r} is named {names.count(name)} times, allowed: once")
     return names

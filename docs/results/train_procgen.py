@@ -54,7 +54,6 @@ CHANGES: dict[str, Flags] = {
     "gamma_995": {"gamma": 0.995},
     "gamma_997": {"gamma": 0.997},
     "gamma_999": {"gamma": 0.999},
-    "far_maze": {"game_gammas": "maze=.999,plunder=.997"},
     "far": {"game_gammas": "maze=.999,leaper=.999,plunder=.997"},
     "random_starts": {"random_starts": "maze=100"},
     "lambda_95": {"vtrace_c": 0.95},

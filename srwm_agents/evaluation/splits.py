@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from envs.games import did_you_mean
 
 UNSEEN = (1000, 1200, 1400)
 """First levels of the three unseen splits of 200 levels each; Irie et al., ICML 2022, appendix."""
@@ -40,7 +41,5 @@ def make_splits(names: Sequence[str], environment: Mapping[str, Any]) -> list[Sp
                 raise ValueError("the agent does not record its training levels; name them: --start_level --num_levels")
             splits.append(Split("train", int(environment["start_level"]), int(environment["num_levels"])))
         else:
-            close = difflib.get_close_matches(name, NAMES, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(f"unknown split {name!r}; {hint}allowed: {', '.join(NAMES)}")
+            raise ValueError(f"unknown split {name!r}; {did_you_mean(name, NAMES)}allowed: {', '.join(NAMES)}")
     return splits

@@ -14,7 +14,7 @@ from sample_factory.cfg.arguments import maybe_load_from_checkpoint
 from sample_factory.utils.attr_dict import AttrDict
 
 from envs.games import IMAGE_SHAPE, check_levels, check_mode, parse_games
-from envs.random_starts import MAX_STEPS
+from envs.random_starts import check_random_starts
 from srwm_agents.cores import make_core
 from srwm_agents.encoders import IMAGE_KEY
 
@@ -149,9 +149,10 @@ def random_starts(cfg: AttrDict) -> dict[str, int]:
         ConfigError: ``random_starts`` cannot be read, names a game that is not played, or is out of bounds.
     """
     longest = _by_game(cfg, "random_starts", int, "STEPS")
-    for game, steps in longest.items():
-        if not 0 <= steps <= MAX_STEPS:
-            raise ConfigError(f"--random_starts has {steps} for {game}, expected from 0 to {MAX_STEPS}")
+    try:
+        check_random_starts(longest, parse_games(cfg.games))
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from error
     return longest
 
 
