@@ -37,6 +37,15 @@ RESULTS = {**PRESET, **CORES, **SECOND_SEEDS}
 MAZE_FILES = {"SRWM, 300M": "maze_300M.json", "preset six_games, 120M": "maze_six_games.json"}
 """Agents whose mazes were looked at, and what ``maze_temperature.py`` wrote of them."""
 PAGES = ("procgen.md", "procgen_runs.md")
+STEPS = {
+    "as before (seed 2)": SECOND_SEEDS["SRWM, seed 2"],
+    "queries and keys of length 1 (`--unit_keys`)": f"{COMMON}+no_softmax+unit_keys",
+    "and far horizons (gamma .999 in maze and leaper, .997 in plunder), and random starts in maze": (
+        f"{COMMON}+no_softmax+unit_keys+far+random_starts"
+    ),
+    "and a critic with an encoder of its own": PRESET["SRWM, preset six_games"],
+}
+"""What leads from the settings before to the preset, step by step."""
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
 """Scores on training levels whose time is told."""
 
@@ -132,6 +141,23 @@ def one_game_table(shown: list[Run]) -> Iterator[str]:
                 for row in rows.loc[["train", "validation"]].to_dict("records")
             )
             yield f"| {run.label} | {evaluation.millions} | {' | '.join(cells)} |"
+    yield ""
+
+
+def step_table(steps: dict[str, Run]) -> Iterator[str]:
+    """Scores of full-precision agents after each of the steps to the preset, and returns on unseen levels."""
+    games = ("bigfish", "fruitbot", "maze", "leaper")
+    yield f"| settings | million frames | training levels | validation | unseen | of these: {' | '.join(games)} |"
+    yield "|---" * (len(games) + 5) + "|"
+    for name, run in steps.items():
+        # An agent that was shipped has been evaluated in half precision since.
+        full = [evaluation for evaluation in run.earlier if evaluation.millions.endswith("full precision")]
+        evaluation = (full or run.evaluations)[-1]
+        episodes = evaluation.episodes
+        ranges = [episodes[episodes["split"] == split] for split in ("train", "validation")] + [unseen(episodes)]
+        returns = ranges[-1].groupby("game")["return"].mean()
+        cells = [*map(interval, ranges), *(f"{returns[game]:.1f}" for game in games)]
+        yield f"| {name} | {evaluation.millions.partition(',')[0]} | {' | '.join(cells)} |"
     yield ""
 
 
@@ -302,6 +328,7 @@ def main() -> None:
         ),
         "training": training_table(found),
         "times": time_table(found),
+        "steps": step_table({step: names[run] for step, run in STEPS.items()}),
         "cores": core_table({agent: run for agent, run in results.items() if agent not in PRESET}),
         "maze": one_game_table([run for run in collected if run.of_one_game]),
         "memory": training_table([run for run in collected if run.in_memory_mode], MEMORY_MARKS),
