@@ -45,6 +45,7 @@ class GameStatistics(AlgoObserver):
         self.windows = {game: GameWindow(deque(maxlen=window), deque(maxlen=window)) for game in games}
         self._seconds_before = 0.0
         self._started = time.monotonic()
+        self._written_at: int | None = None
 
     def on_init(self, runner: Runner) -> None:
         runner.policy_msg_handlers[EPISODIC] = [self._episodes_finished]
@@ -117,6 +118,13 @@ class GameStatistics(AlgoObserver):
             writer.add_scalar("game_normalised_score/mean", mean_score, env_steps)
         if policy_id == 0:
             self._append(rows)
+            self._written_at = env_steps
+
+    def on_stop(self, runner: Runner) -> None:
+        """One row more, so that the curves end where training does."""
+        for policy_id, env_steps in runner.env_steps.items():
+            if policy_id != 0 or env_steps != self._written_at:
+                self.extra_summaries(runner, policy_id, runner.writers[policy_id], env_steps)
 
     def _append(self, rows: list[tuple[Any, ...]]) -> None:
         file = self.folder / CURVES_FILE

@@ -92,6 +92,8 @@ def test_a_run_leaves_what_it_promises_and_goes_on_in_either_engine(small_flags,
     assert agent.config.training["frames"] == frames_of(run.checkpoints[-1]) >= 4000
     curves = pd.read_csv(run.folder / "curves.csv")
     assert set(curves["game"]) == {"starpilot", "leaper"}
+    assert curves["frames"].max() >= 4000
+    assert not curves.duplicated(["frames", "game"]).any()
     assert (run.folder / "learning_curves.png").is_file()
     events = EventAccumulator(str(run.folder / ".summary" / "0")).Reload()
     tags = set(events.Tags()["scalars"])
