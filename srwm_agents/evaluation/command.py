@@ -25,7 +25,7 @@ from srwm_agents.evaluation.videos import record_video
 
 KNOWN_INPUTS = {"last_reward", "last_action"}
 DEFAULT_SPLITS = "train,test"
-AGENT_FOLDERS = {"latest": "agent", "best": "agent_best"}
+AGENT_FOLDERS = {"latest": "agent", "best": "agent_best", "average": "agent_average"}
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from srwm_agents.agent import save_agent
+from srwm_agents.averaging import update_average
 from srwm_agents.encoders import IMAGE_KEY
 from srwm_agents.graphs import Graphed
 from srwm_agents.integrations.sample_factory.augmentation import shift_images
@@ -32,6 +33,8 @@ from srwm_agents.integrations.sample_factory.normalization import GameScales, Re
 
 AGENT_FOLDERS = {"checkpoint": "agent", "best": "agent_best"}
 """Where the portable agent of each kind of checkpoint lies, inside the experiment's folder."""
+AVERAGE_FOLDER = "agent_average"
+"""Where the average of those that were saved as "checkpoint" lies."""
 
 
 def make_optimizer(name: str, model: torch.nn.Module, cfg: Any) -> torch.optim.Optimizer:
@@ -189,7 +192,10 @@ class SRWMLearner(Learner):
         }
         agent = export_agent(self.cfg, self.actor_critic, cast(spaces.Dict, self.env_info.obs_space), training)
         suffix = "" if self.policy_id == 0 else f"_p{self.policy_id}"
-        save_agent(agent, Path(experiment_dir(self.cfg)) / (AGENT_FOLDERS[kind] + suffix))
+        folder = Path(experiment_dir(self.cfg))
+        save_agent(agent, folder / (AGENT_FOLDERS[kind] + suffix))
+        if kind == "checkpoint":
+            update_average(folder / (AVERAGE_FOLDER + suffix), agent)
 
     # V-trace ---------------------------------------------------------------------------------------------------------
 

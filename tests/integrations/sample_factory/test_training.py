@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train_rl
@@ -89,6 +90,9 @@ def test_a_run_leaves_what_it_promises_and_goes_on_in_either_engine(small_flags,
 
     agent = load_agent(run.folder / "agent")
     assert agent.config.environment["games"] == ["starpilot", "leaper"]
+    average = load_agent(run.folder / "agent_average")
+    assert average.config == agent.config
+    assert any(not torch.equal(a, b) for a, b in zip(average.parameters(), agent.parameters(), strict=True))
     assert agent.config.training["frames"] == frames_of(run.checkpoints[-1]) >= 4000
     curves = pd.read_csv(run.folder / "curves.csv")
     assert set(curves["game"]) == {"starpilot", "leaper"}
