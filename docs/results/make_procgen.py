@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from procgen_data import COMMON, CORES, POLICIES, PRESET, RANDOM, RANDOM_MEMORY, RAW, SECOND_SEEDS, Run, runs
+from procgen_data import AVERAGED, COMMON, CORES, POLICIES, PRESET, RANDOM, RANDOM_MEMORY, RAW, SECOND_SEEDS, Run, runs
 from procgen_pictures import draw_curves, draw_scores
 from train_procgen import AGENTS, SHIPPED
 
@@ -46,7 +47,7 @@ STEPS = {
     "and a critic with an encoder of its own": PRESET["SRWM, preset six_games"],
 }
 """What leads from the settings before to the preset, step by step."""
-THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)
+THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
 """Scores on training levels whose time is told."""
 
 
@@ -207,9 +208,10 @@ def evaluation_table(found: list[Run]) -> Iterator[str]:
     yield "| run | million frames | actions | levels | mean | 95 % interval | IQM | 95 % interval | episodes a game |"
     yield "|---" * 9 + "|"
     tables = [
-        (f"{run.label} | {evaluation.millions} | {evaluation.policy}", evaluation.episodes)
+        (f"{run.label} | {evaluation.millions}{mark} | {evaluation.policy}", evaluation.episodes)
         for run in found
-        for evaluation in (*run.earlier, *run.evaluations)
+        for mark, of_agent in (("", run.earlier), ("", run.evaluations), (AVERAGED, run.averaged))
+        for evaluation in of_agent
     ]
     for name, episodes in [("random policy | – | –", pd.read_csv(RANDOM)), *tables]:
         for row in aggregate(pd.concat([episodes, unseen(episodes)])).to_dict("records"):
@@ -268,6 +270,8 @@ def card(name: str, run: Run) -> str:
     played, trained = agent["environment"], agent["training"]
     games = ", ".join(played["games"])
     levels = f"levels {played['start_level']}-{played['start_level'] + played['num_levels'] - 1}"
+    frames = ", ".join(f"{frames / 1e6:.1f}" for frames in trained.get("mean_of_frames", ()))
+    averaged = f"the mean of those after {frames} million frames; " if frames else ""
     lines = [
         f"# {name}",
         "",
@@ -276,13 +280,13 @@ def card(name: str, run: Run) -> str:
         f"- **Trained** with `{run.command}` for {trained['frames'] / 1e6:.1f} million "
         f"frames ({trained['updates']:,} updates), seed {trained['seed']}. Learning curve and settings: "
         f"docs/results/procgen/{run.name}.",
-        "- **Weights**: half precision; the licence is this project's.",
+        f"- **Weights**: {averaged}half precision; the licence is this project's.",
         "- **Not for** anything but these games; on other levels than its own it is as good as the table says.",
         "",
         "| actions | levels | game | return | 95 % interval | normalised | episodes |",
         "|---|---|---|---|---|---|---|",
     ]
-    for evaluation in run.evaluations:
+    for evaluation in run.averaged or run.evaluations:
         lines += [
             f"| {evaluation.policy} | {row['split']} | {row['game']} | {row['return']:.2f} "
             f"| {row['return_low']:.2f}, {row['return_high']:.2f} | {row['normalised_score']:.3f} | {row['episodes']} |"
@@ -313,11 +317,12 @@ def main() -> None:
     found = [run for run in collected if not run.in_memory_mode and not run.of_one_game]
     results = {agent: names[name] for agent, name in RESULTS.items()}
     tested = {
-        agent: run
+        f"{agent}{mark}": replace(run, evaluations=of_agent)
         for agent, run in results.items()
-        if len(run.evaluations) and len(unseen(run.evaluations[0].episodes))
+        for mark, of_agent in ((AVERAGED, run.averaged), ("", run.evaluations))
+        if of_agent and len(unseen(of_agent[0].episodes))
     }
-    for name, run in SHIPPED.items():
+    for name, (run, _) in SHIPPED.items():
         if (AGENTS / name).is_dir() and run in names:
             (AGENTS / name / "README.md").write_text(card(name, names[run]))
     tables = {
@@ -329,7 +334,7 @@ def main() -> None:
         "training": training_table(found),
         "times": time_table(found),
         "steps": step_table({step: names[run] for step, run in STEPS.items()}),
-        "cores": core_table({agent: run for agent, run in results.items() if agent not in PRESET}),
+        "cores": core_table({agent: run for agent, run in results.items() if run.settings not in PRESET.values()}),
         "maze": one_game_table([run for run in collected if run.of_one_game]),
         "memory": training_table([run for run in collected if run.in_memory_mode], MEMORY_MARKS),
         "difference": difference_table({name: (names[srwm], names[lstm]) for name, (srwm, lstm) in PAIRS.items()}),

@@ -2,7 +2,8 @@
 
 ``procgen/NAME/`` holds what ``train_procgen.py --collect`` copied of the run NAME: ``curves.csv``, ``config.json`` and,
 if it was evaluated, ``eval_*.csv``; what an agent of it was evaluated to earlier, or in full precision, lies in
-``at_…M/``. Curves may lack their beginning, or be missing.
+``at_…M/``, and what the mean of several agents' weights was evaluated to, in ``averaged/``. Curves may lack their
+beginning, or be missing.
 """
 
 from __future__ import annotations
@@ -41,7 +42,13 @@ CORES = {
 """Runs that differ in their core alone."""
 PRESET = {"SRWM, preset six_games": f"{COMMON}+no_softmax+unit_keys+critic+far+random_starts"}
 """The run whose settings became a preset."""
-SECOND_SEEDS = {f"{core}, seed 2": f"{CORES[core]}_seed2" for core in ("SRWM", "LSTM")}
+SECOND_SEEDS = {
+    f"{name}, seed 2": f"{run}_seed2" for name, run in (PRESET | CORES).items() if name in (*PRESET, "SRWM", "LSTM")
+}
+
+
+AVERAGED = ", averaged"
+"""What is added to a run's name for the mean of several of its agents' weights."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,8 @@ class Run:
     evaluations: list[Evaluation]
     """Of its last agent."""
     earlier: list[Evaluation]
+    averaged: list[Evaluation]
+    """Of the mean of several agents' weights, its last one among them."""
 
     @property
     def settings(self) -> str:
@@ -156,10 +165,11 @@ def runs() -> list[Run]:
     for folder in sorted(RAW.iterdir()):
         if (folder / "config.json").is_file():
             config, curves = json.loads((folder / "config.json").read_text()), read_curves(folder / "curves.csv")
-            last = evaluations(folder, last_millions(folder / "curves.csv"))
+            millions = last_millions(folder / "curves.csv")
+            last, averaged = evaluations(folder, millions), evaluations(folder / "averaged", millions)
             earlier = []
             for at in sorted(folder.glob("at_*M*"), key=lambda at: int(at.name.removeprefix("at_").partition("M")[0])):
-                millions, _, precision = at.name.removeprefix("at_").partition("M")
-                earlier += evaluations(at, f"{millions}, full precision" if precision == "_full" else millions)
-            found.append(Run(folder.name, config, curves, last, earlier))
+                then, _, precision = at.name.removeprefix("at_").partition("M")
+                earlier += evaluations(at, f"{then}, full precision" if precision == "_full" else then)
+            found.append(Run(folder.name, config, curves, last, earlier, averaged))
     return found

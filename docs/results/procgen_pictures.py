@@ -8,17 +8,17 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
-from procgen_data import CORES, PRESET, RANDOM, Run
+from procgen_data import AVERAGED, CORES, PRESET, RANDOM, Run
 
 from envs import PAPER_GAMES
 
 
 def look(name: str) -> tuple[Any, str]:
-    """Colour and line style of a run in ``RESULTS``: a colour a core, dashed for a second seed; the preset black."""
-    if name in PRESET:
-        return "black", "-"
-    core, _, seed = name.partition(",")
-    return mpl.color_sequences["tab10"][list(CORES).index(core)], "--" if seed else "-"
+    """Colour and line style of a run in ``RESULTS``: a colour a core, black the preset; dashed for a second seed."""
+    name = name.removesuffix(AVERAGED)
+    settings = name.removesuffix(", seed 2")
+    colour = "black" if settings in PRESET else mpl.color_sequences["tab10"][list(CORES).index(settings)]
+    return colour, "-" if settings == name else "--"
 
 
 def draw_scores(shown: dict[str, Run], file: Path) -> None:

@@ -126,10 +126,16 @@ NO_BOUND = 10**10
 """Seconds; Sample Factory's own default."""
 
 SHIPPED = {
-    "srwm": "batch_1536+lambda_95+linear+decay_95+no_softmax+unit_keys+critic+far+random_starts",
-    "lstm": "batch_1536+lambda_95+linear+decay_95+lstm",
+    "srwm": (
+        "batch_1536+lambda_95+linear+decay_95+no_softmax+unit_keys+critic+far+random_starts_seed2",
+        "agent_average",
+    ),
+    "lstm": ("batch_1536+lambda_95+linear+decay_95+lstm", "agent"),
 }
-"""Agents in the repository, and the runs that they come from."""
+"""Agents in the repository, the runs that they come from, and which agent of the run it is.
+
+The SRWM's run ended before training kept an average; its mean was made by ``average_agents.py``.
+"""
 
 
 def flags_of(name: str) -> Flags:
@@ -201,9 +207,9 @@ def collect(train_dir: Path) -> None:
         for file in files:
             shutil.copy(file, target)
         print(f"collected {source.name}: {', '.join(file.name for file in files)}")
-    for name, run in SHIPPED.items():
-        if (train_dir / run / "agent").is_dir():
-            save_agent(load_agent(train_dir / run / "agent"), AGENTS / name, half=True)
+    for name, (run, agent) in SHIPPED.items():
+        if (train_dir / run / agent).is_dir():
+            save_agent(load_agent(train_dir / run / agent), AGENTS / name, half=True)
             print(f"shipped {name}")
 
 
