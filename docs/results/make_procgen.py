@@ -33,8 +33,8 @@ PAIRS = {
     "seed 2": (SECOND_SEEDS["SRWM, seed 2"], SECOND_SEEDS["LSTM, seed 2"]),
 }
 """Runs of an SRWM and of an LSTM that are compared at equal frames."""
-RESULTS = {**PRESET, **CORES, **SECOND_SEEDS}
-"""Agents whose scores stand on the page itself."""
+RESULTS = dict(sorted({**PRESET, **CORES, **SECOND_SEEDS}.items(), key=lambda agent: "preset" not in agent[0]))
+"""Agents whose scores stand on the page itself, those of the preset first."""
 MAZE_FILES = {"SRWM, 300M": "maze_300M.json", "preset six_games, 120M": "maze_six_games.json"}
 """Agents whose mazes were looked at, and what ``maze_temperature.py`` wrote of them."""
 PAGES = ("procgen.md", "procgen_runs.md")

@@ -40,7 +40,8 @@ def draw_scores(shown: dict[str, Run], file: Path) -> None:
             # Ranges are independent samples: the mean's half-width shrinks with their number.
             half = ((ranges["return_high"] - ranges["return_low"]) / 2).pow(2).sum() ** 0.5 / len(ranges)
             colour, _ = look(name)
-            panel.bar(i, mean, yerr=half, color=colour, hatch="//" * ("seed" in name), label=label, width=0.8)
+            hatch = "//" * ("seed" in name) + "xx" * name.endswith(AVERAGED)
+            panel.bar(i, mean, yerr=half, color=colour, hatch=hatch, edgecolor="white", lw=0, label=label, width=0.8)
         panel.axhline(random[game], color="black", lw=1, ls=":", label="random policy")
         panel.set_title(game, fontsize=9)
         panel.set_xticks([])
@@ -73,6 +74,6 @@ def draw_curves(found: list[Run], by_core: dict[str, Run], file: Path) -> None:
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     panels["all"].set_ylim(-0.1, 0.22)
-    panels["long"].legend(frameon=False, fontsize=8, loc="lower right")
+    panels["long"].legend(frameon=False, fontsize=7, loc="lower right", ncols=2)
     figure.supxlabel("million frames; training levels, sampled actions", fontsize=9)
     figure.savefig(file, dpi=110)
