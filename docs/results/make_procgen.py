@@ -35,7 +35,11 @@ PAIRS = {
 """Runs of an SRWM and of an LSTM that are compared at equal frames."""
 RESULTS = dict(sorted({**PRESET, **CORES, **SECOND_SEEDS}.items(), key=lambda agent: "preset" not in agent[0]))
 """Agents whose scores stand on the page itself, those of the preset first."""
-MAZE_FILES = {"SRWM, 300M": "maze_300M.json", "preset six_games, 120M": "maze_six_games.json"}
+MAZE_FILES = {
+    "SRWM, 300M": "maze_300M.json",
+    "preset six_games, 120M": "maze_six_games.json",
+    "preset six_games, seed 2, averaged": "maze_averaged.json",
+}
 """Agents whose mazes were looked at, and what ``maze_temperature.py`` wrote of them."""
 PAGES = ("procgen.md", "procgen_runs.md")
 STEPS = {
