@@ -2,8 +2,8 @@
 
 ``procgen/NAME/`` holds what ``train_procgen.py --collect`` copied of the run NAME: ``curves.csv``, ``config.json`` and,
 if it was evaluated, ``eval_*.csv``; what an agent of it was evaluated to earlier, or in full precision, lies in
-``at_…M/``, and what the mean of several agents' weights was evaluated to, in ``averaged/``. Curves may lack their
-beginning, or be missing.
+``at_…M/``, what the mean of several agents' weights was evaluated to, in ``averaged/``, and what other such means were,
+in ``averaged_…_…M/``. Curves may lack their beginning, or be missing.
 """
 
 from __future__ import annotations
@@ -42,11 +42,7 @@ CORES = {
 """Runs that differ in their core alone."""
 PRESET = {"SRWM, preset six_games": f"{COMMON}+no_softmax+unit_keys+critic+far+random_starts"}
 """The run whose settings became a preset."""
-SECOND_SEEDS = {
-    f"{name}, seed 2": f"{run}_seed2" for name, run in (PRESET | CORES).items() if name in (*PRESET, "SRWM", "LSTM")
-}
-
-
+SECOND_SEEDS = {f"{name}, seed 2": f"{(PRESET | CORES)[name]}_seed2" for name in (*PRESET, "SRWM", "LSTM")}
 AVERAGED = ", averaged"
 """What is added to a run's name for the mean of several of its agents' weights."""
 
@@ -171,5 +167,8 @@ def runs() -> list[Run]:
             for at in sorted(folder.glob("at_*M*"), key=lambda at: int(at.name.removeprefix("at_").partition("M")[0])):
                 then, _, precision = at.name.removeprefix("at_").partition("M")
                 earlier += evaluations(at, f"{then}, full precision" if precision == "_full" else then)
+            for mean in sorted(folder.glob("averaged_*M")):
+                frames = mean.name.removeprefix("averaged_").removesuffix("M").split("_")
+                earlier += evaluations(mean, " and ".join(frames) + AVERAGED)
             found.append(Run(folder.name, config, curves, last, earlier, averaged))
     return found
