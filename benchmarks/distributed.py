@@ -28,14 +28,13 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from srwm_agents.integrations.sample_factory.losses import vtrace_losses
+from srwm_agents.distributed.arguments import parse_distributed_args
+from srwm_agents.distributed.learner import DistributedLearner, RolloutQueue
+from srwm_agents.distributed.pool import CollectorPool
+from srwm_agents.distributed.rollouts import Arrays, CollectedRollout, as_tensors, concatenate
+from srwm_agents.distributed.training import collector_settings
 from srwm_agents.integrations.sample_factory.processes import quiet_console_log
 from srwm_agents.integrations.sample_factory.standalone import begin_experiment, make_learner, trajectories
-from srwm_agents.integrations.torchrl.distributed.arguments import parse_distributed_args
-from srwm_agents.integrations.torchrl.distributed.learner import DistributedLearner, RolloutQueue
-from srwm_agents.integrations.torchrl.distributed.pool import CollectorPool
-from srwm_agents.integrations.torchrl.distributed.rollouts import Arrays, Rollout, as_tensors, concatenate
-from srwm_agents.integrations.torchrl.distributed.training import collector_settings
 from srwm_agents.processes import Processes
 
 FLAGS = [
@@ -44,12 +43,12 @@ FLAGS = [
 ]
 
 
-def check(learner: DistributedLearner, rollout: Rollout) -> float:
+def check(learner: DistributedLearner, rollout: CollectedRollout) -> float:
     """Largest difference from 1 of the ratio of the learner's policy to the collector's, whose weights are the same."""
     batch = trajectories(as_tensors(concatenate([rollout.arrays])), learner.device)
     minibatch = type(learner.cfg)(learner._prepare_batch(batch)[0])
     with torch.no_grad():
-        error = float((vtrace_losses(learner.actor_critic, minibatch, learner.cfg).ratios - 1).abs().max())
+        error = float((learner.update.losses(minibatch).ratios - 1).abs().max())
     if not error < 1e-3:
         raise SystemExit(f"the learner computes another policy than was acted: a ratio is off by {error:.1e}")
     return error

@@ -27,7 +27,7 @@ COMMANDS = {
     "fewshot": Command("srwm_agents.fewshot.command:main", "learn new classes from a few labelled images"),
     "introspective": Command("srwm_agents.introspective.command:main", "train Schmidhuber's introspective net of 1993"),
     "distributed": Command(
-        "srwm_agents.integrations.torchrl.distributed.command:main",
+        "srwm_agents.distributed.command:main",
         "train with collectors on many machines",
         extra="distributed",
         modules=("torchrl", "ray"),

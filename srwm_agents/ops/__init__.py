@@ -6,13 +6,11 @@ from srwm_agents.ops.delta import delta_rule, delta_rule_step_
 from srwm_agents.ops.max_pool import max_pool
 from srwm_agents.ops.norm_pool import norm_pool
 from srwm_agents.ops.srwm import SRWMState, SRWMWeights, srwm, srwm_step_
-from srwm_agents.ops.vtrace import VTraceReturns, vtrace
 
 __all__ = [
     "BackendUnavailableError",
     "SRWMState",
     "SRWMWeights",
-    "VTraceReturns",
     "conv_pool",
     "delta_rule",
     "delta_rule_step_",
@@ -20,5 +18,4 @@ __all__ = [
     "norm_pool",
     "srwm",
     "srwm_step_",
-    "vtrace",
 ]

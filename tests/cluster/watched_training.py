@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from srwm_agents.agent import Agent, AgentConfig
-from srwm_agents.integrations.torchrl.distributed import training
-from srwm_agents.integrations.torchrl.distributed.command import main
-from srwm_agents.integrations.torchrl.distributed.pool import CollectorPool
-from srwm_agents.integrations.torchrl.distributed.rollouts import Rollout
+from srwm_agents.distributed import training
+from srwm_agents.distributed.command import main
+from srwm_agents.distributed.pool import CollectorPool
+from srwm_agents.distributed.rollouts import CollectedRollout
 
 
 class WatchedPool(CollectorPool):
@@ -33,7 +33,7 @@ class WatchedPool(CollectorPool):
         self.published[version] = weights
         super().publish(weights, version)
 
-    def next_rollout(self, timeout: float) -> Rollout | None:
+    def next_rollout(self, timeout: float) -> CollectedRollout | None:
         rollout = super().next_rollout(timeout)
         if rollout is not None:
             arrays = rollout.arrays
@@ -47,7 +47,7 @@ class WatchedPool(CollectorPool):
                 file.write(json.dumps(line) + "\n")
         return rollout
 
-    def _difference(self, rollout: Rollout) -> float:
+    def _difference(self, rollout: CollectedRollout) -> float:
         arrays = rollout.arrays
         weights = self.published[rollout.version]
         self.agent.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})

@@ -80,6 +80,7 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("detach_state_every_step", False, "Cut the gradient through an SRWM's state at every step (published code)")
     add("policy_head_scale", 0.01, "Factor on the policy head's initial weights; small means a uniform first policy")
     add("policy_loss", "vtrace", "Policy gradient of V-trace, or PPO's clipped one", choices=["vtrace", "ppo"])
+    add("vtrace_lambda", 1.0, "Lambda of V-trace: 1 as published; below 1 it multiplies the trace, as in GAE(lambda)")
     add("critic", "shared", "Values from the policy's own features; or from those, teaching them nothing (detached); "
         "or from an encoder of the critic's own (separate)", choices=["shared", "detached", "separate"])  # fmt: skip
     add("advantage_loss_coeff", 0.25, "Weight of the policy's error at predicting advantages, if no value teaches it")

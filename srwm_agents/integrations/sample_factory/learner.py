@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,21 +16,18 @@ from sample_factory.algo.utils.tensor_dict import TensorDict, shallow_recursive_
 from sample_factory.utils.attr_dict import AttrDict
 from sample_factory.utils.utils import experiment_dir, log
 from torch import Tensor
-from torch.nn import Parameter
 
 from srwm_agents.agent import save_agent
 from srwm_agents.averaging import update_average
-from srwm_agents.encoders import IMAGE_KEY
-from srwm_agents.graphs import Graphed
-from srwm_agents.integrations.sample_factory.augmentation import shift_images
 from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from srwm_agents.integrations.sample_factory.config import game_discounts
 from srwm_agents.integrations.sample_factory.environment import EXPLORING_ENTRY, GAME_ENTRY
 from srwm_agents.integrations.sample_factory.in_process.streams import wait_for_stream
 from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
-from srwm_agents.integrations.sample_factory.losses import Losses, vtrace_losses
 from srwm_agents.integrations.sample_factory.model import export_agent
-from srwm_agents.integrations.sample_factory.normalization import GameScales, ReturnScales
+from srwm_agents.learning import GameScales, LossSettings, ReturnScales, Rollout, Update, UpdateResult, UpdateSettings
+from srwm_agents.learning.optimizers import OptimizerSettings, make_optimizer, set_learning_rate, settle_optimizer
+from srwm_agents.learning.pooling import SINGLE, Pool
 
 AGENT_FOLDERS = {"checkpoint": "agent", "best": "agent_best"}
 """Where the portable agent of each kind of checkpoint lies, inside the experiment's folder."""
@@ -37,32 +35,38 @@ AVERAGE_FOLDER = "agent_average"
 """Where the average of those that were saved as "checkpoint" lies."""
 
 
-def make_optimizer(name: str, model: torch.nn.Module, cfg: Any) -> torch.optim.Optimizer:
-    """``--optimizer`` "adam" or "rmsprop" over all of a model's parameters."""
-    if name == "rmsprop":
-        optimizer: torch.optim.Optimizer = torch.optim.RMSprop(
-            model.parameters(), alpha=cfg.rmsprop_alpha, eps=cfg.rmsprop_eps, momentum=cfg.rmsprop_momentum
-        )
-    else:
-        optimizer = torch.optim.Adam(model.parameters(), betas=(cfg.adam_beta1, cfg.adam_beta2), eps=cfg.adam_eps)
-    for group in optimizer.param_groups:
-        group["lr"] = cfg.learning_rate
-    settle_optimizer(optimizer, cfg)
-    return optimizer
+def optimizer_settings(cfg: Any) -> OptimizerSettings:
+    """What the flags say of the optimiser."""
+    return OptimizerSettings(
+        name=cfg.optimizer,
+        learning_rate=cfg.learning_rate,
+        adam_betas=(cfg.adam_beta1, cfg.adam_beta2),
+        adam_eps=cfg.adam_eps,
+        rmsprop_alpha=cfg.rmsprop_alpha,
+        rmsprop_eps=cfg.rmsprop_eps,
+        rmsprop_momentum=cfg.rmsprop_momentum,
+    )
 
 
-def settle_optimizer(optimizer: torch.optim.Optimizer, cfg: Any) -> None:
-    """Make an optimizer, new or just loaded, fit for a CUDA graph if ``cfg.cuda_graphs``, else not.
-
-    A checkpoint brings the settings it was saved with; whether updates are captured is the running experiment's.
-    """
-    for group in optimizer.param_groups:
-        device = group["params"][0].device
-        group["capturable"] = cfg.cuda_graphs
-        if cfg.cuda_graphs:
-            group["lr"] = torch.tensor(float(group["lr"]), device=device)
-        for state in (optimizer.state[parameter] for parameter in group["params"] if parameter in optimizer.state):
-            state["step"] = state["step"].to(device if cfg.cuda_graphs else "cpu", torch.float32)
+def update_settings(cfg: Any) -> UpdateSettings:
+    """What the flags say of an update."""
+    loss = LossSettings(
+        policy_loss=cfg.policy_loss,
+        clip_rho=cfg.vtrace_rho,
+        clip_c=cfg.vtrace_c,
+        lambda_=cfg.vtrace_lambda,
+        ppo_clip_ratio=cfg.ppo_clip_ratio,
+        normalize_advantages=cfg.normalize_advantages,
+        # The published agents, who sum, take half the squared error.
+        value_coeff=cfg.value_loss_coeff / (2 if cfg.loss_reduction == "sum" else 1),
+        advantage_coeff=cfg.advantage_loss_coeff,
+        exploration_loss=cfg.exploration_loss,
+        exploration_coeff=cfg.exploration_loss_coeff,
+        behaviour_kl_coeff=cfg.kl_loss_coeff,
+        consistency_coeff=cfg.augment_consistency,
+        reduction=cfg.loss_reduction,
+    )
+    return UpdateSettings(loss, max(0.0, cfg.max_grad_norm), cfg.augment_shift)
 
 
 class LinearFrameDecay(LearningRateScheduler):
@@ -91,8 +95,8 @@ class SRWMLearner(Learner):
     """With ``--balance_games``."""
     return_scales: ReturnScales | None = None
     """With ``--reward_treatment=return_norm``."""
-    gradients_left_out: Tensor | None = None
-    """Number of gradients since the start that were not finite and counted as zero."""
+    pool: Pool = SINGLE
+    """The learners that share each batch with this one."""
     handover: WeightsHandover | None = None
     """With ``--in_process``: where the acting thread gets its weights."""
 
@@ -123,24 +127,28 @@ class SRWMLearner(Learner):
         assert self.actor_critic is not None
         assert self.device is not None
         if not self.is_initialized:
+            model: Any = self.actor_critic
             if self._requested_optimizer != "lamb":
-                self.optimizer = make_optimizer(self._requested_optimizer, self.actor_critic, self.cfg)
+                settings = replace(optimizer_settings(self.cfg), name=self._requested_optimizer)
+                self.optimizer = make_optimizer(model.parameters(), settings, captured=self.cfg.cuda_graphs)
+            assert self.optimizer is not None
             discounts = torch.tensor(game_discounts(self.cfg), dtype=torch.float64, device=self.device)
             self.discounts = discounts.float()
-            games = len(discounts)
             if self.cfg.balance_games:
-                self.game_scales = GameScales(games, self.device)
+                self.game_scales = GameScales(len(discounts), self.device)
             if self.cfg.reward_treatment == "return_norm":
                 self.return_scales = ReturnScales(discounts)
-            self.gradients_left_out = torch.zeros((), dtype=torch.int64, device=self.device)
-            self._update = Graphed(self._eager_update) if self.cfg.cuda_graphs else self._eager_update
+            self.update = Update(
+                model, self.optimizer, update_settings(self.cfg),
+                scales=self.game_scales, pool=self.pool, captured=self.cfg.cuda_graphs,
+            )  # fmt: skip
         super().load_from_checkpoint(policy_id, load_progress)
 
     def _load_state(self, checkpoint_dict: dict[str, Any], load_progress: bool = True) -> None:
         super()._load_state(checkpoint_dict, load_progress)
         assert self.optimizer is not None
         if self._requested_optimizer != "lamb":
-            settle_optimizer(self.optimizer, self.cfg)
+            settle_optimizer(self.optimizer, captured=self.cfg.cuda_graphs)
         if self.game_scales is not None and "game_scales" in checkpoint_dict:
             self.game_scales.load(*checkpoint_dict["game_scales"])
         if self.return_scales is not None:
@@ -199,7 +207,8 @@ class SRWMLearner(Learner):
 
     # V-trace ---------------------------------------------------------------------------------------------------------
 
-    def _prepare_batch(self, batch: TensorDict) -> tuple[TensorDict, int, int]:
+    def _prepare_batch(self, batch: TensorDict) -> tuple[Any, int, int]:
+        """Sample Factory's buffers as a :class:`Rollout`; number of steps, and of those of other policies."""
         if not self.cfg.with_vtrace:
             return super()._prepare_batch(batch)
         assert self.actor_critic is not None
@@ -214,43 +223,31 @@ class SRWMLearner(Learner):
             games = buff["obs"][GAME_ENTRY][:, 0, 0].long()
             discounts = self.discounts[games][:, None]
             if self.return_scales is not None:
-                self.return_scales.update(rewards, buff["dones"], games, self._mean_over_processes)
+                self.return_scales.update(rewards, buff["dones"], games, self.pool)
                 rewards = self.return_scales.normalise(rewards, games)
             if self.cfg.value_bootstrap:  # Sample Factory's: an episode that ran out of time is worth its last value
                 ended_by_time = buff["time_outs"] * buff["dones"]
                 rewards = rewards + discounts * buff["values"][:, :-1] * ended_by_time
-            trajectories = TensorDict(
-                observations=self._prepare_and_normalize_obs(buff["obs"]),  # [B, T+1, ...]
+            rollout = Rollout(
+                observations=dict(cast(Any, self._prepare_and_normalize_obs(buff["obs"]))),
                 state=buff["rnn_states"][:, 0],
                 rewards=rewards,
                 dones=buff["dones"],
                 discounts=discounts * (~buff["dones"]),
                 # What chance or another policy did may be anything, also NaN; it has no weight in the losses.
                 actions=torch.where(valids[..., None], buff["actions"].view(*valids.shape, -1), 0),
-                log_prob_actions=torch.where(valids, buff["log_prob_actions"], -1),
-                action_logits=buff["action_logits"],
-                policy_version=buff["policy_version"],
-                policy_id=buff["policy_id"],
+                log_probs=torch.where(valids, buff["log_prob_actions"], -1),
+                logits=buff["action_logits"],
+                games=games,
                 valids=valids,
+                versions=buff["policy_version"],
             )
-            # Those of other policies alone, for each of which Sample Factory takes a smaller step.
-            return trajectories, own.numel(), int(own.numel() - own.sum())
+            # Those of other policies alone, for each of which Sample Factory takes a smaller step; learners that share
+            # a batch must take the same step.
+            own_steps = int(self.pool.mean(own.sum().float()).round())
+            return rollout, own.numel(), own.numel() - own_steps
 
-    def _minibatches(self, trajectories: TensorDict) -> Iterator[AttrDict]:
-        """Minibatches of whole trajectories, in order or (``--shuffle_minibatches``) at random."""
-        number = len(trajectories["rewards"])
-        size = self.cfg.batch_size // self.cfg.rollout
-        if number == size:
-            yield AttrDict(trajectories)
-            return
-        order = torch.randperm(number, device=self.device) if self.cfg.shuffle_minibatches else None
-        for start in range(0, number, size):
-            index = slice(start, start + size) if order is None else order[start : start + size]
-            yield AttrDict(trajectories[index])
-
-    def _train(
-        self, gpu_buffer: TensorDict, batch_size: int, experience_size: int, num_invalids: int
-    ) -> AttrDict | None:
+    def _train(self, gpu_buffer: Any, batch_size: int, experience_size: int, num_invalids: int) -> AttrDict | None:
         if not self.cfg.with_vtrace:
             return super()._train(gpu_buffer, batch_size, experience_size, num_invalids)
         assert self.actor_critic is not None
@@ -263,18 +260,18 @@ class SRWMLearner(Learner):
         kls: list[float] = []
         summaries: AttrDict | None = None
         for epoch in range(self.cfg.num_epochs):
-            for minibatch in self._minibatches(gpu_buffer):
+            for minibatch in self.minibatches(gpu_buffer):
                 policy_version = self.train_step
                 self._apply_lr(self.curr_lr * valid_fraction)
                 with self.timing.add_time("update"), self.param_server.policy_lock:
-                    losses, grad_norm = self._update(minibatch)
+                    result = self.update(minibatch)
                 self._after_optimizer_step()
                 if self.cfg.lr_schedule.startswith("kl_adaptive"):
-                    kls.append(float(losses.kl))
+                    kls.append(float(result.losses.kl))
                 if self.lr_scheduler.invoke_after_each_minibatch():
                     self.curr_lr = self.lr_scheduler.update(self.curr_lr, kls)
                 if with_summaries and epoch == self.cfg.num_epochs - 1 and summaries is None:
-                    summaries = self._summaries(losses, minibatch, grad_norm, policy_version)
+                    summaries = self._summaries(result, minibatch, policy_version)
             if self.lr_scheduler.invoke_after_each_epoch():
                 self.curr_lr = self.lr_scheduler.update(self.curr_lr, kls)
         assert self.device is not None
@@ -290,74 +287,27 @@ class SRWMLearner(Learner):
             assert self.actor_critic is not None
             self.handover.put(tensors_of(self.actor_critic), self.train_step)
 
-    def _eager_update(self, minibatch: AttrDict) -> tuple[Losses, Tensor]:
-        """One optimiser step on one minibatch: its losses and the policy's gradient norm before clipping.
-
-        Nothing in here waits for the device, so that it can be captured as a CUDA graph.
-        """
-        assert self.actor_critic is not None
-        assert self.optimizer is not None
-        if self.cfg.augment_shift:
-            minibatch = self._augmented(minibatch)
-        losses = vtrace_losses(self.actor_critic, minibatch, self.cfg, self.game_scales, self._mean_over_processes)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        self._gradients_ready()
-        # Each by itself: a critic's large error is no reason for the policy to stand still.
-        grad_norm, *_ = [self._bounded(network) for network in cast(Any, self.actor_critic).networks()]
-        self.optimizer.step()
-        return losses.detach(), grad_norm
-
-    def _bounded(self, network: list[Parameter]) -> Tensor:
-        """Clip a network's gradient, and return its norm before that.
-
-        One that is not finite counts as zero: it would ruin weights and optimiser for good.
-        """
-        assert self.gradients_left_out is not None
-        limit = self.cfg.max_grad_norm if self.cfg.max_grad_norm > 0 else float("inf")
-        norm = torch.nn.utils.clip_grad_norm_(network, limit)
-        spoilt = ~norm.isfinite()
-        self.gradients_left_out.add_(spoilt)
-        for parameter in network:
-            if parameter.grad is not None:
-                parameter.grad.masked_fill_(spoilt, 0)
-        return norm
-
-    def _augmented(self, minibatch: AttrDict) -> AttrDict:
-        """With moved images, in place of those that came or (``--augment_consistency``) beside them."""
-        images = shift_images(minibatch.observations[IMAGE_KEY], self.cfg.augment_shift)
-        moved = TensorDict(minibatch.observations, **{IMAGE_KEY: images})
-        return AttrDict(minibatch, **{"moved" if self.cfg.augment_consistency else "observations": moved})
-
-    def _gradients_ready(self) -> None:
-        """Called between the backward pass and the optimiser's step, for a learner of many processes."""
-
-    def _mean_over_processes(self, mine: Tensor) -> Tensor:
-        """Of numbers that running statistics are made of, for a learner of many processes."""
-        return mine
-
     def _apply_lr(self, lr: float) -> None:
         assert self.optimizer is not None
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(lr)  # where a captured update reads it
-            else:
-                group["lr"] = lr
+        set_learning_rate(self.optimizer, lr)
 
-    def _summaries(self, losses: Losses, minibatch: AttrDict, grad_norm: Tensor, policy_version: int) -> AttrDict:
+    def minibatches(self, rollout: Rollout) -> Iterator[Rollout]:
+        """Minibatches of whole trajectories, in order or (``--shuffle_minibatches``) at random."""
+        return rollout.minibatches(self.cfg.batch_size // self.cfg.rollout, shuffle=self.cfg.shuffle_minibatches)
+
+    def _summaries(self, result: UpdateResult, minibatch: Rollout, policy_version: int) -> AttrDict:
         assert self.actor_critic is not None
-        own = minibatch.policy_id == self.policy_id
-        lag = (policy_version - minibatch.policy_version)[own].float()
-        valids = minibatch.valids
+        losses, valids = result.losses, minibatch.valids
+        lag = (policy_version - minibatch.versions)[valids].float()
         ratios = losses.ratios[valids]
         values: dict[str, Any] = {
             "lr": self.curr_lr,
             **self.actor_critic.summaries(),
             "valids_fraction": valids.float().mean(),
-            "grad_norm": grad_norm,
-            "gradients_left_out": self.gradients_left_out,
+            "grad_norm": result.grad_norm,
+            "gradients_left_out": self.update.gradients_left_out,
             "state_max": minibatch.state.abs().max(),
-            "loss": losses.total.detach(),
+            "loss": losses.total,
             "policy_loss": losses.policy,
             "value_loss": losses.value,
             "exploration_loss": losses.exploration,

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
-from sample_factory.algo.utils.action_distributions import calc_num_action_parameters
+from sample_factory.algo.utils.action_distributions import calc_num_action_parameters, get_action_distribution
 from sample_factory.algo.utils.context import global_model_factory
 from sample_factory.algo.utils.tensor_dict import TensorDict
 from sample_factory.model.actor_critic import ActorCriticSharedWeights
@@ -21,7 +21,7 @@ from srwm_agents.encoders import IMAGE_KEY, ImageEncoder, ObservationEncoder
 from srwm_agents.graphs import Graphed
 from srwm_agents.integrations.sample_factory.config import core_settings
 from srwm_agents.integrations.sample_factory.environment import BOOKKEEPING, GAME_ENTRY
-from srwm_agents.integrations.sample_factory.popart import PopArtCritic
+from srwm_agents.learning import Evaluation, Observations, PopArtCritic
 
 
 class SampleFactoryEncoder(Encoder):
@@ -178,6 +178,25 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
         values = [*self.critic.parameters(), *self.critic_linear.parameters()]
         theirs = set(values)
         return [[parameter for parameter in self.parameters() if parameter not in theirs], values]
+
+    def distribution(self, logits: Tensor) -> Any:
+        """Sample Factory's distribution of N actions, of its parameters [N, A]."""
+        return get_action_distribution(self.action_space, logits)
+
+    def evaluate(self, observations: Observations, state: Tensor, resets: Tensor) -> Evaluation:
+        """Run over time, as :class:`srwm_agents.learning.ActorCritic` says."""
+        batch, length = resets.shape
+        flat = {name: entry.flatten(0, 1) for name, entry in observations.items()}
+        core_out = self.core.sequence(self.forward_head(flat).unflatten(0, (batch, length)), state, resets)[0]
+        features = self.decoder(core_out.flatten(0, 1)).unflatten(0, (batch, length))
+        acted_on = features[:, :-1]
+        logits = self.action_parameterization(acted_on.flatten(0, 1))[0].unflatten(0, (batch, length - 1))
+        if self.critic is None:
+            values = self.critic_linear(features)
+            return Evaluation(acted_on, logits, values if self.popart is not None else values.squeeze(-1))
+        values = self.critic(flat, core_out.flatten(0, 1)).view(batch, length)
+        policy_values = self.critic_linear(acted_on.detach()).squeeze(-1)
+        return Evaluation(acted_on, logits, values, policy_values, self.advantage_head(acted_on))
 
     def forward_tail(self, core_output: Tensor, values_only: bool, sample_actions: bool) -> TensorDict:
         """Sample Factory's own, but for features that values must not change."""

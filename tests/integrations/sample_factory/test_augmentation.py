@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from srwm_agents.integrations.sample_factory import learner as learner_module
-from srwm_agents.integrations.sample_factory.augmentation import shift_images
+from srwm_agents.learning import actor_critic_losses
+from srwm_agents.learning import update as update_module
+from srwm_agents.learning.augmentation import shift_images
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -45,13 +46,12 @@ def test_no_shift_is_the_identity() -> None:
 def test_the_learner_sees_moved_images_and_changes_no_batch(make_learner, make_batch, monkeypatch, flags) -> None:
     learner = make_learner("--augment_shift=4", "--num_epochs=2", *flags)
     seen = []
-    losses = learner_module.vtrace_losses
 
     def watch(model, minibatch, *rest):
         seen.append(minibatch.observations)
-        return losses(model, minibatch, *rest)
+        return actor_critic_losses(model, minibatch, *rest)
 
-    monkeypatch.setattr(learner_module, "vtrace_losses", watch)
+    monkeypatch.setattr(update_module, "actor_critic_losses", watch)
     batch = make_batch(learner)
     kept = copy.deepcopy(batch["obs"])
     learner.train(batch)
@@ -66,16 +66,17 @@ def test_consistency_leaves_ratios_alone_and_is_the_plain_sum(make_learner, make
     """One term more, from what the model says of moved images, with gradient through those only."""
     learner = make_learner("--augment_shift=4", "--augment_consistency=0.1", "--policy_head_scale=1")
     batch = make_batch(learner)
-    minibatch = next(learner._minibatches(learner._prepare_batch(batch)[0]))
-    both = learner._augmented(minibatch)
-    plain = learner_module.vtrace_losses(learner.actor_critic, minibatch, learner.cfg)
-    with_moved = learner_module.vtrace_losses(learner.actor_critic, both, learner.cfg)
+    minibatch = next(learner.minibatches(learner._prepare_batch(batch)[0]))
+    settings = learner.update.settings.loss
+    moved = {**minibatch.observations, "obs": shift_images(minibatch.observations["obs"], 4)}
+    plain = actor_critic_losses(learner.actor_critic, minibatch, settings)
+    with_moved = actor_critic_losses(learner.actor_critic, minibatch, settings, moved=moved)
     torch.testing.assert_close(with_moved.ratios, torch.ones_like(plain.ratios), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(with_moved.targets, plain.targets)
 
     model = learner.actor_critic
     logits, values = {}, {}
-    for name, observations in (("as_seen", batch["obs"]), ("moved", both.moved)):
+    for name, observations in (("as_seen", batch["obs"]), ("moved", moved)):
         state, told = batch["rnn_states"][:, 0], []
         for t in range(learner.cfg.rollout):
             told.append(model({key: entry[:, t] for key, entry in observations.items()}, state))
@@ -95,6 +96,6 @@ def test_consistency_leaves_ratios_alone_and_is_the_plain_sum(make_learner, make
 
 def test_moved_images_in_place_of_those_acted_on_change_the_ratios(make_learner, make_batch) -> None:
     learner = make_learner("--augment_shift=4", "--policy_head_scale=1")
-    minibatch = next(learner._minibatches(learner._prepare_batch(make_batch(learner))[0]))
-    losses = learner_module.vtrace_losses(learner.actor_critic, learner._augmented(minibatch), learner.cfg)
+    minibatch = next(learner.minibatches(learner._prepare_batch(make_batch(learner))[0]))
+    losses = learner.update.losses(minibatch)
     assert (losses.ratios - 1).abs().max() > 1e-2

@@ -51,7 +51,7 @@ def test_captured_updates_are_the_ordinary_ones(make_learner, batches, core: str
     experience = batches(core)
     plain = train(make_learner(*flags, "plain"), experience)
     graphed = train(make_learner(*flags, "graphed", "--cuda_graphs=True"), experience)
-    assert any(capture.graph is not None for capture in graphed._update._captures.values())
+    assert any(capture.graph is not None for capture in graphed.update.graph._captures.values())
     assert graphed.train_step == plain.train_step
     assert_same_weights(graphed, plain, rtol=1e-3, atol=2e-5)
     torch.testing.assert_close(graphed.game_scales.mean_square, plain.game_scales.mean_square, rtol=1e-3, atol=1e-6)
@@ -64,7 +64,7 @@ def test_captured_updates_train_a_critic_too(make_learner, batches, critic: str)
     experience = batches("srwm", f"--critic={critic}")
     plain = train(make_learner(*flags, "plain"), experience)
     graphed = train(make_learner(*flags, "graphed", "--cuda_graphs=True"), experience)
-    assert any(capture.graph is not None for capture in graphed._update._captures.values())
+    assert any(capture.graph is not None for capture in graphed.update.graph._captures.values())
     assert_same_weights(graphed, plain, rtol=1e-3, atol=2e-5)
 
 
@@ -75,7 +75,7 @@ def test_captured_updates_move_the_statistics_too(make_learner, batches) -> None
     experience = batches("srwm", *options)
     plain = train(make_learner(*flags, "plain"), experience)
     graphed = train(make_learner(*flags, "graphed", "--cuda_graphs=True"), experience)
-    assert any(capture.graph is not None for capture in graphed._update._captures.values())
+    assert any(capture.graph is not None for capture in graphed.update.graph._captures.values())
     assert_same_weights(graphed, plain, rtol=1e-3, atol=2e-5)
     for name, statistic in graphed.actor_critic.popart.named_buffers():
         torch.testing.assert_close(
@@ -91,12 +91,12 @@ def test_each_replay_moves_images_anew(make_learner, make_batch, consistency: fl
         *(*GPU, "--cuda_graphs=True", "--learning_rate=0", "--augment_shift=4", "--policy_head_scale=1"),
         f"--augment_consistency={consistency}",
     )
-    minibatch = next(learner._minibatches(learner._prepare_batch(make_batch(learner))[0]))
+    minibatch = next(learner.minibatches(learner._prepare_batch(make_batch(learner))[0]))
     seen = []
     for _ in range(8):
-        losses, _ = learner._update(minibatch)
+        losses, _ = learner.update(minibatch)
         seen.append((losses.ratios.clone(), float(losses.consistency)))
-    assert any(capture.graph is not None for capture in learner._update._captures.values())
+    assert any(capture.graph is not None for capture in learner.update.graph._captures.values())
     if consistency:
         torch.testing.assert_close(seen[-1][0], torch.ones_like(seen[-1][0]), rtol=1e-2, atol=1e-2)
         assert len({amount for _, amount in seen[-4:]}) > 1

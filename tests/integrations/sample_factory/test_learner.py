@@ -14,18 +14,17 @@ from srwm_agents.integrations.sample_factory.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from srwm_agents.integrations.sample_factory.losses import vtrace_losses
-from srwm_agents.ops import vtrace
+from srwm_agents.learning import actor_critic_losses, vtrace
 
 
 def minibatch_of(learner, batch):
     trajectories, _, _ = learner._prepare_batch(batch)
-    return next(learner._minibatches(trajectories))
+    return next(learner.minibatches(trajectories))
 
 
 def gradients(learner, batch) -> dict[str, torch.Tensor]:
     learner.actor_critic.zero_grad()
-    vtrace_losses(learner.actor_critic, minibatch_of(learner, batch), learner.cfg).total.backward()
+    learner.update.losses(minibatch_of(learner, batch)).total.backward()
     return {name: p.grad for name, p in learner.actor_critic.named_parameters() if p.grad is not None}
 
 
@@ -53,7 +52,7 @@ def test_detaching_the_state_takes_that_gradient_away(make_learner, make_batch) 
 def test_the_learner_sees_what_the_actors_saw(make_learner, make_batch) -> None:
     """Before any update, learner and behaviour policy are one: all ratios are 1, all KL divergences 0."""
     learner = make_learner()
-    losses = vtrace_losses(learner.actor_critic, minibatch_of(learner, make_batch(learner)), learner.cfg)
+    losses = learner.update.losses(minibatch_of(learner, make_batch(learner)))
     torch.testing.assert_close(losses.ratios, torch.ones_like(losses.ratios), rtol=1e-4, atol=1e-4)
     assert losses.kl.abs() < 1e-6
 
@@ -64,7 +63,7 @@ def test_targets_come_from_the_true_bootstrap_value(make_learner, make_batch, fl
     batch = make_batch(learner)
     batch["dones"][:, -1] = False
     cfg, model = learner.cfg, learner.actor_critic
-    losses = vtrace_losses(model, minibatch_of(learner, batch), cfg)
+    losses = learner.update.losses(minibatch_of(learner, batch))
     with torch.no_grad():
         values, state = [], batch["rnn_states"][:, 0]
         for t in range(cfg.rollout + 1):
@@ -97,7 +96,7 @@ def test_random_steps_teach_nothing(make_learner, make_batch) -> None:
     exploring[1, :3] = 1
     trajectories, size, invalid = learner._prepare_batch(batch)
     assert (size, invalid) == (batch["rewards"].numel(), 0)
-    assert (~trajectories["valids"]).nonzero().tolist() == [[1, 0], [1, 1], [1, 2]]
+    assert (~trajectories.valids).nonzero().tolist() == [[1, 0], [1, 1], [1, 2]]
     expected = gradients(learner, batch)
     batch["rewards"][1, :2] += 10
     batch["actions"][1, :3] = (batch["actions"][1, :3] + 1) % 15
@@ -132,7 +131,7 @@ def test_values_of_a_critic_teach_the_policy_nothing(make_learner, make_batch, c
     policy, values = learner.actor_critic.networks()
     assert len(policy) + len(values) == len(list(learner.actor_critic.parameters()))
     batch = make_batch(learner)
-    losses = vtrace_losses(learner.actor_critic, minibatch_of(learner, batch), learner.cfg)
+    losses = learner.update.losses(minibatch_of(learner, batch))
     assert not torch.allclose(losses.values, batch["values"][:, :-1], atol=1e-2)  # those of the policy's own head
     before = {name: p.clone() for name, p in learner.actor_critic.named_parameters()}
     learner.train(batch)
@@ -145,7 +144,7 @@ def test_the_advantage_head_learns_what_the_policy_gradient_weighs(make_learner,
     with torch.no_grad():
         model.advantage_head.weight.zero_()
         model.advantage_head.bias.copy_(torch.arange(len(model.advantage_head.bias)) / 4)
-    losses = vtrace_losses(model, minibatch, learner.cfg)
+    losses = learner.update.losses(minibatch)
     predicted = minibatch.actions[..., 0] / 4
     expected = (losses.advantages - predicted).square()[minibatch.valids].mean()
     torch.testing.assert_close(losses.advantage, expected)
@@ -196,7 +195,7 @@ def test_shuffled_minibatches_hold_every_trajectory_once(make_learner, make_batc
     learner = make_learner("--num_batches_per_epoch=4", "--shuffle_minibatches=True")
     batch = make_batch(learner)
     trajectories, size, _ = learner._prepare_batch(batch)
-    seen = torch.cat([mb.rewards for mb in learner._minibatches(trajectories)])
+    seen = torch.cat([mb.rewards for mb in learner.minibatches(trajectories)])
     assert seen.numel() == size
     key = lambda rows: sorted(rows[:, 0].tolist())  # noqa: E731
     assert key(seen) == key(batch["rewards"])
@@ -340,7 +339,7 @@ def test_what_is_not_finite_spoils_nothing(make_learner, make_batch) -> None:
     broken = make_batch(learner, 1)
     broken["rewards"][0, 3] = torch.inf
     learner.train(broken)
-    assert learner.gradients_left_out > 0
+    assert learner.update.gradients_left_out > 0
     learner.train(make_batch(learner, 2))
     tensors = [*learner.actor_critic.state_dict().values(), learner.game_scales.mean_square]
     tensors += [entry for state in learner.optimizer.state.values() for entry in state.values()]
@@ -355,8 +354,8 @@ def test_balanced_games_are_heard_alike(make_learner, make_batch) -> None:
         batch = make_batch(learner, seed)
         batch["rewards"][1::2] /= 100
         learner.train(batch)
-    losses = vtrace_losses(learner.actor_critic, minibatch_of(learner, batch), learner.cfg, learner.game_scales)
-    raw = vtrace_losses(learner.actor_critic, minibatch_of(learner, batch), learner.cfg)
+    losses = learner.update.losses(minibatch_of(learner, batch))
+    raw = actor_critic_losses(learner.actor_critic, minibatch_of(learner, batch), learner.update.settings.loss)
     ratio, raw_ratio = (each.advantages[1::2].std() / each.advantages[::2].std() for each in (losses, raw))
     assert raw_ratio < 0.5
     assert 0.5 < ratio < 2

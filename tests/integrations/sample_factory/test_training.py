@@ -193,7 +193,7 @@ if __name__ == "__main__":
     ("module", "target", "process"),
     [
         ("envs.procgen", "module.ProcgenVectorEnv.step", "rollout_proc0"),
-        ("srwm_agents.integrations.sample_factory.learner", "module.vtrace_losses", "learner_proc0"),
+        ("srwm_agents.learning.update", "module.actor_critic_losses", "learner_proc0"),
     ],
 )
 def test_a_broken_worker_ends_the_run_with_its_traceback(small_flags, tmp_path, module, target, process) -> None:
@@ -209,7 +209,7 @@ def test_a_broken_worker_ends_the_run_with_its_traceback(small_flags, tmp_path, 
     ("module", "target"),
     [
         ("envs.procgen", "module.ProcgenVectorEnv.step_wait"),
-        ("srwm_agents.integrations.sample_factory.learner", "module.vtrace_losses"),
+        ("srwm_agents.learning.update", "module.actor_critic_losses"),
     ],
 )
 def test_a_broken_thread_ends_the_run_with_its_traceback(small_flags, tmp_path, module, target) -> None:

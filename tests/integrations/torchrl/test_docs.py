@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from srwm_agents.agent import Agent, AgentConfig, load_agent, save_agent
-from srwm_agents.integrations.torchrl.distributed.arguments import parse_distributed_args
+from srwm_agents.distributed.arguments import parse_distributed_args
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "integrations.md").read_text()

@@ -11,7 +11,7 @@ from torchrl.objectives import A2CLoss
 
 from srwm_agents.agent import Agent, AgentConfig
 from srwm_agents.integrations.torchrl import make_actor_critic, make_environment
-from srwm_agents.ops.vtrace import vtrace
+from srwm_agents.learning import vtrace
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "impala_torchrl.py"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from srwm_agents.integrations.sample_factory.normalization import Pool, alone
+from srwm_agents.learning.pooling import SINGLE, Pool
 
 
 class PopArtCritic(nn.Module):
@@ -65,14 +65,14 @@ class PopArtCritic(nn.Module):
         return self.deviation[games][:, None] * own + self.mean[games][:, None]
 
     @torch.no_grad()
-    def update(self, targets: Tensor, games: Tensor, valids: Tensor, pool: Pool = alone) -> Tensor:
+    def update(self, targets: Tensor, games: Tensor, valids: Tensor, pool: Pool = SINGLE) -> Tensor:
         """Move the statistics, in place and without a wait for the device, and leave every value as it is.
 
         Args:
             targets: [B, T] in units of the reward.
             games: int64 [B].
             valids: bool [B, T], steps that count; targets that are not finite never do.
-            pool: makes one of several processes' sums.
+            pool: learners whose steps count together.
 
         Returns:
             the new deviation of each trajectory's game, [B, 1].
@@ -80,7 +80,7 @@ class PopArtCritic(nn.Module):
         valids = valids & targets.isfinite()  # one that is not would stay in the statistics for good
         counted = torch.where(valids, targets, 0)
         sums = torch.stack([valids.sum(1).to(targets.dtype), counted.sum(1), counted.square().sum(1)])
-        count, total, squares = pool(sums.new_zeros(3, len(self.mean)).index_add_(1, games, sums))
+        count, total, squares = pool.mean(sums.new_zeros(3, len(self.mean)).index_add_(1, games, sums))
         step = torch.where(count > 0, self.step_size, 0.0)
         self.seen.add_(step * (1 - self.seen))
         rate = step / self.seen.clamp(min=self.step_size)

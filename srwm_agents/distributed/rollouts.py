@@ -43,7 +43,7 @@ class CollectorSettings:
 
 
 @dataclass(frozen=True)
-class Rollout:
+class CollectedRollout:
     """One rollout of every environment of a collector, as it travels: NumPy arrays, which Ray does not copy."""
 
     arrays: Arrays
@@ -104,7 +104,7 @@ class RolloutCollector(Collector):
         # reports an exception, so that its process would die in place of telling what happened.
         return True
 
-    def play(self, weights: dict[str, npt.NDArray[Any]], version: int) -> Rollout:
+    def play(self, weights: dict[str, npt.NDArray[Any]], version: int) -> CollectedRollout:
         """Act for one rollout with the learner's ``weights`` of update ``version``."""
         policy: Any = self.policy
         policy.agent.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
@@ -112,7 +112,7 @@ class RolloutCollector(Collector):
         data: Any = self.next()
         if data is None:
             raise RuntimeError("the collector was stopped")
-        return Rollout(
+        return CollectedRollout(
             _arrays(data, before, policy, version),
             _finished_episodes(data),
             version,

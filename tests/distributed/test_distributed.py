@@ -11,31 +11,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sample_factory.utils.attr_dict import AttrDict
 
-from srwm_agents.integrations.sample_factory.arguments import parse_train_args
-from srwm_agents.integrations.sample_factory.config import ConfigError, finish_config
-from srwm_agents.integrations.sample_factory.learner import SRWMLearner
-from srwm_agents.integrations.sample_factory.losses import vtrace_losses
-from srwm_agents.integrations.sample_factory.model import portable_weights
-from srwm_agents.integrations.sample_factory.standalone import make_learner, trajectories
-from srwm_agents.integrations.torchrl.distributed.arguments import check_processes, parse_distributed_args
-from srwm_agents.integrations.torchrl.distributed.command import main
-from srwm_agents.integrations.torchrl.distributed.learner import RolloutQueue
-from srwm_agents.integrations.torchrl.distributed.rollouts import (
-    Rollout,
+from srwm_agents.distributed.arguments import check_processes, parse_distributed_args
+from srwm_agents.distributed.command import main
+from srwm_agents.distributed.learner import RolloutQueue
+from srwm_agents.distributed.rollouts import (
+    CollectedRollout,
     RolloutCollector,
     as_tensors,
     concatenate,
     make_acting_agent,
     make_collector_environment,
 )
-from srwm_agents.integrations.torchrl.distributed.training import collector_settings
+from srwm_agents.distributed.training import collector_settings
+from srwm_agents.integrations.sample_factory.arguments import parse_train_args
+from srwm_agents.integrations.sample_factory.config import ConfigError, finish_config
+from srwm_agents.integrations.sample_factory.learner import SRWMLearner
+from srwm_agents.integrations.sample_factory.model import portable_weights
+from srwm_agents.integrations.sample_factory.standalone import make_learner, trajectories
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
-def play(settings, weights, number: int) -> list[Rollout]:
+def play(settings, weights, number: int) -> list[CollectedRollout]:
     """Rollouts of a collector in this process."""
     collector = RolloutCollector(
         make_collector_environment(settings),
@@ -61,7 +59,7 @@ def test_the_learner_computes_what_the_collectors_acted(make_distributed_learner
     batch = trajectories(as_tensors(concatenate([rollout.arrays for rollout in rollouts])), learner.device)
     prepared, _, invalid = learner._prepare_batch(batch)
     assert invalid == 0
-    losses = vtrace_losses(learner.actor_critic, AttrDict(prepared), learner.cfg)
+    losses = learner.update.losses(prepared)
     # The same weights on the same observations from the same states, resets where episodes ended: the same policy.
     torch.testing.assert_close(losses.ratios, torch.ones_like(losses.ratios), rtol=1e-4, atol=0)
     torch.testing.assert_close(losses.values, batch["values"][:, :-1], rtol=1e-3, atol=1e-4)
@@ -118,9 +116,9 @@ def test_a_frame_costs_what_the_docs_say(make_distributed_learner) -> None:
     assert size == (12288 + 8) * (steps + 1) / steps + 4 * state / steps + 85
 
 
-def a_rollout(rows: int, version: int) -> Rollout:
+def a_rollout(rows: int, version: int) -> CollectedRollout:
     arrays = {"rewards": np.full((rows, 2), version), "obs": {"obs": np.arange(rows)[:, None] + 10 * version}}
-    return Rollout(arrays, (), version, "here")
+    return CollectedRollout(arrays, (), version, "here")
 
 
 def test_the_queue_cuts_rollouts_into_batches() -> None:
@@ -239,3 +237,19 @@ def test_two_processes_learn_what_one_does(make_distributed_learner, tmp_path, p
     moved = torch.cat([(results[0]["weights"][n] - torch.from_numpy(w)).abs().flatten() for n, w in expected.items()])
     assert (moved > 1e-6).float().mean() < 0.01
     assert [result["frames"] for result in results] == [64, 64]
+
+
+def test_learners_that_share_a_batch_take_steps_of_one_size(make_distributed_learner) -> None:
+    """Sample Factory scales a step by the share of steps that are the policy's own: that of all learners together."""
+
+    class OtherHasNone:
+        number = 2
+
+        def mean(self, values: torch.Tensor) -> torch.Tensor:
+            return values / 2
+
+    learner = make_distributed_learner()
+    arrays = play(collector_settings(learner), learner.weights(), 1)[0].arrays
+    learner.pool = OtherHasNone()
+    _, size, invalid = learner._prepare_batch(trajectories(as_tensors(concatenate([arrays])), learner.device))
+    assert (size, invalid) == (64, 32)

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy.typing as npt
 from sample_factory.algo.utils.tensor_dict import TensorDict
-from torch import Tensor
 
+from srwm_agents.distributed.rollouts import Arrays, CollectedRollout, concatenate, rows
 from srwm_agents.integrations.sample_factory.learner import SRWMLearner
 from srwm_agents.integrations.sample_factory.model import portable_weights
-from srwm_agents.integrations.torchrl.distributed.rollouts import Arrays, Rollout, concatenate, rows
 from srwm_agents.processes import Processes
 
 
@@ -24,20 +23,13 @@ class DistributedLearner(SRWMLearner):
 
     def __init__(self, processes: Processes, *args: Any) -> None:
         super().__init__(*args)
-        self.processes = processes
+        self.processes = self.pool = processes
 
     def init(self) -> Any:
         data = super().init()
         assert self.actor_critic is not None
         self.processes.share(self.actor_critic)
         return data
-
-    def _gradients_ready(self) -> None:
-        assert self.actor_critic is not None
-        self.processes.average_gradients(self.actor_critic)
-
-    def _mean_over_processes(self, mine: Tensor) -> Tensor:
-        return self.processes.mean(mine)
 
     def train(self, batch: TensorDict) -> dict[str, Any] | None:
         before = self.env_steps
@@ -70,7 +62,7 @@ class RolloutQueue:
         """Rows that were too old."""
         self._rollouts: deque[tuple[Arrays, int]] = deque()
 
-    def put(self, rollout: Rollout) -> None:
+    def put(self, rollout: CollectedRollout) -> None:
         """Add all rows of a rollout."""
         self._rollouts.append((rollout.arrays, rollout.version))
 

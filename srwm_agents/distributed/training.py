@@ -19,16 +19,16 @@ from rich.console import Console
 from sample_factory.algo.utils.misc import TRAIN_STATS
 from torch.utils.tensorboard import SummaryWriter
 
+from srwm_agents.distributed.arguments import check_answers, ray_address
+from srwm_agents.distributed.learner import DistributedLearner, RolloutQueue
+from srwm_agents.distributed.pool import CollectorPool
+from srwm_agents.distributed.rollouts import CollectorSettings, as_tensors
 from srwm_agents.integrations.sample_factory.config import ConfigError, experiment_folder, random_starts
 from srwm_agents.integrations.sample_factory.model import export_agent
 from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
 from srwm_agents.integrations.sample_factory.standalone import begin_experiment, make_learner, trajectories
 from srwm_agents.integrations.sample_factory.statistics import GameStatistics
 from srwm_agents.integrations.sample_factory.training import TrainingResult, frames_so_far
-from srwm_agents.integrations.torchrl.distributed.arguments import check_answers, ray_address
-from srwm_agents.integrations.torchrl.distributed.learner import DistributedLearner, RolloutQueue
-from srwm_agents.integrations.torchrl.distributed.pool import CollectorPool
-from srwm_agents.integrations.torchrl.distributed.rollouts import CollectorSettings, as_tensors
 from srwm_agents.processes import Processes
 
 _POLL_SECONDS = 0.5

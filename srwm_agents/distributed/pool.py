@@ -16,9 +16,9 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from torchrl.collectors.distributed import RayCollector
 
-from srwm_agents.integrations.torchrl.distributed.rollouts import (
+from srwm_agents.distributed.rollouts import (
+    CollectedRollout,
     CollectorSettings,
-    Rollout,
     RolloutCollector,
     make_acting_agent,
     make_collector_environment,
@@ -103,7 +103,7 @@ class CollectorPool(RayCollector):
         while len(self._members) < self._wanted:
             self._add()
 
-    def next_rollout(self, timeout: float) -> Rollout | None:
+    def next_rollout(self, timeout: float) -> CollectedRollout | None:
         """The next rollout of any collector, or None if none came within ``timeout`` seconds.
 
         Raises:
@@ -118,7 +118,7 @@ class CollectorPool(RayCollector):
             return None
         member = self._pending.pop(done[0])
         try:
-            rollout: Rollout = ray.get(done[0])
+            rollout: CollectedRollout = ray.get(done[0])
         except RayTaskError as error:
             raise CollectorError(f"collector {member.number} failed: {error}") from error
         except RayActorError as error:

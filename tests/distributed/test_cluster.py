@@ -18,12 +18,12 @@ import ray
 from ray.cluster_utils import Cluster
 
 from srwm_agents import load_agent
+from srwm_agents.distributed.pool import CollectorError, CollectorPool
+from srwm_agents.distributed.rollouts import CollectedRollout
+from srwm_agents.distributed.training import collector_settings
 from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints
-from srwm_agents.integrations.torchrl.distributed.pool import CollectorError, CollectorPool
-from srwm_agents.integrations.torchrl.distributed.rollouts import Rollout
-from srwm_agents.integrations.torchrl.distributed.training import collector_settings
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 SMALL_NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -60,8 +60,10 @@ class Told:
         return any(words in line for line in self.lines)
 
 
-def collect(pool: CollectorPool, done: Callable[[list[Rollout]], bool], seconds: float = 300) -> list[Rollout]:
-    rollouts: list[Rollout] = []
+def collect(
+    pool: CollectorPool, done: Callable[[list[CollectedRollout]], bool], seconds: float = 300
+) -> list[CollectedRollout]:
+    rollouts: list[CollectedRollout] = []
     end = time.monotonic() + seconds
     while not done(rollouts):
         assert time.monotonic() < end, [rollout.place for rollout in rollouts]
@@ -71,7 +73,7 @@ def collect(pool: CollectorPool, done: Callable[[list[Rollout]], bool], seconds:
     return rollouts
 
 
-def places(rollouts: list[Rollout]) -> set[str]:
+def places(rollouts: list[CollectedRollout]) -> set[str]:
     return {rollout.place for rollout in rollouts}
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from srwm_agents.ops import vtrace
+from srwm_agents.learning import vtrace
 
 
 def test_golden_numbers() -> None:
@@ -37,14 +37,14 @@ def test_the_last_step_learns_from_the_true_bootstrap() -> None:
     assert advantages.item() == pytest.approx(3.0)
 
 
-def recursion(log_rhos, rewards, discounts, values, bootstrap, clip_rho, clip_c):
+def recursion(log_rhos, rewards, discounts, values, bootstrap, clip_rho, clip_c, lambda_):
     """Definition (1) of the paper, trajectory by trajectory and sum by sum, with Python floats."""
     targets, advantages = torch.zeros_like(values), torch.zeros_like(values)
     for b in range(values.shape[0]):
         v = [*values[b].tolist(), float(bootstrap[b])]
         steps = values.shape[1]
         ratio = [math.exp(z) for z in log_rhos[b].tolist()]
-        rho, c = [min(clip_rho, z) for z in ratio], [min(clip_c, z) for z in ratio]
+        rho, c = [min(clip_rho, z) for z in ratio], [lambda_ * min(clip_c, z) for z in ratio]
         r, g = rewards[b].tolist(), discounts[b].tolist()
         vs = []
         for s in range(steps):
@@ -58,21 +58,39 @@ def recursion(log_rhos, rewards, discounts, values, bootstrap, clip_rho, clip_c)
         vs.append(v[steps])
         for s in range(steps):
             targets[b, s] = vs[s]
-            advantages[b, s] = rho[s] * (r[s] + g[s] * vs[s + 1] - v[s])
+            following = lambda_ * vs[s + 1] + (1 - lambda_) * v[s + 1]
+            advantages[b, s] = rho[s] * (r[s] + g[s] * following - v[s])
     return targets, advantages
 
 
+@pytest.mark.parametrize("lambda_", [1.0, 0.95, 0.0])
 @pytest.mark.parametrize(("clip_rho", "clip_c"), [(1.0, 1.0), (2.0, 0.7)])
-def test_equals_the_definition(clip_rho: float, clip_c: float) -> None:
+def test_equals_the_definition(clip_rho: float, clip_c: float, lambda_: float) -> None:
     g = torch.Generator().manual_seed(0)
     shape = (3, 7)
     log_rhos, rewards, values = (torch.randn(shape, generator=g, dtype=torch.float64) for _ in range(3))
     discounts = 0.9 * (torch.rand(shape, generator=g) > 0.2).double()
     bootstrap = torch.randn(3, generator=g, dtype=torch.float64)
-    result = vtrace(log_rhos, rewards, discounts, values, bootstrap, clip_rho=clip_rho, clip_c=clip_c)
-    targets, advantages = recursion(log_rhos, rewards, discounts, values, bootstrap, clip_rho, clip_c)
+    result = vtrace(log_rhos, rewards, discounts, values, bootstrap, clip_rho=clip_rho, clip_c=clip_c, lambda_=lambda_)
+    targets, advantages = recursion(log_rhos, rewards, discounts, values, bootstrap, clip_rho, clip_c, lambda_)
     torch.testing.assert_close(result.targets, targets)
     torch.testing.assert_close(result.advantages, advantages)
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.5, 0.95, 1.0])
+def test_on_policy_it_is_gae(lambda_: float) -> None:
+    """Schulman et al., 2016, eq. 16 by its recursion, and its value targets, with an episode's end among the steps."""
+    g = torch.Generator().manual_seed(1)
+    rewards, values = torch.randn(3, 7, generator=g), torch.randn(3, 7, generator=g)
+    discounts, bootstrap = torch.full((3, 7), 0.99), torch.randn(3, generator=g)
+    discounts[1, 3] = 0
+    result = vtrace(torch.zeros(3, 7), rewards, discounts, values, bootstrap, lambda_=lambda_)
+    following_value, following = bootstrap, torch.zeros(3)
+    for t in reversed(range(7)):
+        following = rewards[:, t] + discounts[:, t] * (following_value + lambda_ * following) - values[:, t]
+        following_value = values[:, t]
+        torch.testing.assert_close(result.advantages[:, t], following)
+        torch.testing.assert_close(result.targets[:, t], values[:, t] + following)
 
 
 def test_on_policy_targets_are_discounted_returns() -> None:
@@ -96,3 +114,5 @@ def test_wrong_shapes_are_named() -> None:
         vtrace(z, z, z, z, torch.zeros(3))
     with pytest.raises(ValueError, match="rewards has shape"):
         vtrace(z, z.T, z, z, torch.zeros(2))
+    with pytest.raises(ValueError, match=r"lambda_ is 1\.5, expected from 0 to 1"):
+        vtrace(z, z, z, z, torch.zeros(2), lambda_=1.5)

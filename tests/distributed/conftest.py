@@ -6,9 +6,9 @@ import functools
 
 import pytest
 
+from srwm_agents.distributed.arguments import parse_distributed_args
+from srwm_agents.distributed.learner import DistributedLearner
 from srwm_agents.integrations.sample_factory.standalone import begin_experiment, make_learner
-from srwm_agents.integrations.torchrl.distributed.arguments import parse_distributed_args
-from srwm_agents.integrations.torchrl.distributed.learner import DistributedLearner
 from srwm_agents.processes import Processes
 
 SMALL = [

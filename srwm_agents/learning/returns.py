@@ -17,7 +17,7 @@ class VTraceReturns(NamedTuple):
     targets: Tensor
     """[B, T]: v_s, what the value function is regressed to."""
     advantages: Tensor
-    """[B, T]: rho_s (r_s + discount_s v_{s+1} - V(x_s)), the weights of the policy gradient."""
+    """[B, T]: rho_s times the advantage of :func:`bootstrapped_advantages`, the weights of the policy gradient."""
 
 
 @torch.no_grad()
@@ -30,11 +30,17 @@ def vtrace(
     *,
     clip_rho: float = 1.0,
     clip_c: float = 1.0,
+    lambda_: float = 1.0,
 ) -> VTraceReturns:
     """V-trace targets and policy-gradient advantages.
 
-    Source: Espeholt et al., "IMPALA", ICML 2018 (arXiv:1802.01561), eq. (1), remark 1 (the recursion) and section 4.2
-    (the advantage). No deviation: the policy gradient's rho is clipped at the same ``clip_rho``.
+    Source: Espeholt et al., "IMPALA", ICML 2018 (arXiv:1802.01561), eq. (1), remark 1 (the recursion), remark 2
+    (lambda) and section 4.2 (the advantage). No deviation: the policy gradient's rho is clipped at the same
+    ``clip_rho``.
+
+    ``lambda_`` multiplies the trace, c_s = lambda min(c-bar, rho_s), whatever the ratio is; ``clip_c`` alone bounds
+    it. On-policy and with clips of at least 1, the advantages are those of GAE(lambda) (Schulman et al., 2016,
+    arXiv:1506.02438, eq. 16) and the targets are V plus them.
 
     Args:
         log_rhos: [B, T], log pi(a_t|x_t) - log mu(a_t|x_t), learner's minus behaviour's.
@@ -44,12 +50,15 @@ def vtrace(
         bootstrap_value: [B], V(x_T): the value of the state after the last step.
         clip_rho: rho-bar, at least ``clip_c``.
         clip_c: c-bar.
+        lambda_: from 0 (one-step targets) to 1 (V-trace as published).
 
     Raises:
-        ValueError: shapes that disagree.
+        ValueError: shapes that disagree; ``lambda_`` out of range.
     """
     if log_rhos.dim() != 2:
         raise ValueError(f"log_rhos has shape {list(log_rhos.shape)}, expected [B, T]")
+    if not 0 <= lambda_ <= 1:
+        raise ValueError(f"lambda_ is {lambda_}, expected from 0 to 1")
     batch, steps = log_rhos.shape
     for name, tensor in (("rewards", rewards), ("discounts", discounts), ("values", values)):
         check_shape(name, tensor, (batch, steps), "[B, T]")
@@ -57,9 +66,8 @@ def vtrace(
 
     rhos = log_rhos.exp()
     clipped_rhos = rhos.clamp(max=clip_rho)
-    cs = rhos.clamp(max=clip_c)
-    values_tp1 = torch.cat([values[:, 1:], bootstrap_value[:, None]], dim=1)
-    deltas = clipped_rhos * (rewards + discounts * values_tp1 - values)
+    cs = lambda_ * rhos.clamp(max=clip_c)
+    deltas = clipped_rhos * (rewards + discounts * _following(values, bootstrap_value) - values)
 
     # v_s - V(x_s) = delta_s + discount_s c_s (v_{s+1} - V(x_{s+1})): affine maps, composed over ever longer stretches
     # in log2 T rounds. On a GPU, where a launch costs more than this arithmetic, T rounds would take far longer.
@@ -70,7 +78,29 @@ def vtrace(
         factors = factors * functional.pad(factors[:, reach:], (0, reach))
         reach *= 2
     targets = values + corrections
+    advantages = bootstrapped_advantages(targets, rewards, discounts, values, bootstrap_value, lambda_=lambda_)
+    return VTraceReturns(targets, clipped_rhos * advantages)
 
-    targets_tp1 = torch.cat([targets[:, 1:], bootstrap_value[:, None]], dim=1)
-    advantages = clipped_rhos * (rewards + discounts * targets_tp1 - values)
-    return VTraceReturns(targets, advantages)
+
+@torch.no_grad()
+def bootstrapped_advantages(
+    targets: Tensor,
+    rewards: Tensor,
+    discounts: Tensor,
+    values: Tensor,
+    bootstrap_value: Tensor,
+    *,
+    lambda_: float = 1.0,
+) -> Tensor:
+    """r_s + discount_s (lambda v_{s+1} + (1 - lambda) V(x_{s+1})) - V(x_s), [B, T]: advantages without rho.
+
+    For losses that have the ratio in themselves, as PPO's. Arguments as in :func:`vtrace`, whose ``targets`` are v.
+    """
+    following_values = _following(values, bootstrap_value)
+    following_targets = _following(targets, bootstrap_value)
+    return rewards + discounts * torch.lerp(following_values, following_targets, lambda_) - values
+
+
+def _following(values: Tensor, bootstrap_value: Tensor) -> Tensor:
+    """[B, T], of the step after each."""
+    return torch.cat([values[:, 1:], bootstrap_value[:, None]], dim=1)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
+from srwm_agents.distributed.arguments import parse_distributed_args
+from srwm_agents.distributed.learner import DistributedLearner
+from srwm_agents.distributed.training import share_of
 from srwm_agents.integrations.sample_factory.standalone import make_learner, trajectories
-from srwm_agents.integrations.torchrl.distributed.arguments import parse_distributed_args
-from srwm_agents.integrations.torchrl.distributed.learner import DistributedLearner
-from srwm_agents.integrations.torchrl.distributed.training import share_of
 from srwm_agents.processes import Processes
 
 SMALL = [

@@ -1,30 +1,22 @@
-"""Running statistics of each game, in whose units games of very different rewards are heard alike."""
+"""Running statistics of each game, which put rewards and advantages of very different sizes into common units."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Pool = Callable[[Tensor], Tensor]
-"""The mean of a tensor over all processes that learn together; it may overwrite the tensor."""
-
-
-def alone(mine: Tensor) -> Tensor:
-    """The :data:`Pool` of a single process."""
-    return mine
+from srwm_agents.learning.pooling import SINGLE, Pool
 
 
 class GameScales:
     """A running root mean square of each game's advantages.
 
     With many games in one batch, those with frequent rewards have advantages many times larger than those where a
-    reward is rare, and the shared network learns little of the latter. In units of its own usual size each game is
-    heard alike: advantages are divided by it, and so is the squared value error, whose gradient then is of order one
-    for every game. A simple relative of PopArt (Hessel et al., AAAI 2019, arXiv:1809.04474), without its rescaling of
-    the value head.
+    reward is rare, and the shared network learns little of the latter. Divided by its own running size, each game's
+    advantages have the same weight; the squared value error is divided by it too (once), so that its gradient is of
+    order one for every game. A simple relative of PopArt (Hessel et al., AAAI 2019, arXiv:1809.04474), without its
+    rescaling of the value head.
     """
 
     decay = 0.99
@@ -39,17 +31,20 @@ class GameScales:
         self.mean_square.copy_(mean_square)
         self.weight.copy_(weight)
 
-    def update(self, games: Tensor, advantages: Tensor, valids: Tensor) -> Tensor:
-        """games int64 [B], advantages and valids [B, T] -> the scale of each trajectory's game, [B, 1]."""
-        count = torch.zeros_like(self.weight).index_add_(0, games, valids.sum(1).float())
-        square = torch.where(valids, advantages.square(), 0).sum(1)
-        total = torch.zeros_like(self.weight).index_add_(0, games, square)
+    def update(self, games: Tensor, advantages: Tensor, valids: Tensor, pool: Pool = SINGLE) -> Tensor:
+        """games int64 [B], advantages and valids [B, T] -> the scale of each trajectory's game, [B, 1].
+
+        The mean square is over the steps of all learners of ``pool``.
+        """
+        squares = torch.where(valids, advantages.square(), 0).sum(1)
+        sums = torch.stack([valids.sum(1).to(squares.dtype), squares])
+        count, total = pool.mean(sums.new_zeros(2, len(self.weight)).index_add_(1, games, sums))
         # A game that is not in the minibatch keeps what it had, as one whose advantages are not finite does, which it
         # would never get rid of; the weight corrects the zero at the beginning.
         heard = (count > 0) & total.isfinite()
         keep = torch.where(heard, self.decay, 1.0)
         # In place: a captured update finds them where they were.
-        now = torch.where(heard, total / count.clamp(min=1), 0)
+        now = torch.where(heard, total / torch.where(count > 0, count, 1), 0)
         self.mean_square.copy_(keep * self.mean_square + (1 - keep) * now)
         self.weight.copy_(keep * self.weight + (1 - keep))
         scale = (self.mean_square / self.weight.clamp(min=1e-6)).sqrt().clamp(min=self.floor)
@@ -102,7 +97,7 @@ class ReturnScales:
         return (hh + 2 * hf * c + ff * cc - (h + f * c).square()).clamp(min=0).sqrt()
 
     @torch.no_grad()
-    def update(self, rewards: Tensor, dones: Tensor, games: Tensor, pool: Pool = alone) -> None:
+    def update(self, rewards: Tensor, dones: Tensor, games: Tensor, pool: Pool = SINGLE) -> None:
         """Take in a batch: rewards and bool dones [B, T], games int64 [B].
 
         Steps that no loss counts (stale ones, those of another policy) are in: they are the game's all the same.
@@ -120,7 +115,7 @@ class ReturnScales:
         sums = torch.stack([_moments(h, f).mean(2), handed_on])
         sums = torch.zeros_like(self.moments).index_add_(2, games, sums)
         count = torch.zeros_like(self.count).index_add_(0, games, torch.ones_like(h[:, 0]))
-        flat = pool(torch.cat([sums.view(-1, len(count)), count[None]]))
+        flat = pool.mean(torch.cat([sums.view(-1, len(count)), count[None]]))
         sums, count = flat[:-1].view_as(sums), flat[-1]
         self.count.add_(count)
         self.moments.add_((sums - count * self.moments) / torch.where(self.count > 0, self.count, 1))

@@ -1,0 +1,311 @@
+"""The actor-critic loss on one minibatch of whole trajectories.
+
+Read :func:`actor_critic_losses` first: evaluate the rollout, compute targets, put them in units of each game, then
+policy loss, value loss and auxiliaries, each a small function below it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from srwm_agents.learning.pooling import SINGLE, Pool
+from srwm_agents.learning.popart import PopArtCritic
+from srwm_agents.learning.returns import VTraceReturns, bootstrapped_advantages, vtrace
+from srwm_agents.learning.rollout import Observations, Rollout
+from srwm_agents.learning.scales import GameScales
+
+
+class ActionDistribution(Protocol):
+    """N distributions over actions, of any kind."""
+
+    def log_prob(self, actions: Tensor, /) -> Tensor:
+        """[N, K] -> [N]."""
+        ...
+
+    def entropy(self) -> Tensor:
+        """[N]."""
+        ...
+
+    def kl_divergence(self, other: Any, /) -> Tensor:
+        """KL(self || other), [N]."""
+        ...
+
+    def symmetric_kl_with_uniform_prior(self) -> Tensor:
+        """Mean of both KL divergences from the uniform distribution, [N]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model computes of a rollout's observations, in one pass over time."""
+
+    features: Tensor
+    """[B, T, F], what the heads of the policy network read."""
+    logits: Tensor
+    """[B, T, A], parameters of the policy's distributions."""
+    values: Tensor
+    """[B, T + 1] of the critic whose values make the targets; of a PopArt critic [B, T + 1, games], in games' units."""
+    policy_values: Tensor | None = None
+    """[B, T], of the policy network's own value head, where the critic is another network."""
+    action_advantages: Tensor | None = None
+    """[B, T, A], predicted for each action, where the critic is another network."""
+
+
+class ActorCritic(Protocol):
+    """A model that can be learned with."""
+
+    @property
+    def popart(self) -> PopArtCritic | None:
+        """The critic, if it is PopArt's."""
+        ...
+
+    def evaluate(self, observations: Observations, state: Tensor, resets: Tensor) -> Evaluation:
+        """Run over entries [B, T + 1, …] from state [B, S], which ``resets`` bool [B, T + 1] empty before a step."""
+        ...
+
+    def distribution(self, logits: Tensor) -> ActionDistribution:
+        """[N, A] -> N distributions."""
+        ...
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Choices and coefficients of :func:`actor_critic_losses`."""
+
+    policy_loss: Literal["vtrace", "ppo"] = "vtrace"
+    """Policy gradient weighted by V-trace's advantages, or PPO's clipped surrogate."""
+    clip_rho: float = 1.0
+    clip_c: float = 1.0
+    lambda_: float = 1.0
+    """Of :func:`srwm_agents.learning.returns.vtrace`."""
+    ppo_clip_ratio: float = 0.1
+    """Ratios count between 1 / (1 + this) and 1 + this."""
+    normalize_advantages: bool = False
+    """Advantages of each minibatch to mean 0 and deviation 1."""
+    value_coeff: float = 0.5
+    """Weight of the squared error of values."""
+    advantage_coeff: float = 0.25
+    """Weight of the squared error of predicted advantages, where the critic is another network."""
+    exploration_loss: Literal["entropy", "symmetric_kl"] = "entropy"
+    exploration_coeff: float = 0.01
+    behaviour_kl_coeff: float = 0.0
+    """Weight of KL(policy || behaviour policy)."""
+    consistency_coeff: float = 0.0
+    """Weight of the difference between observations as they are and moved ones."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Over the valid steps of the minibatch, those of all learners together."""
+
+
+class Losses(NamedTuple):
+    """Scalars of the loss, each over the valid steps, and what the summaries look at."""
+
+    total: Tensor
+    policy: Tensor
+    value: Tensor
+    exploration: Tensor
+    behaviour_kl: Tensor
+    """KL from the behaviour policy, times its coefficient."""
+    advantage: Tensor
+    """Error of the policy's predicted advantages, times its coefficient; 0 with a shared critic."""
+    consistency: Tensor
+    """Difference between what is made of images and of moved ones, times its coefficient; 0 without moved ones."""
+    entropy: Tensor
+    kl: Tensor
+    """Mean KL divergence from the behaviour policy."""
+    ratios: Tensor
+    """[B, T] pi / mu of the actions taken."""
+    values: Tensor
+    """[B, T], in the units of the rewards."""
+    targets: Tensor
+    """[B, T] V-trace targets."""
+    advantages: Tensor
+    """[B, T] as they weigh the policy gradient."""
+
+    def detach(self) -> Losses:
+        """The same numbers without their history."""
+        return Losses(*(entry.detach() for entry in self))
+
+
+def actor_critic_losses(
+    model: ActorCritic,
+    rollout: Rollout,
+    settings: LossSettings,
+    scales: GameScales | None = None,
+    pool: Pool = SINGLE,
+    moved: Observations | None = None,
+) -> Losses:
+    """Run the model over the rollout and one step more, and compute the loss of policy and values.
+
+    The value of the step after the last is the learner's own, from the state that its own pass has reached: the
+    bootstrap value of Espeholt et al., ICML 2018 (arXiv:1802.01561), without gradient. The gradient flows through the
+    whole rollout, the recurrent state included; the state before it is the behaviour policy's, as stored.
+
+    With a critic of its own network, the policy network's value head learns the same targets from features that it
+    cannot change, and those features learn to predict the advantage of the action taken (DAAC, Raileanu & Fergus,
+    ICML 2021, arXiv:2102.10330, eq. 5), in the units and with the normalisation of the policy gradient.
+
+    With PopArt, targets and advantages are computed in units of the reward; then its statistics move with the targets,
+    and value error and advantages are taken in units of the new deviation (van Hasselt et al., 2016,
+    arXiv:1602.07714, algorithm 1).
+
+    With ``moved`` observations there is DrAC's term (Raileanu et al., NeurIPS 2021, arXiv:2006.12862):
+    ``consistency_coeff`` times KL(pi(seen) || pi(moved)) + (V(seen) - V(moved))^2 / 2, with gradient through the moved
+    ones only. Deviations: the KL is summed over actions, where the published code samples one; with scales or PopArt
+    the second term is in the value loss's units; with a critic of its own network it is of the policy network's value
+    head.
+
+    Args:
+        model: what is trained.
+        rollout: B trajectories of T steps.
+        settings: choices and coefficients.
+        scales: sizes of the games' advantages, updated here; None leaves advantages and value errors as they are.
+        pool: the learners that this batch is divided between; the mean over them of the result's gradients is the
+            gradient of the whole batch.
+        moved: observations like the rollout's, changed in a way that policy and values should not notice.
+    """
+    evaluation = model.evaluate(rollout.observations, rollout.state, rollout.resets)
+    policy = model.distribution(evaluation.logits.flatten(0, 1))
+    log_probs = policy.log_prob(rollout.actions.flatten(0, 1)).view_as(rollout.log_probs)
+    log_ratios = log_probs - rollout.log_probs
+    mean = _StepMean(rollout.valids, pool)
+
+    values, bootstrap = _reward_units(evaluation.values, rollout, model.popart)
+    targets, advantages = _targets(rollout, log_ratios.detach(), values.detach(), bootstrap, settings)
+    values, scale, error_scale = _game_units(model, evaluation, rollout, values, targets, advantages, scales, pool)
+    advantages = advantages / scale
+    if settings.normalize_advantages:
+        advantages = mean.standardise(advantages)
+
+    if settings.policy_loss == "ppo":
+        policy_loss = mean(_ppo_losses(log_ratios, advantages, settings.ppo_clip_ratio))
+    else:
+        policy_loss = mean(-advantages * log_probs)
+    value_loss = settings.value_coeff * mean((targets - values).square() / error_scale)
+    if evaluation.policy_values is not None:
+        value_loss = value_loss + settings.value_coeff * mean(
+            (targets - evaluation.policy_values).square() / error_scale
+        )
+    advantage_loss = settings.advantage_coeff * _advantage_error(evaluation, rollout, advantages, mean)
+    entropy = mean(policy.entropy())
+    if settings.exploration_loss == "entropy":
+        exploration_loss = -settings.exploration_coeff * entropy
+    else:
+        exploration_loss = settings.exploration_coeff * mean(policy.symmetric_kl_with_uniform_prior()).clamp(max=30)
+    kl = mean(policy.kl_divergence(model.distribution(rollout.logits.flatten(0, 1))))
+    behaviour_kl = settings.behaviour_kl_coeff * kl
+    consistency_loss = torch.zeros_like(policy_loss)
+    if moved is not None:
+        policy_values = values if evaluation.policy_values is None else evaluation.policy_values
+        apart = _moved_apart(model, rollout, moved, evaluation.logits.detach(), policy_values.detach(), error_scale)
+        consistency_loss = settings.consistency_coeff * mean(apart)
+
+    total = policy_loss + value_loss + exploration_loss + behaviour_kl + advantage_loss + consistency_loss
+    if settings.reduction == "sum":
+        total = total * mean.count * pool.number
+    return Losses(
+        total, policy_loss, value_loss, exploration_loss, behaviour_kl, advantage_loss, consistency_loss, entropy, kl,
+        log_ratios.exp(), values, targets, advantages,
+    )  # fmt: skip
+
+
+class _StepMean:
+    """Means over the valid steps of a batch that several learners divide between them.
+
+    A learner's mean is its sum over the number of steps that the learners have on average: averaged over learners
+    that gives the mean over all steps, also where one has fewer valid ones than another.
+    """
+
+    def __init__(self, valids: Tensor, pool: Pool) -> None:
+        self._valids, self._pool = valids, pool
+        self.count = pool.mean(valids.sum().float()).clamp(min=1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[B, T] or [B * T] -> this learner's part of the mean."""
+        return torch.where(self._valids, x.view(self._valids.shape), 0).sum() / self.count
+
+    def standardise(self, x: Tensor) -> Tensor:
+        """[B, T] -> [B, T] of mean 0 and deviation 1 over all learners' valid steps."""
+        centred = x - self._pool.mean(self(x))
+        deviation = self._pool.mean(self(centred.square())).sqrt()
+        return centred / deviation.clamp(min=1e-7)
+
+
+def _reward_units(values: Tensor, rollout: Rollout, popart: PopArtCritic | None) -> tuple[Tensor, Tensor]:
+    """Values [B, T] in units of the reward, and without gradient that of the step after the last, [B]."""
+    if popart is not None:
+        values = popart.values(values, rollout.games)
+    return values[:, :-1], values[:, -1].detach()
+
+
+def _targets(
+    rollout: Rollout, log_ratios: Tensor, values: Tensor, bootstrap: Tensor, settings: LossSettings
+) -> VTraceReturns:
+    """V-trace's targets and advantages; for PPO, whose surrogate has the ratio in it, advantages without rho."""
+    clips = {"clip_rho": settings.clip_rho, "clip_c": settings.clip_c}
+    rewards, discounts, lambda_ = rollout.rewards, rollout.discounts, settings.lambda_
+    returns = vtrace(log_ratios, rewards, discounts, values, bootstrap, **clips, lambda_=lambda_)
+    if settings.policy_loss == "ppo":
+        advantages = bootstrapped_advantages(returns.targets, rewards, discounts, values, bootstrap, lambda_=lambda_)
+        return VTraceReturns(returns.targets, advantages)
+    return returns
+
+
+def _game_units(
+    model: ActorCritic,
+    evaluation: Evaluation,
+    rollout: Rollout,
+    values: Tensor,
+    targets: Tensor,
+    advantages: Tensor,
+    scales: GameScales | None,
+    pool: Pool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Values to learn [B, T], and what advantages and squared value errors are divided by, [B, 1] each.
+
+    Moves the statistics of PopArt or of ``scales``.
+    """  # fmt: skip
+    if model.popart is not None:
+        deviation = model.popart.update(targets, rollout.games, rollout.valids, pool)
+        # The same values, now of the head that the optimiser will change.
+        values = model.popart.values(model.popart(evaluation.features.flatten(0, 1)), rollout.games)
+        return values, deviation, deviation.square()
+    if scales is not None:
+        scale = scales.update(rollout.games, advantages, rollout.valids, pool)
+        return values, scale, scale
+    one = torch.ones_like(advantages[:, :1])
+    return values, one, one
+
+
+def _ppo_losses(log_ratios: Tensor, advantages: Tensor, clip_ratio: float) -> Tensor:
+    """PPO's clipped surrogate (Schulman et al., 2017, arXiv:1707.06347, eq. 7), negated, [B, T].
+
+    Deviation, Sample Factory's: the lower clip is 1 / (1 + clip_ratio), not 1 - clip_ratio.
+    """
+    ratios = log_ratios.exp()
+    clipped = ratios.clamp(1 / (1 + clip_ratio), 1 + clip_ratio)
+    return -torch.minimum(ratios * advantages, clipped * advantages)
+
+
+def _advantage_error(evaluation: Evaluation, rollout: Rollout, advantages: Tensor, mean: _StepMean) -> Tensor:
+    """Mean squared error of the advantage predicted of the action taken; 0 if the model predicts none."""
+    if evaluation.action_advantages is None:
+        return torch.zeros((), device=advantages.device)
+    of_taken = evaluation.action_advantages.gather(2, rollout.actions.long()).squeeze(2)
+    return mean((advantages - of_taken).square())
+
+
+def _moved_apart(
+    model: ActorCritic, rollout: Rollout, moved: Observations, logits: Tensor, values: Tensor, error_scale: Tensor
+) -> Tensor:
+    """[B, T], how far policy and value of moved observations are from ``logits`` and ``values`` of those as seen."""
+    evaluation = model.evaluate(moved, rollout.state, rollout.resets)
+    policy = model.distribution(logits.flatten(0, 1))
+    policies_apart = policy.kl_divergence(model.distribution(evaluation.logits.flatten(0, 1))).view_as(values)
+    moved_values = evaluation.policy_values
+    if moved_values is None:
+        moved_values, _ = _reward_units(evaluation.values, rollout, model.popart)
+    return policies_apart + (values - moved_values).square() / error_scale / 2

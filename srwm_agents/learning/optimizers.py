@@ -1,0 +1,64 @@
+"""Optimisers by name, and what they need to be captured in a CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Choices and constants of :func:`make_optimizer`."""
+
+    name: Literal["adam", "rmsprop"] = "adam"
+    learning_rate: float = 1e-4
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_eps: float = 1e-6
+    rmsprop_alpha: float = 0.99
+    """Smoothing constant of the mean square."""
+    rmsprop_eps: float = 0.01
+    rmsprop_momentum: float = 0.0
+
+
+def make_optimizer(
+    parameters: Iterable[Parameter], settings: OptimizerSettings, *, captured: bool
+) -> torch.optim.Optimizer:
+    """PyTorch's optimiser of that name; ``captured``: its steps go into a CUDA graph."""
+    if settings.name == "rmsprop":
+        optimizer: torch.optim.Optimizer = torch.optim.RMSprop(
+            parameters, alpha=settings.rmsprop_alpha, eps=settings.rmsprop_eps, momentum=settings.rmsprop_momentum
+        )
+    else:
+        optimizer = torch.optim.Adam(parameters, betas=settings.adam_betas, eps=settings.adam_eps)
+    for group in optimizer.param_groups:
+        group["lr"] = settings.learning_rate
+    settle_optimizer(optimizer, captured=captured)
+    return optimizer
+
+
+def settle_optimizer(optimizer: torch.optim.Optimizer, *, captured: bool) -> None:
+    """Make an optimiser, new or just loaded, fit to be captured, or not.
+
+    A checkpoint brings the settings it was saved with; whether updates are captured is the running experiment's.
+    """
+    for group in optimizer.param_groups:
+        device = group["params"][0].device
+        group["capturable"] = captured
+        if captured:
+            group["lr"] = torch.tensor(float(group["lr"]), device=device)
+        for state in (optimizer.state[parameter] for parameter in group["params"] if parameter in optimizer.state):
+            state["step"] = state["step"].to(device if captured else "cpu", torch.float32)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Of all parameters; where a captured step reads it from the device, there."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
