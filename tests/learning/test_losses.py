@@ -1,9 +1,13 @@
-"""Losses of a small model of the test's own, without any framework: parts of a batch, and what is not to be learned."""
+"""Losses and updates of a small model of the tests' own, without any framework."""
 
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +27,7 @@ from srwm_agents.learning import (
     vtrace,
 )
 from srwm_agents.learning.optimizers import OptimizerSettings, make_optimizer
+from srwm_agents.processes import Processes
 
 ACTIONS, GAMES, FEATURES = 5, 2, 6
 
@@ -131,6 +136,47 @@ def test_two_learners_with_half_a_batch_each_learn_what_one_does(as_two_learners
             torch.testing.assert_close(mine.state_dict()[name], expected, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_two_processes_learn_what_one_does(tmp_path: Path, device: str) -> None:
+    """Through torch.distributed, with sizes of games, normalised advantages and valid steps that differ."""
+    if device == "cuda" and torch.cuda.device_count() < 2:
+        pytest.skip(f"two GPUs are needed, there are {torch.cuda.device_count()}")
+    root = Path(__file__).parents[2]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    subprocess.run([*torchrun, __file__, str(tmp_path), device], cwd=root, env=environment, check=True, timeout=120)
+    model = Model()
+    alone = make_update(model, HALVES, GameScales(GAMES, torch.device("cpu")))
+    model.load_state_dict(torch.load(tmp_path / "before.pt", weights_only=True))
+    for seed in range(3):
+        alone(make_rollout(seed=seed))
+    for rank in range(2):
+        after = torch.load(tmp_path / f"after_{rank}.pt", weights_only=True)
+        for name, expected in model.state_dict().items():
+            torch.testing.assert_close(after[name], expected, rtol=1e-3, atol=1e-4, msg=name)  # TF32 on a GPU
+
+
+HALVES = LossSettings(policy_loss="ppo", normalize_advantages=True, lambda_=0.9)
+
+
+def learn_half(folder: Path, device: str) -> None:
+    """One of two processes: three updates on its half of each batch."""
+    torch.manual_seed(0)
+    with Processes(device) as processes:
+        model = Model().to(processes.device)
+        processes.share(model)
+        if processes.rank == 0:
+            torch.save({name: entry.cpu() for name, entry in model.state_dict().items()}, folder / "before.pt")
+        update = make_update(model, HALVES, GameScales(GAMES, processes.device), pool=processes)
+        for seed in range(3):
+            half = make_rollout(seed=seed).rows(slice(4 * processes.rank, 4 * processes.rank + 4)).tree()
+            observations = {name: entry.to(processes.device) for name, entry in half.pop("observations").items()}
+            tensors = {name: tensor.to(processes.device) for name, tensor in half.items()}
+            update(Rollout(observations, **tensors))
+        after = {name: entry.cpu() for name, entry in model.state_dict().items()}
+        torch.save(after, folder / f"after_{processes.rank}.pt")
+
+
 def test_lambda_is_that_of_gae_for_ppo_too() -> None:
     """On-policy, PPO's advantages are GAE(lambda)'s, by the plain recursion."""
     torch.manual_seed(0)
@@ -189,3 +235,7 @@ def test_minibatches_hold_every_trajectory_once() -> None:
         assert sorted(rows[:, 0].tolist()) == sorted(rollout.rewards[:, 0].tolist())
         assert torch.equal(rows, rollout.rewards) or shuffle
     assert next(rollout.minibatches(8, shuffle=True)) is rollout
+
+
+if __name__ == "__main__":
+    learn_half(Path(sys.argv[1]), sys.argv[2])
