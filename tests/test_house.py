@@ -63,8 +63,11 @@ def named_settings(source: str) -> Iterator[tuple[int, str]]:
                 yield line, getattr(node, field)
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield from ((line, name) for name in special.findall(node.value))
-            if node.value.removeprefix("--") in GENERAL:
+            if node.value in GENERAL:
                 yield line, node.value
+        if isinstance(node, ast.Call):  # a flag that is added, not one that a message mentions
+            flags = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+            yield from ((line, name) for name in GENERAL if f"--{name}" in flags)
         if isinstance(node, ast.ClassDef):  # a dataclass's fields are annotated names in a class's body
             targets = [entry.target for entry in node.body if isinstance(entry, ast.AnnAssign)]
             names = [target.id for target in targets if isinstance(target, ast.Name)]
@@ -82,6 +85,7 @@ def named_settings(source: str) -> Iterator[tuple[int, str]]:
         ("class Settings:\n    query_scale: float = 1", "query_scale"),
         ("class Settings:\n    num_heads: int = 8", "num_heads"),
         ("NAMES = ('hidden_size',)", "hidden_size"),
+        ("add('--ff_size', type=int)", "ff_size"),
     ],
 )
 def test_a_named_setting_is_found(source: str, name: str) -> None:
