@@ -30,10 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from srwm_agents.command_line import OneLineParser
 from srwm_agents.fewshot.command import add_settings
 from srwm_agents.fewshot.data import glyphs, image_format
-from srwm_agents.fewshot.presets import PRESETS
 from srwm_agents.fewshot.settings import Settings
 from srwm_agents.fewshot.training import Trainer, tune
 from srwm_agents.processes import Processes
+from srwm_agents.recipes import load_recipe, recipe_names
 
 MODES = {
     "plain": {},
@@ -51,7 +51,7 @@ def settings_of(preset: str, overrides: list[str], mode: str) -> Settings:
     """The preset's settings, with the overriding flags, on glyphs of its data set's format."""
     parser = OneLineParser(allow_abbrev=False)
     add_settings(parser)
-    parser.set_defaults(**PRESETS[preset])
+    parser.set_defaults(**load_recipe("fewshot", preset))
     values = vars(parser.parse_args(overrides))
     size, channels = image_format(values["dataset"].split(",")[0])
     values |= {"dataset": "glyphs", "image_size": size, "channels": channels, "mixed_precision": "bf16"}
@@ -111,7 +111,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--preset", default="omniglot-1shot", choices=sorted(set(PRESETS) - {"sequential"}))
+    parser.add_argument(
+        "--preset", default="omniglot-1shot", choices=sorted(set(recipe_names("fewshot")) - {"sequential"})
+    )
     parser.add_argument("--modes", default=",".join(MODES), help="comma-separated (on a CPU: plain only)")
     parser.add_argument("--updates", type=int, default=200, help="of each window")
     parser.add_argument("--windows", type=int, default=5)

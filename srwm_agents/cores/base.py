@@ -1,4 +1,4 @@
-"""The one interface of every recurrent core."""
+"""The interface of every recurrent core."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from srwm_agents.cores.config import CoreConfig
 class Core(nn.Module):
     """A recurrent core: ``initial_state`` and one call over time, with resets and a differentiable final state.
 
-    The state is one flat float32 tensor [B, state_size] in which all zeros mean a fresh episode.
+    The state is one flat tensor [B, state_size]; all zeros are a fresh episode. Its dtype is that of the parameters:
+    float32 (also under autocast), float64 after ``.double()``, bfloat16 after ``.bfloat16()``. A call returns the
+    dtype that it was given. A bfloat16 core computes its state in float32 and rounds it at the end of each call, unless
+    it was given a float32 state.
     """
 
     state_size: int
-    """Floats of state per episode."""
+    """Numbers of state per episode."""
 
     @property
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of the parts that the flat state is made of, in order and without the batch dimension; a
-        :class:`StateCodec` of them cuts it up and puts it together. () for a core without memory.
+        :class:`StateCodec` of them unpacks and packs it. () for a core without memory.
         """
         return ()
 
@@ -31,35 +34,52 @@ class Core(nn.Module):
         self.output_size = config.hidden_size
 
     def initial_state(self, batch_size: int, device: torch.device | str | None = None) -> Tensor:
-        """Zeros [batch_size, state_size], on the parameters' device unless another is named."""
-        device = next(self.parameters()).device if device is None else device
-        return torch.zeros(batch_size, self.state_size, device=device)
+        """Zeros [batch_size, state_size] in the parameters' dtype, on their device unless another is named."""
+        like = next(self.parameters())
+        return torch.zeros(
+            batch_size, self.state_size, device=like.device if device is None else device, dtype=like.dtype
+        )
 
-    def forward(self, x: Tensor, state: Tensor, resets: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, state: Tensor | None = None, resets: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run over time.
 
         Args:
             x: [B, T, input_size]; T = 1 for acting.
-            state: [B, state_size].
-            resets: bool [B, T]; True zeroes the state *before* step t.
+            state: [B, state_size], of any floating dtype; None begins fresh episodes.
+            resets: [B, T], bool, integer or float; True or nonzero zeroes the state *before* step t, whatever the
+                state holds there, NaN included. None: no resets.
 
         Returns:
-            out [B, T, output_size] and the state after the last step, [B, state_size].
+            out [B, T, output_size] and the state after the last step, [B, state_size], in the given state's dtype.
 
         Raises:
-            ValueError: a wrong shape, naming the expected one; tensors on different devices.
+            ValueError: a wrong shape or dtype, with the expected one; tensors on different devices.
         """
         if x.dim() != 3 or x.shape[-1] != self.input_size:
             raise ValueError(f"x has shape {list(x.shape)}, expected [B, T, {self.input_size}]")
+        if state is None:
+            state = self.initial_state(x.shape[0], x.device)
+        self._check(x, state, resets)
+        if resets is not None and resets.dtype != torch.bool:
+            resets = resets != 0
+        dtype = next(self.parameters()).dtype
+        out, final = self.run(x, state.to(torch.float32 if dtype == torch.bfloat16 else dtype), resets)
+        return out, final.to(state.dtype)
+
+    def run(self, x: Tensor, state: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The subclass's computation, on checked arguments: a state as wide as the parameters, at least float32 beside
+        bfloat16; resets of bool."""
+        raise NotImplementedError
+
+    def _check(self, x: Tensor, state: Tensor, resets: Tensor | None) -> None:
         if state.shape != (x.shape[0], self.state_size):
             raise ValueError(f"state has shape {list(state.shape)}, expected [{x.shape[0]}, {self.state_size}]")
+        if not state.is_floating_point():
+            raise ValueError(f"state is {state.dtype}, expected a floating-point dtype")
         if resets is not None and resets.shape != x.shape[:2]:
             raise ValueError(f"resets has shape {list(resets.shape)}, expected {list(x.shape[:2])}")
+        if resets is not None and resets.is_complex():
+            raise ValueError(f"resets is {resets.dtype}, expected bool, integer or float")
         for name, tensor in (("state", state), ("resets", resets), ("the core", next(self.parameters()))):
             if tensor is not None and tensor.device != x.device:
                 raise ValueError(f"{name} is on {tensor.device}, but x is on {x.device}: they must be on one device")
-        return self.run(x, state, resets)
-
-    def run(self, x: Tensor, state: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The subclass's computation, on checked arguments."""
-        raise NotImplementedError

@@ -78,7 +78,7 @@ def make_classifier(settings: Settings, images: Images, record: dict[str, Any]) 
     return FewShotClassifier(
         ClassifierConfig(
             core=settings.core,
-            core_settings={name: getattr(settings, name) for name in _CORE_SETTINGS},
+            core_settings=settings.core_settings,
             ways=settings.ways,
             labels=settings.labels,
             image_shape=tuple(images.sets[0].images.shape[1:]),
@@ -91,9 +91,3 @@ def make_classifier(settings: Settings, images: Images, record: dict[str, Any]) 
             training=record,
         )
     )
-
-
-_CORE_SETTINGS = (
-    *("hidden_size", "num_layers", "num_heads", "ff_size", "dropout", "input_softmax", "input_norm", "beta_mean"),
-    *("query_scale", "state_decay", "unit_keys", "backend"),
-)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import types
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,12 @@ from typing import Any
 from rich.console import Console
 
 from srwm_agents.command_line import OneLineParser, underscored
+from srwm_agents.cores import core_setting_names
 from srwm_agents.fewshot.data import DATASETS, DEFAULT_DATA_DIR, SPLITS, default_cache_dir
 from srwm_agents.fewshot.experiment import AGENT_FOLDERS
-from srwm_agents.fewshot.presets import PRESETS
 from srwm_agents.fewshot.settings import Settings
+from srwm_agents.recipes import load_recipe, recipe_names
+from srwm_agents.settings import add_dataclass_flags, from_flags
 
 PROG = "python -m srwm_agents fewshot"
 
@@ -54,9 +54,9 @@ def _make_parser(preset: str | None) -> OneLineParser:
 
     text = "Train a few-shot classifier. The same command goes on where it was stopped."
     train = commands.add_parser("train", help="train a classifier", description=text, **options)
-    train.add_argument("--preset", choices=sorted(PRESETS), help="Settings by name; flags override them")
+    train.add_argument("--preset", choices=recipe_names("fewshot"), help="Settings by name; flags override them")
     add_settings(train)
-    train.set_defaults(run=_train, **({"experiment": preset, **PRESETS[preset]} if preset else {}))
+    train.set_defaults(run=_train, **({"experiment": preset, **load_recipe("fewshot", preset)} if preset else {}))
 
     text = "Measure a classifier on classes that it has never seen."
     evaluate = commands.add_parser("eval", help="evaluate a classifier", description=text, **options)
@@ -78,27 +78,11 @@ def _make_parser(preset: str | None) -> OneLineParser:
 
 
 def add_settings(parser: OneLineParser) -> None:
-    """A flag for each field of :class:`Settings`."""
-    types_of = typing.get_type_hints(Settings)
-    for field in dataclasses.fields(Settings):
-        kind = types_of[field.name]
-        if isinstance(kind, types.UnionType):  # X | None
-            kind = next(member for member in kind.__args__ if member is not type(None))
-        options: dict[str, Any] = {"default": field.default, "help": field.metadata["help"]}
-        if kind is bool:
-            options |= {"type": _boolean, "nargs": "?", "const": True, "metavar": "BOOL"}
-        elif field.metadata["choices"]:
-            options["choices"] = field.metadata["choices"]
-        else:
-            options["type"] = kind
-        parser.add_argument(f"--{field.name}", **options)
-
-
-def _boolean(text: str) -> bool:
-    values = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    if text.lower() not in values:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-    return values[text.lower()]
+    """A flag for each field of :class:`Settings`, those of the core in a group of their own."""
+    core = core_setting_names()
+    others = [field.name for field in dataclasses.fields(Settings) if field.name not in core]
+    add_dataclass_flags(parser, Settings, names=others)
+    add_dataclass_flags(parser.add_argument_group("settings of the core"), Settings, names=core)
 
 
 def _add_directories(parser: OneLineParser) -> None:
@@ -132,13 +116,13 @@ def _preset(arguments: Sequence[str]) -> str | None:
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--preset", nargs="?")
     name = finder.parse_known_args(underscored(arguments))[0].preset
-    return name if name in PRESETS else None
+    return name if name in recipe_names("fewshot") else None
 
 
 def _train(args: argparse.Namespace, console: Console) -> int:
     from srwm_agents.fewshot.training import train
 
-    settings = Settings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)})
+    settings = from_flags(Settings, args)
     result = train(settings, console)
     if not result.first:  # of several processes one speaks
         return 0

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
 
-from srwm_agents.cores import CORES
+from srwm_agents.cores import CORES, CoreConfig, core_setting_names, core_settings_of
 from srwm_agents.fewshot.classifier import ENCODERS, LABELS
 from srwm_agents.fewshot.data import DATASET_NAMES, DEFAULT_DATA_DIR
 from srwm_agents.fewshot.optimisation import SCHEDULES
-from srwm_agents.ops.srwm import BACKENDS
+from srwm_agents.recipes import load_recipe
+from srwm_agents.settings import check_choices, setting
 
 TASKS = ("few_shot", "sequential", "bootstrap")
 
 
-def setting(default: Any, text: str, choices: Any = None) -> Any:
-    """A dataclass field with the text and the allowed values of its flag."""
-    return field(default=default, metadata={"help": text, "choices": None if choices is None else tuple(choices)})
+def _core_settings() -> Any:
+    """A dataclass with a field for each setting of a core, and few-shot learning's own defaults."""
+    defaults = load_recipe("fewshot", "_default")
+    names = core_setting_names()
+    entries = [
+        (entry.name, entry.type, field(default=defaults.get(entry.name, entry.default), metadata=entry.metadata))
+        for entry in fields(CoreConfig)
+        if entry.name in names
+    ]
+    return make_dataclass("CoreSettings", entries, frozen=True)
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What to train, on what, how, and where it goes."""
+class Settings(_core_settings()):
+    """What to train, on what, how, and where it goes; the settings of the core are fields like the others."""
 
     # What is learned; fixed for the life of an experiment.
     dataset: str = setting("glyphs", "Data set; two, comma-separated, for the sequential task")
@@ -44,17 +52,6 @@ class Settings:
         None, "Factor on the label's one-hot code; default: sqrt(embedding's width) / 5"
     )
     core: str = setting("srwm", "Memory of the classifier", CORES)
-    hidden_size: int = setting(256, "Width of the core")
-    num_layers: int = setting(2, "Memory layers of the core")
-    num_heads: int = setting(16, "Heads of each memory layer")
-    ff_size: int = setting(1024, "Width inside the core's feed-forward blocks")
-    dropout: float = setting(0.0, "Dropout in the core")
-    input_softmax: bool = setting(False, "Softmax over each SRWM head's inputs")
-    input_norm: bool = setting(True, "Layer norm before each memory layer")
-    beta_mean: float = setting(-1.0, "Mean of the initial weights that make an SRWM's learning rates")
-    query_scale: float = setting(1.0, "Factor on the initial weights that make an SRWM's queries")
-    state_decay: float = setting(1.0, "Factor on an SRWM's state at each step; 1, as published, forgets nothing")
-    unit_keys: bool = setting(False, "Queries and keys of an SRWM of length 1, not sum 1, as published")
 
     # How it is trained.
     train_steps: int = setting(100_000, "Updates")
@@ -79,7 +76,6 @@ class Settings:
     mixed_precision: str = setting("none", "Precision of the encoder", ("none", "bf16"))
     compile: bool = setting(False, "Compile the model with torch.compile")
     cuda_graph: bool = setting(False, "Capture an update, drawing included, in a CUDA graph; not for sequential")
-    backend: str = setting("auto", "Of the core's op", BACKENDS)
 
     # Where it goes, and for how long.
     data_dir: Path = setting(DEFAULT_DATA_DIR, "Where the data sets lie (see: fewshot data); glyphs need none")
@@ -97,16 +93,15 @@ class Settings:
     save_every_sec: float = setting(60.0, "Seconds between checkpoints (each validation saves too)")
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            if (allowed := f.metadata["choices"]) and getattr(self, f.name) not in allowed:
-                raise ValueError(f"{f.name} is {getattr(self, f.name)!r}, allowed: {', '.join(allowed)}")
+        check_choices(self)
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 0")
-        for name in ("dropout", "vision_dropout", "average_decay"):
+        CoreConfig(input_size=1, **self.core_settings)  # raises for a value out of range
+        for name in ("vision_dropout", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 <= {name} < 1")
         for name in ("learning_rate", "label_scale", "train_seconds"):
@@ -142,6 +137,11 @@ class Settings:
         """The data sets with rotations."""
         return tuple(name.strip() for name in self.rotations.split(",") if name.strip())
 
+    @property
+    def core_settings(self) -> dict[str, Any]:
+        """The keyword arguments of ``make_core`` but for input_size."""
+        return core_settings_of(vars(self))
+
     def fixed(self) -> dict[str, Any]:
         """What a resumed experiment must agree in: everything that training is of."""
         return {name: getattr(self, name) for name in _FIXED}
@@ -161,8 +161,7 @@ _NOT_NEGATIVE = (
 )
 _FIXED = (
     *("dataset", "task", "labels", "ways", "shots", "queries", "future_shots", "rotations", "image_size", "channels"),
-    *("encoder", "encoder_channels", "vision_dropout", "label_scale", "core", "hidden_size", "num_layers", "num_heads"),
-    *("ff_size", "dropout", "input_softmax", "input_norm", "beta_mean", "query_scale", "state_decay", "unit_keys"),
+    *("encoder", "encoder_channels", "vision_dropout", "label_scale", "core", *core_setting_names(fixed=True)),
     *("batch_size", "average_decay"),
     *("auxiliary_weight", "bootstrap_weight", "augment_shift", "augment_flip", "augment_crop", "augment_colour"),
     "seed",

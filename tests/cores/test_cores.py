@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from srwm_agents.cores import CORES, make_core
+from srwm_agents.cores import CORES, CoreConfig, core_setting_names, make_core
+from srwm_agents.cores.stack import NoCarryCore
 from srwm_agents.layers import SRWMLayer
 
 SETTINGS = {"input_size": 7, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "ff_size": 32}
@@ -21,7 +22,7 @@ def inputs(core, resets_probability: float = 0.3):
     g = torch.Generator().manual_seed(1)
     x = torch.randn(B, T, 7, generator=g)
     state = 0.1 * torch.randn(B, core.state_size, generator=g)
-    if core.config and type(core).__name__ == "SRWMNoCarryCore":
+    if isinstance(core, NoCarryCore):
         state[:, -1] = torch.tensor([1.0, 2.0, 3.0])
     return x, state, torch.rand(B, T, generator=g) < resets_probability
 
@@ -164,19 +165,47 @@ def test_every_core_takes_the_same_settings(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", CORES)
+def test_each_setting_names_the_cores_that_use_it(name: str) -> None:
+    used = set()
+
+    class Spy:
+        """The configuration, keeping books of what is read."""
+
+        def __getattr__(self, setting: str):
+            used.add(setting)
+            return getattr(config, setting)
+
+    config = CoreConfig(**SETTINGS)
+    core = CORES[name](Spy())  # type: ignore[arg-type]
+    core(torch.randn(B, T, 7))
+    assert used - {"input_size"} == set(core_setting_names(core=name))
+
+
 @pytest.mark.parametrize("steps", [1, T])
 def test_a_norm_keeps_an_lstm_from_saturating(steps: int) -> None:
     """However large an encoder's features grow, with resets and without, in one step and in many."""
     core = make("lstm", input_norm=True)
-    x, state, resets = (entry[:, :steps] if entry.ndim == 3 else entry for entry in inputs(core))
+    x, state, _ = (entry[:, :steps] if entry.ndim == 3 else entry for entry in inputs(core))
     resets = torch.zeros(B, steps, dtype=torch.bool)
     for given in (None, resets):
-        out, final = core(x, state, given)
-        large, large_final = core(1e4 * x, state, given)
-        torch.testing.assert_close(large, out, rtol=1e-3, atol=1e-4)  # the norm's epsilon counts for the small ones
-        torch.testing.assert_close(large_final, final, rtol=1e-3, atol=1e-4)
+        large, larger = core(1e4 * x, state, given), core(1e6 * x, state, given)
+        torch.testing.assert_close(
+            larger, large, rtol=1e-3, atol=1e-3
+        )  # the embedding's bias counts for the small ones
     bare = make("lstm")
     assert (bare(1e4 * x, state)[0] - bare(x, state)[0]).abs().max() > 0.01  # far beyond the tolerances above
+
+
+@pytest.mark.parametrize("name", CORES)
+@pytest.mark.parametrize("input_norm", [False, True])
+def test_the_size_of_an_input_is_not_lost(name: str, input_norm: bool) -> None:
+    """A layer norm of two raw numbers is a sign; behind an embedding it leaves their sizes to be seen."""
+    torch.manual_seed(0)
+    core = make_core(name, **{**SETTINGS, "input_size": 2}, input_softmax=False, input_norm=input_norm)
+    x = torch.tensor([[[0.2, 0.1]], [[2.0, 1.0]]])
+    out, _ = core(x)
+    assert (out[0] - out[1]).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("name", ["srwm", "srwm_no_carry", "sr_delta"])

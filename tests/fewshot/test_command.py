@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -16,9 +17,9 @@ import torch
 from srwm_agents.__main__ import main as srwm_agents_main
 from srwm_agents.fewshot import load_classifier
 from srwm_agents.fewshot.command import main
-from srwm_agents.fewshot.presets import PRESETS
 from srwm_agents.fewshot.settings import Settings
 from srwm_agents.fewshot.training import Trainer
+from srwm_agents.recipes import load_recipe, load_recipes
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = (
@@ -192,10 +193,28 @@ def test_evaluation_names_what_is_wrong(tmp_path, capsys) -> None:
         assert message in capsys.readouterr().err
 
 
-def test_presets_are_settings() -> None:
-    assert set(PRESETS) == {"glyphs", "omniglot-1shot", "mini-1shot", "mini-5shot", "sequential", "bootstrap"}
-    for preset in PRESETS.values():
+def test_settings_and_presets_have_the_values_that_they_had_when_they_were_written_out() -> None:
+    """Settings that every core takes are made from the cores' own; those that are new here have the cores' defaults."""
+    before = json.loads(Path(__file__).with_name("settings_before.json").read_text())
+    now = {f.name: f.default for f in dataclasses.fields(Settings)}
+    new = {"state_limit": 0.0, "detach_state_every_step": False, "rollout_length": 50}
+    folders = {name: str(value) for name, value in now.items() if name.endswith("_dir")}
+    assert now | folders == before["defaults"] | new
+    assert load_recipes("fewshot") == before["presets"]
+    for preset in (*load_recipes("fewshot").values(), load_recipe("fewshot", "_default")):
         Settings(**preset)
+
+
+def test_every_setting_of_the_core_reaches_it(train, tmp_path) -> None:
+    changes = {"query_scale": 0.5, "state_decay": 0.9, "state_limit": 5.0, "input_softmax": True, "backend": "naive"}
+    flags = [f"--{name}={value}" for name, value in changes.items()]
+    assert train("--experiment=x", "--train_steps=2", *flags) == 0
+    config = load_classifier(tmp_path / "x" / "agent").core.config
+    assert changes.items() <= vars(config).items()
+    assert (config.hidden_size, config.beta_mean, config.input_norm) == (8, -1.0, True)
+    # What the state may grow to, and the backend, are no part of what was learned; the rest is.
+    assert train("--experiment=x", "--train_steps=3", *flags, "--state_limit=6", "--backend=auto") == 0
+    assert train("--experiment=x", "--train_steps=3", *flags, "--query_scale=1") == 1
 
 
 def test_preparing_says_what_to_get_and_under_which_licence(tmp_path, capsys, lay_out, png) -> None:

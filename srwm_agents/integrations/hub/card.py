@@ -9,6 +9,7 @@ import pandas as pd
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from srwm_agents.agent import AgentConfig
+from srwm_agents.cores import CoreConfig, core_setting_names
 
 LIBRARY = "srwm-agents"
 PAPER = "https://arxiv.org/abs/2202.05780"
@@ -77,12 +78,13 @@ def _played_on(config: AgentConfig) -> str:
 def _network(config: AgentConfig) -> str:
     entries = {"obs": list(config.image_shape), **{name: [width] for name, width in config.extras.items()}}
     observations = ", ".join(f"`{name}` {shape}" for name, shape in entries.items())
-    settings = ", ".join(f"{name} {_plain(value)}" for name, value in config.core_settings.items())
+    core = vars(CoreConfig(input_size=1, **config.core_settings))
+    settings = ", ".join(f"{name} {_plain(core[name])}" for name in core_setting_names(core=config.core))
     return (
         "## Network\n\n"
         f"- **observations**: {observations}\n- **actions**: {config.num_actions}, discrete\n"
         f"- **encoder**: {config.encoder}, fully connected {list(config.encoder_mlp_layers)}\n"
-        f"- **core**: {config.core} ({settings or 'default settings'})"
+        f"- **core**: {config.core} ({settings})"
     )
 
 

@@ -1,4 +1,4 @@
-"""A core in the clothes of the LSTM that sb3-contrib expects."""
+"""Adapter: a core behind the interface of the LSTM that sb3-contrib expects."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class LSTMLikeCore(nn.Module):
                 f"{sequences} sequences, expected as many starts as steps and a multiple of the sequences"
             )
         x = features.reshape(sequences, -1, self.input_size)
-        out, flat = self.core(x, self._flat(states), episode_starts.reshape(sequences, -1) > 0)
+        out, flat = self.core(x, self._flat(states), episode_starts.reshape(sequences, -1))
         return out.flatten(0, 1), self._halves(flat)
 
     def _flat(self, states: LSTMStates) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any, ClassVar
 
 import numpy.typing as npt
@@ -13,7 +12,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor
 
-from srwm_agents.cores import CoreConfig, make_core
+from srwm_agents.cores import core_setting_names, make_core
 from srwm_agents.integrations.sb3.memory import LSTMLikeCore, LSTMStates, check_states
 
 Array = npt.NDArray[Any]
@@ -128,10 +127,8 @@ def _check_names(kwargs: dict[str, Any], settings: dict[str, Any]) -> None:
     for name, instead in _LSTM_ONLY.items():
         if name in kwargs:
             raise ValueError(f"{name} is a setting of the LSTM policies; here it is policy_kwargs=dict({instead})")
-    for field in fields(CoreConfig):
-        if field.name in kwargs:
-            raise ValueError(
-                f"{field.name} is a setting of the core: policy_kwargs=dict(core_settings=dict({field.name}=…))"
-            )
+    for name in core_setting_names():
+        if name in kwargs:
+            raise ValueError(f"{name} is a setting of the core: policy_kwargs=dict(core_settings=dict({name}=…))")
     if "input_size" in settings:
         raise ValueError("core_settings has input_size, which follows from the features: leave it out")
