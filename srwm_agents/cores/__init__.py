@@ -2,7 +2,7 @@
 
 from srwm_agents.cores.base import Core
 from srwm_agents.cores.codec import StateCodec
-from srwm_agents.cores.config import CoreConfig
+from srwm_agents.cores.config import CoreConfig, core_setting_names, core_settings_of
 from srwm_agents.cores.registry import CORES, make_core
 
-__all__ = ["CORES", "Core", "CoreConfig", "StateCodec", "make_core"]
+__all__ = ["CORES", "Core", "CoreConfig", "StateCodec", "core_setting_names", "core_settings_of", "make_core"]

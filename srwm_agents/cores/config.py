@@ -1,53 +1,52 @@
-"""One set of settings for every core."""
+"""The only list of the cores' settings: flags, saved configurations, few-shot settings and cards are made from it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
+
+from srwm_agents.ops.srwm import BACKENDS
+from srwm_agents.settings import check_choices, setting
+
+_SRWM = ("srwm", "srwm_no_carry", "sr_delta")
+_HEADS = (*_SRWM, "delta", "fake_sr", "introspective")
+
+
+def _used_by(cores: tuple[str, ...] | None, default: Any, help: str, choices: Collection[str] | None = None) -> Any:
+    return setting(default, help, choices, cores=cores)
 
 
 @dataclass(frozen=True)
 class CoreConfig:
     """The keyword arguments of :func:`srwm_agents.cores.make_core`, the same for every core.
 
-    A field that a core has no use for is accepted and ignored; each field says who uses it.
+    A comparison gives all its cores one set of settings, so a core accepts and ignores what it has no use for. Each
+    field's metadata says what it is (``help``) and which cores use it (``cores``: their names, None for all).
     """
 
-    input_size: int
-    """Width of the core's input. All cores."""
-    hidden_size: int = 128
-    """Width of the residual stream, and of the output. All cores."""
-    num_layers: int = 2
-    """Memory layers, each followed by a feed-forward block (lstm: LSTM layers). All cores."""
-    num_heads: int = 8
-    """Heads a layer; must divide hidden_size. Not lstm, feedforward."""
-    ff_size: int = 512
-    """Width inside the feed-forward blocks. Not lstm."""
-    input_softmax: bool = True
-    """Softmax over each head's inputs. srwm, srwm_no_carry, sr_delta, fake_sr."""
-    input_norm: bool = False
-    """Layer norm before the heads (lstm: before its first layer). Not feedforward."""
-    beta_mean: float = 0.0
-    """Mean of W_beta's initial entries. srwm, srwm_no_carry, sr_delta."""
-    query_scale: float = 1.0
-    """Factor on W_q's initial entries. srwm, srwm_no_carry, sr_delta."""
-    state_decay: float = 1.0
-    """Factor on the matrix's shift at each step; with 1, the published rule, nothing bounds it in long episodes, with
-    less the memory is shorter. srwm, srwm_no_carry, sr_delta (its SRWM)."""
-    state_limit: float = 0.0
-    """Largest size of a matrix's shift that a call hands on, in units of its slow weights; 0 for none, as published.
-    srwm, srwm_no_carry, sr_delta (its SRWM)."""
-    unit_keys: bool = False
-    """Queries and keys of Euclidean length 1, so that no update multiplies what it finds along its key; without, of sum
-    1, as published. srwm, srwm_no_carry, sr_delta (its SRWM)."""
-    dropout: float = 0.0
-    """In training mode only. Not lstm with one layer."""
-    detach_state_every_step: bool = False
-    """Cut the gradient through the state at every step, as the published RL code did. srwm, srwm_no_carry, sr_delta."""
-    rollout_length: int = 50
-    """Steps after which srwm_no_carry drops its state. srwm_no_carry only."""
-    backend: str = "auto"
-    """Of the op. srwm, srwm_no_carry, sr_delta, delta."""
+    input_size: int = _used_by(None, MISSING, "Width of the core's input")
+    hidden_size: int = _used_by(None, 128, "Width of the core's residual stream (lstm: of its layers) and output")
+    num_layers: int = _used_by(None, 2, "Memory layers of the core, each followed by a feed-forward block (not lstm)")
+    num_heads: int = _used_by(_HEADS, 8, "Heads of each memory layer; must divide hidden_size")
+    ff_size: int = _used_by((*_HEADS, "feedforward"), 512, "Width inside the core's feed-forward blocks")
+    input_softmax: bool = _used_by((*_SRWM, "fake_sr"), True, "Softmax over each SRWM head's inputs")
+    input_norm: bool = _used_by(
+        (*_HEADS, "lstm"), False, "Layer norm before each memory layer (lstm: before the first, after an embedding)"
+    )
+    beta_mean: float = _used_by(_SRWM, 0.0, "Mean of the initial weights that make an SRWM's learning rates")
+    query_scale: float = _used_by(_SRWM, 1.0, "Factor on the initial weights that make an SRWM's queries")
+    state_decay: float = _used_by(_SRWM, 1.0, "Factor on an SRWM's state at each step; 1, as published: none")
+    state_limit: float = _used_by(
+        _SRWM, 0.0, "Largest size of an SRWM's state in units of its slow weights; 0, as published: no limit"
+    )
+    unit_keys: bool = _used_by(_SRWM, False, "SRWM queries and keys of Euclidean length 1; off, as published: of sum 1")
+    dropout: float = _used_by(None, 0.0, "Dropout in the core while training (lstm: between its layers)")
+    detach_state_every_step: bool = _used_by(
+        _SRWM, False, "Cut the gradient through an SRWM's state at every step, as the published RL code did"
+    )
+    rollout_length: int = _used_by(("srwm_no_carry",), 50, "Steps after which srwm_no_carry drops its state")
+    backend: str = _used_by((*_SRWM, "delta"), "auto", "Of the core's op", BACKENDS)
 
     def __post_init__(self) -> None:
         for name in ("input_size", "hidden_size", "num_layers", "num_heads", "ff_size", "rollout_length"):
@@ -59,9 +58,10 @@ class CoreConfig:
             raise ValueError(f"state_decay is {self.state_decay}, expected 0 < state_decay <= 1")
         if self.state_limit < 0:
             raise ValueError(f"state_limit is {self.state_limit}, expected at least 0 (0: no limit)")
+        check_choices(self)
 
     @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> CoreConfig:
+    def from_settings(cls, settings: Mapping[str, Any]) -> CoreConfig:
         """Make a config, naming an unknown setting and the known ones in the error."""
         known = [field.name for field in fields(cls)]
         for name in settings:
@@ -70,3 +70,24 @@ class CoreConfig:
         if "input_size" not in settings:
             raise ValueError("input_size is missing: the width of the core's input")
         return cls(**settings)
+
+
+def core_setting_names(*, exclude: Collection[str] = (), core: str | None = None) -> tuple[str, ...]:
+    """Names of the settings that a user chooses: all fields of :class:`CoreConfig` but input_size, in their order.
+
+    Args:
+        exclude: names to leave out, for a caller that derives them from something else.
+        core: leave out what this core has no use for; None leaves in what any core uses.
+    """
+    return tuple(
+        field.name
+        for field in fields(CoreConfig)
+        if field.name != "input_size"
+        and field.name not in exclude
+        and (core is None or field.metadata["cores"] is None or core in field.metadata["cores"])
+    )
+
+
+def core_settings_of(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a core that ``mapping`` has, with anything else left out."""
+    return {name: mapping[name] for name in core_setting_names() if name in mapping}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,9 @@ from srwm_agents.fewshot.classifier import ENCODERS, LABELS
 from srwm_agents.fewshot.data import DATASET_NAMES, DEFAULT_DATA_DIR
 from srwm_agents.fewshot.optimisation import SCHEDULES
 from srwm_agents.ops.srwm import BACKENDS
+from srwm_agents.settings import check_choices, setting
 
 TASKS = ("few_shot", "sequential", "bootstrap")
-
-
-def setting(default: Any, text: str, choices: Any = None) -> Any:
-    """A dataclass field with the text and the allowed values of its flag."""
-    return field(default=default, metadata={"help": text, "choices": None if choices is None else tuple(choices)})
 
 
 @dataclass(frozen=True)
@@ -97,9 +93,7 @@ class Settings:
     save_every_sec: float = setting(60.0, "Seconds between checkpoints (each validation saves too)")
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            if (allowed := f.metadata["choices"]) and getattr(self, f.name) not in allowed:
-                raise ValueError(f"{f.name} is {getattr(self, f.name)!r}, allowed: {', '.join(allowed)}")
+        check_choices(self)
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")

@@ -1,0 +1,99 @@
+"""Dataclass fields as settings: default, help and allowed values in one place; command-line flags made from them."""
+
+from __future__ import annotations
+
+import argparse
+import types
+import typing
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, Field, field, fields
+from typing import Any, TypeVar
+
+Config = TypeVar("Config")
+
+_TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def setting(default: Any, help: str, choices: Collection[str] | None = None, **metadata: Any) -> Any:
+    """A dataclass field that describes itself.
+
+    Args:
+        default: the field's; ``dataclasses.MISSING`` for a field that must be given.
+        help: one line, for ``--help`` and for whoever reads the dataclass.
+        choices: the allowed values; None for any of the field's type.
+        metadata: anything else to keep in the field's ``metadata``.
+    """
+    allowed = None if choices is None else tuple(choices)
+    return field(default=default, metadata={"help": help, "choices": allowed, **metadata})
+
+
+def default_of(entry: Field[Any]) -> Any:
+    """The default of a dataclass field, made anew if it has a factory; None if it must be given."""
+    if entry.default_factory is not MISSING:
+        return entry.default_factory()
+    return None if entry.default is MISSING else entry.default
+
+
+def check_choices(config: Any) -> None:
+    """Raise ``ValueError`` for a field of the dataclass instance ``config`` whose value is none of its choices."""
+    for entry in fields(config):
+        allowed = entry.metadata.get("choices")
+        if allowed and getattr(config, entry.name) not in allowed:
+            raise ValueError(f"{entry.name} is {getattr(config, entry.name)!r}, allowed: {', '.join(allowed)}")
+
+
+def add_dataclass_flags(
+    parser: argparse._ActionsContainer,
+    cls: type[Any],
+    *,
+    names: Collection[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """Add a flag ``--name`` for each field of a dataclass.
+
+    A field's type says how its flag is read: ``bool`` takes ``--name True``, ``--name False`` and a bare ``--name``;
+    ``X | None`` is read as X; others are called with the text (int, float, str, Path).
+
+    Args:
+        parser: a parser or an argument group.
+        cls: the dataclass, with fields made by :func:`setting`.
+        names: the fields that get a flag; None for all.
+        defaults: values in place of the fields' own defaults.
+
+    Raises:
+        ValueError: ``names`` or ``defaults`` has a name that is no field.
+    """
+    known = {entry.name: entry for entry in fields(cls)}
+    for name in (*(names or ()), *(defaults or ())):
+        if name not in known:
+            raise ValueError(f"{cls.__name__} has no field {name!r}, allowed: {', '.join(known)}")
+    kinds = typing.get_type_hints(cls)
+    for name, entry in known.items():
+        if names is None or name in names:
+            default = defaults[name] if defaults and name in defaults else default_of(entry)
+            options = {"default": default, "help": entry.metadata.get("help"), **_reading(entry, kinds[name])}
+            parser.add_argument(f"--{name}", **options)
+
+
+def from_flags(cls: type[Config], args: argparse.Namespace) -> Config:
+    """The dataclass whose flags were parsed; fields without a flag keep their defaults."""
+    given = vars(args)
+    return cls(**{entry.name: given[entry.name] for entry in fields(cls) if entry.name in given})  # type: ignore[arg-type]
+
+
+def boolean(text: str) -> bool:
+    """Read ``True`` or ``False`` (also yes, no, 1, 0, in any case)."""
+    if text.lower() not in _TRUTHS:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return _TRUTHS[text.lower()]
+
+
+def _reading(entry: Field[Any], kind: Any) -> dict[str, Any]:
+    """How argparse reads the flag of a field of type ``kind``."""
+    if isinstance(kind, types.UnionType):
+        kind = next(member for member in kind.__args__ if member is not types.NoneType)
+    if kind is bool:
+        return {"type": boolean, "nargs": "?", "const": True, "metavar": "BOOL"}
+    if choices := entry.metadata.get("choices"):
+        return {"choices": choices}
+    return {"type": kind}
