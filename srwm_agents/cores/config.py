@@ -13,8 +13,14 @@ _SRWM = ("srwm", "srwm_no_carry", "sr_delta")
 _HEADS = (*_SRWM, "delta", "fake_sr", "introspective")
 
 
-def _used_by(cores: tuple[str, ...] | None, default: Any, help: str, choices: Collection[str] | None = None) -> Any:
-    return setting(default, help, choices, cores=cores)
+def _used_by(
+    cores: tuple[str, ...] | None,
+    default: Any,
+    help: str,
+    choices: Collection[str] | None = None,
+    may_change: bool = False,
+) -> Any:
+    return setting(default, help, choices, cores=cores, may_change=may_change)
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,8 @@ class CoreConfig:
     """The keyword arguments of :func:`srwm_agents.cores.make_core`, the same for every core.
 
     A comparison gives all its cores one set of settings, so a core accepts and ignores what it has no use for. Each
-    field's metadata says what it is (``help``) and which cores use it (``cores``: their names, None for all).
+    field's metadata says what it is (``help``), which cores use it (``cores``: their names, None for all) and whether
+    an experiment may go on with another value (``may_change``).
     """
 
     input_size: int = _used_by(None, MISSING, "Width of the core's input")
@@ -38,7 +45,10 @@ class CoreConfig:
     query_scale: float = _used_by(_SRWM, 1.0, "Factor on the initial weights that make an SRWM's queries")
     state_decay: float = _used_by(_SRWM, 1.0, "Factor on an SRWM's state at each step; 1, as published: none")
     state_limit: float = _used_by(
-        _SRWM, 0.0, "Largest size of an SRWM's state in units of its slow weights; 0, as published: no limit"
+        _SRWM,
+        0.0,
+        "Largest size of an SRWM's state in units of its slow weights; 0, as published: no limit",
+        may_change=True,
     )
     unit_keys: bool = _used_by(_SRWM, False, "SRWM queries and keys of Euclidean length 1; off, as published: of sum 1")
     dropout: float = _used_by(None, 0.0, "Dropout in the core while training (lstm: between its layers)")
@@ -72,18 +82,22 @@ class CoreConfig:
         return cls(**settings)
 
 
-def core_setting_names(*, exclude: Collection[str] = (), core: str | None = None) -> tuple[str, ...]:
+def core_setting_names(
+    *, exclude: Collection[str] = (), core: str | None = None, fixed: bool = False
+) -> tuple[str, ...]:
     """Names of the settings that a user chooses: all fields of :class:`CoreConfig` but input_size, in their order.
 
     Args:
         exclude: names to leave out, for a caller that derives them from something else.
         core: leave out what this core has no use for; None leaves in what any core uses.
+        fixed: leave out what may change between the starts of an experiment.
     """
     return tuple(
         field.name
         for field in fields(CoreConfig)
         if field.name != "input_size"
         and field.name not in exclude
+        and not (fixed and field.metadata["may_change"])
         and (core is None or field.metadata["cores"] is None or core in field.metadata["cores"])
     )
 

@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 
 from envs import ProcgenVectorEnv, make_procgen
-from srwm_agents.integrations.sample_factory.config import random_starts
+from srwm_agents.integrations.sample_factory.per_game import random_starts
 
 ENV_NAME = "procgen"
 GAME_KEYS = ("game_index", "game_return", "game_length")

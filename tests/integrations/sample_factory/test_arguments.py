@@ -11,16 +11,21 @@ import train_rl
 from srwm_agents.cores import CORES
 from srwm_agents.integrations.sample_factory.arguments import parse_train_args
 from srwm_agents.integrations.sample_factory.config import ConfigError, finish_config
-from srwm_agents.integrations.sample_factory.presets import ON_GPU, PRESETS
 from srwm_agents.integrations.sample_factory.training import reason_of
+from srwm_agents.recipes import load_recipe, load_recipes
 
 from sample_factory.model.model_utils import get_rnn_size  # isort: skip
+
+
+PRESETS = load_recipes("training")
+ON_GPU = load_recipe("training", "_on_gpu")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_consistent(preset: str, tmp_path) -> None:
     cfg = finish_config(parse_train_args([f"--preset={preset}", f"--train_dir={tmp_path}", "--device=cpu"]))
     for name, value in PRESETS[preset].items():
+        assert cfg.request[name] == value if name != "experiment" else cfg.experiment == value, name
         if name != "num_envs_per_worker" and name not in ON_GPU:
             assert cfg[name] == value, name
 
@@ -116,8 +121,8 @@ def test_environments_a_worker_are_split_into_vectors(make_cfg) -> None:
         (["--popart=True", "--with_vtrace=False"], "--popart=True needs --with_vtrace=True"),
         (["--popart=True", "--balance_games=True"], "--popart=True does not go with --balance_games=True"),
         (["--popart_step_size=0"], "--popart_step_size is 0.0, expected above 0 and at most 1"),
-        (["--augment_shift=64"], "--augment_shift is 64, expected 0 to 63"),
-        (["--augment_shift=-1"], "--augment_shift is -1, expected 0 to 63"),
+        (["--augment_shift=64"], "--augment_shift is 64, expected from 0 to 63"),
+        (["--augment_shift=-1"], "--augment_shift is -1, expected from 0 to 63"),
         (["--augment_shift=2", "--with_vtrace=False"], "--augment_shift=2 needs --with_vtrace=True"),
         (["--augment_consistency=0.1"], "--augment_consistency is 0.1, expected 0 while --augment_shift is 0"),
         (["--augment_shift=2", "--augment_consistency=-1"], "--augment_consistency is -1.0, expected at least 0"),
