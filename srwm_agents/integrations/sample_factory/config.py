@@ -8,6 +8,7 @@ from typing import Any
 
 from sample_factory.utils.attr_dict import AttrDict
 
+from srwm_agents.cores.config import core_setting_names
 from srwm_agents.integrations.sample_factory.checks import check, check_numbers
 from srwm_agents.integrations.sample_factory.deriving import Machine, core_settings, derive
 from srwm_agents.integrations.sample_factory.per_game import game_discounts, random_starts
@@ -17,7 +18,7 @@ from srwm_agents.integrations.sample_factory.request import (
     request_of,
     save_request,
 )
-from srwm_agents.integrations.sample_factory.resuming import read_request, resume
+from srwm_agents.integrations.sample_factory.resuming import NOT_OF_THE_NETWORK, read_request, resume
 
 __all__ = [
     "ConfigError",
@@ -30,12 +31,10 @@ __all__ = [
     "save_config",
 ]
 
-_NOT_FLAGS = {
-    "rnn_size": "--hidden_size, --num_layers and --num_heads",
-    "rnn_type": "--core",
-    "rnn_num_layers": "--num_layers",
-}
-"""Flags of Sample Factory's that follow from ours, which stand beside them."""
+_FOLLOW_FROM_THE_CORE = ("rnn_size", "rnn_type", "rnn_num_layers")
+"""Flags of Sample Factory's."""
+_ABOUT_THE_COMMAND = ("cli_args", "command_line", "git_hash", "git_repo_name")
+"""What Sample Factory expects in a configuration beside settings."""
 
 
 def experiment_folder(cfg: Any) -> Path:
@@ -59,9 +58,10 @@ def finish_config(args: Any, machine: Machine | None = None, **imposed: Any) -> 
     Raises:
         ConfigError: a setting that cannot work, or one that a resumed experiment cannot change.
     """
-    for name, instead in _NOT_FLAGS.items():
+    for name in _FOLLOW_FROM_THE_CORE:
         if name in args.cli_args:
-            raise ConfigError(f"--{name} follows from the core and cannot be set; use {instead}")
+            instead = ", ".join(f"--{setting}" for setting in core_setting_names(exclude=NOT_OF_THE_NETWORK))
+            raise ConfigError(f"--{name} follows from the core and cannot be set; use --core, {instead}")
     request = request_of(args)
     if args.restart_behavior == "resume":
         saved = read_request(experiment_folder(args), args.flag_defaults)
@@ -80,6 +80,3 @@ def finish_config(args: Any, machine: Machine | None = None, **imposed: Any) -> 
     )
     check(cfg)
     return cfg
-
-
-_ABOUT_THE_COMMAND = ("cli_args", "command_line", "git_hash", "git_repo_name")

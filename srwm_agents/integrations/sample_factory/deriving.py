@@ -111,8 +111,7 @@ def derive(request: Request, machine: Machine) -> Derived:
 def core_settings(cfg: Any) -> dict[str, Any]:
     """The keyword arguments of ``make_core`` that a configuration asks for, without input_size and backend."""
     settings = core_settings_of(cfg) | {"rollout_length": cfg["rollout"]}
-    settings.pop("backend", None)
-    return settings
+    return {name: value for name, value in settings.items() if name != "backend"}
 
 
 def _device(request: Request, machine: Machine) -> str:

@@ -163,8 +163,8 @@ def reason_of(failure: BaseException) -> str:
     if "probability tensor" in text or "device-side assert" in text:
         return (
             "the policy's outputs are not finite, unless the lines above name another check: training has diverged. "
-            "The last checkpoint is untouched; a lower --learning_rate may help, or core settings that bound the memory, "
-            "as preset fast has them"
+            "The last checkpoint is untouched; a lower --learning_rate may help, or core settings that bound the "
+            "memory, as preset fast has them"
         )
     lines = text.splitlines()
     return f"{type(failure).__name__}: {lines[0]}" if lines else type(failure).__name__
