@@ -74,13 +74,13 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataclass_flags(ours, CoreConfig, names=core_setting_names(exclude=("rollout_length",)))
     add("policy_head_scale", 0.01, "Factor on the policy head's initial weights; small means a uniform first policy")
     add("policy_loss", "vtrace", "Policy gradient of V-trace, or PPO's clipped one", choices=["vtrace", "ppo"])
-    add("critic", "shared", "Values from the policy's own features; or from those, teaching them nothing (detached); "
-        "or from an encoder of the critic's own (separate)", choices=["shared", "detached", "separate"])  # fmt: skip
-    add("advantage_loss_coeff", 0.25, "Weight of the policy's error at predicting advantages, if no value teaches it")
+    add("vtrace_lambda", 1.0, "Lambda of V-trace: 1 as published; below 1 it multiplies the trace, as in GAE(lambda)")
+    add("critic", "shared", "Value head on the policy's features (shared), on these without a gradient into them "
+        "(detached), or on an encoder of its own (separate)", choices=["shared", "detached", "separate"])  # fmt: skip
+    add("advantage_loss_coeff", 0.25, "Weight of predicting advantages from the policy's features; not --critic=shared")
     add("game_gammas", "", "Discounts of single games, as maze=.999,plunder=.997; the others have --gamma")
     add("random_starts", "", "Games whose episodes begin with random steps that are not learned from, and the largest "
         "number of these, as maze=100")  # fmt: skip
-    add("vtrace_lambda", 1.0, "Lambda of V-trace: 1 as published; below 1 it multiplies the trace, as in GAE(lambda)")
     add("normalize_advantages", False, "Scale each minibatch's advantages to mean 0 and deviation 1")
     add("balance_games", False, "Divide each game's advantages and value loss by a running size of its advantages")
     add("reward_treatment", "clip", "Clip rewards at --reward_clip, divide each game's by its returns' deviation, "
@@ -89,7 +89,12 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("popart_step_size", 3e-4, "How far PopArt's statistics move to those of each minibatch")
     add("augment_shift", 0, "Learn from images moved by up to this many pixels, alike in all steps of a rollout")
     add("augment_consistency", 0.0, "Learn from images as they are, and with this weight to do the same on moved ones")
-    add("loss_reduction", "mean", "Over the steps of a minibatch (the paper: sum)", choices=["mean", "sum"])
+    add(
+        "loss_reduction",
+        "mean",
+        "How losses are reduced over the steps of a minibatch (paper: sum)",
+        choices=["mean", "sum"],
+    )
     add("rmsprop_alpha", 0.99, "RMSprop's smoothing constant")
     add("rmsprop_eps", 0.01, "RMSprop's epsilon")
     add("rmsprop_momentum", 0.0, "RMSprop's momentum")

@@ -161,7 +161,7 @@ def _reward_clip(request: Request) -> float:
 def _normalize_input_keys(request: Request) -> list[str] | None:
     if not request["normalize_input"] or request["normalize_input_keys"] is not None:
         return request["normalize_input_keys"]
-    # All that the network sees, and not what the learner keeps books with.
+    # All that the network sees; other entries are for the learner alone.
     return [IMAGE_KEY, "last_reward", *(["last_action"] if request["last_action"] else [])]
 
 

@@ -1,4 +1,4 @@
-"""Procgen as Sample Factory's one environment with many agents."""
+"""Procgen vector environments in Sample Factory's interface for one environment with many agents."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BOOKKEEPING = (GAME_ENTRY, EXPLORING_ENTRY)
 
 
 class SampleFactoryProcgen(gymnasium.Env):
-    """One C++ vector of games in the shape that Sample Factory expects of a multi-agent environment.
+    """One C++ vector of games with the interface that Sample Factory expects of a multi-agent environment.
 
     With batched sampling everything stays an array or a tensor over all agents; without it, lists over agents, as
     Sample Factory's other sampler wants them.
