@@ -63,9 +63,8 @@ def parse_distributed_args(argv: Sequence[str]) -> Any:
             raise ConfigError(
                 f"--{name} is a flag of train_rl.py that distributed training has no use for: leave it out"
             )
-    args.in_process = False  # which presets turn on for an engine with threads
-    cfg = finish_config(args)
-    if "env_threads" not in args.cli_args:
+    cfg = finish_config(args, in_process=False)  # which presets turn on for an engine with threads
+    if "env_threads" not in cfg.given:
         cfg.env_threads = max(0, int(cfg.worker_cpus) - 1)  # beside the collector's own; 0 plays in that one
     for name in ("worker_cpus", "worker_gpus"):
         if cfg[name] < 0:

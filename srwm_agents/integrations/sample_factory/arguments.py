@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import copy
+import difflib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
 from sample_factory.cfg import cfg as sf_cfg
 from sample_factory.utils.utils import str2bool
 
 from envs.games import MODES
 from srwm_agents.command_line import OneLineParser, underscored
-from srwm_agents.cores import CORES
+from srwm_agents.cores import CORES, CoreConfig
+from srwm_agents.cores.config import core_setting_names
 from srwm_agents.encoders import ENCODERS
-from srwm_agents.integrations.sample_factory.presets import COMMON, PRESETS
-from srwm_agents.ops.srwm import BACKENDS
+from srwm_agents.integrations.sample_factory.request import RECIPES, ConfigError, preset_settings
+from srwm_agents.recipes import load_recipe, recipe_names
+from srwm_agents.settings import add_dataclass_flags
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -44,7 +47,8 @@ def make_parser() -> argparse.ArgumentParser:
     actions["encoder_conv_architecture"].choices = list(ENCODERS)
     actions["optimizer"].choices = ["adam", "lamb", "rmsprop"]
     actions["lr_schedule"].choices = ["constant", "kl_adaptive_minibatch", "kl_adaptive_epoch", "linear_decay"]
-    parser.set_defaults(**COMMON)
+    actions["device"].choices, actions["device"].help = ["auto", "gpu", "cpu"], "auto: a GPU where there is one"
+    parser.set_defaults(device="auto", **load_recipe(RECIPES, "_common"))
     return parser
 
 
@@ -54,11 +58,12 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     def add(flag: str, default: Any, text: str, **options: Any) -> None:
         if isinstance(default, bool):
             options["type"] = str2bool
-        elif "choices" not in options and default is not None:
+        elif not options.keys() & {"choices", "type"}:
             options["type"] = type(default)
         ours.add_argument(f"--{flag}", default=default, help=text, **options)
 
-    add("preset", None, "Settings by name; flags override them", choices=sorted(PRESETS))
+    add("preset", None, f"Settings by name ({', '.join(recipe_names(RECIPES))}) or from a YAML file of your own "
+        "(srwm_agents/recipes/training has examples); flags override them", type=_preset)  # fmt: skip
     add("core", "srwm", "Memory of the agent", choices=list(CORES))
     add("games", "", "Procgen games, comma-separated, all in one vector environment")
     add("distribution_mode", "easy", "Procgen's variant of the games", choices=list(MODES))
@@ -66,24 +71,13 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("start_level", 0, "First training level")
     add("last_action", False, "Give the core the last action, one-hot, beside features and last reward")
     add("env_threads", -1, "C++ threads of each vector environment; -1: the machine's cores over the vectors")
-    add("hidden_size", 128, "Width of the core")
-    add("num_layers", 2, "Memory layers of the core")
-    add("num_heads", 8, "Heads of each memory layer")
-    add("ff_size", 512, "Width inside the core's feed-forward blocks")
-    add("input_softmax", True, "Softmax over each SRWM head's inputs")
-    add("input_norm", False, "Layer norm before each memory layer")
-    add("beta_mean", 0.0, "Mean of the initial weights that make an SRWM's learning rates")
-    add("query_scale", 1.0, "Factor on the initial weights that make an SRWM's queries")
-    add("state_decay", 1.0, "Factor on an SRWM's state at each step; 1, as published, forgets nothing")
-    add("state_limit", 0.0, "Largest size of an SRWM's state in units of its slow weights; 0, as published: no limit")
-    add("unit_keys", False, "Queries and keys of an SRWM of length 1, not sum 1 as published, against explosions")
-    add("detach_state_every_step", False, "Cut the gradient through an SRWM's state at every step (published code)")
+    add_dataclass_flags(ours, CoreConfig, names=core_setting_names(exclude=("rollout_length",)))
     add("policy_head_scale", 0.01, "Factor on the policy head's initial weights; small means a uniform first policy")
     add("policy_loss", "vtrace", "Policy gradient of V-trace, or PPO's clipped one", choices=["vtrace", "ppo"])
     add("vtrace_lambda", 1.0, "Lambda of V-trace: 1 as published; below 1 it multiplies the trace, as in GAE(lambda)")
-    add("critic", "shared", "Values from the policy's own features; or from those, teaching them nothing (detached); "
-        "or from an encoder of the critic's own (separate)", choices=["shared", "detached", "separate"])  # fmt: skip
-    add("advantage_loss_coeff", 0.25, "Weight of the policy's error at predicting advantages, if no value teaches it")
+    add("critic", "shared", "Value head on the policy's features (shared), on these without a gradient into them "
+        "(detached), or on an encoder of its own (separate)", choices=["shared", "detached", "separate"])  # fmt: skip
+    add("advantage_loss_coeff", 0.25, "Weight of predicting advantages from the policy's features; not --critic=shared")
     add("game_gammas", "", "Discounts of single games, as maze=.999,plunder=.997; the others have --gamma")
     add("random_starts", "", "Games whose episodes begin with random steps that are not learned from, and the largest "
         "number of these, as maze=100")  # fmt: skip
@@ -95,7 +89,12 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("popart_step_size", 3e-4, "How far PopArt's statistics move to those of each minibatch")
     add("augment_shift", 0, "Learn from images moved by up to this many pixels, alike in all steps of a rollout")
     add("augment_consistency", 0.0, "Learn from images as they are, and with this weight to do the same on moved ones")
-    add("loss_reduction", "mean", "Over the steps of a minibatch (the paper: sum)", choices=["mean", "sum"])
+    add(
+        "loss_reduction",
+        "mean",
+        "How losses are reduced over the steps of a minibatch (paper: sum)",
+        choices=["mean", "sum"],
+    )
     add("rmsprop_alpha", 0.99, "RMSprop's smoothing constant")
     add("rmsprop_eps", 0.01, "RMSprop's epsilon")
     add("rmsprop_momentum", 0.0, "RMSprop's momentum")
@@ -103,7 +102,6 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("compile", False, "torch.compile the encoder; costs some seconds at the start")
     add("cuda_graphs", False, "Replay acting and each update as one CUDA graph; needs --device=gpu")
     add("in_process", False, "Play, act and learn in threads of one process, which share a GPU better than processes")
-    add("backend", "auto", "Of the cores' ops", choices=list(BACKENDS))
     add("log_console", False, "Print Sample Factory's own log too (it always goes to sf_log.txt)")
 
 
@@ -117,21 +115,70 @@ def parse_train_args(
     arguments = underscored(sys.argv[1:] if argv is None else argv)
     parser = parser or make_parser()
     finder = OneLineParser(prog=parser.prog, add_help=False, allow_abbrev=False)
-    finder.add_argument("--preset", choices=sorted(PRESETS))
+    finder.add_argument("--preset", type=_preset)
     preset = finder.parse_known_args(arguments)[0].preset
-    parser.set_defaults(device="gpu" if torch.cuda.is_available() else "cpu")
+    flag_defaults = vars(parser.parse_args([]))
     if preset is not None:
-        parser.set_defaults(**PRESETS[preset])
+        try:
+            parser.set_defaults(**_typed(parser, preset, preset_settings(preset)))
+        except ConfigError as error:
+            parser.error(str(error))
     args = parser.parse_args(arguments)
     if args.help:
         parser.print_help()
         sys.exit(0)
+    args.flag_defaults = flag_defaults
     # What Sample Factory's own parse_full_cfg adds; that one also asks git for the revision, which complains on the
     # console wherever training runs outside a repository.
     args.command_line = " ".join(arguments)
     args.git_hash, args.git_repo_name = "unknown", "not a git repository"
     args.cli_args = _given(parser, arguments)
     return args
+
+
+def _preset(text: str) -> str:
+    """A shipped preset's name, or the path of a YAML file."""
+    names = recipe_names(RECIPES)
+    if text in names or Path(text).suffix in (".yaml", ".yml"):
+        return text
+    close = difflib.get_close_matches(text, names, n=1)
+    raise argparse.ArgumentTypeError(
+        f"invalid choice: {text!r} (choose from {', '.join(names)}, or a file NAME.yaml)"
+        + (f", did you mean {close[0]}?" if close else "")
+    )
+
+
+def _typed(parser: argparse.ArgumentParser, preset: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset's settings as their flags would read them.
+
+    Raises:
+        ConfigError: a setting that no flag has, or a value that its flag would refuse.
+    """
+    actions = {action.dest: action for action in parser._actions}
+    typed = {}
+    for name, value in settings.items():
+        if name not in actions or name in ("help", "preset"):
+            close = difflib.get_close_matches(name, actions, n=1)
+            meant = f", did you mean {close[0]}?" if close else ""
+            raise ConfigError(f"--preset={preset} has the setting {name!r}, which no flag has{meant}")
+        many = isinstance(value, list)
+        if many != (actions[name].nargs == "*"):
+            raise ConfigError(f"{name} in --preset={preset} is {value!r}, expected {'one value' if many else 'a list'}")
+        try:
+            read = [_read(parser, actions[name], entry) for entry in (value if many else [value])]
+        except argparse.ArgumentError as error:
+            raise ConfigError(f"{name} in --preset={preset}: {error.message}") from error
+        typed[name] = read if many else read[0]
+    return typed
+
+
+def _read(parser: argparse.ArgumentParser, action: argparse.Action, value: Any) -> Any:
+    """A value of a YAML file as ``action`` reads it from a command line; an empty one is kept."""
+    if value is None:
+        return None
+    read = parser._get_value(action, str(value))
+    parser._check_value(action, read)
+    return read
 
 
 def _given(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Procgen as Sample Factory's one environment with many agents."""
+"""Procgen vector environments in Sample Factory's interface for one environment with many agents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 
 from envs import ProcgenVectorEnv, make_procgen
-from srwm_agents.integrations.sample_factory.config import random_starts
+from srwm_agents.integrations.sample_factory.per_game import random_starts
 
 ENV_NAME = "procgen"
 GAME_KEYS = ("game_index", "game_return", "game_length")
@@ -27,7 +27,7 @@ BOOKKEEPING = (GAME_ENTRY, EXPLORING_ENTRY)
 
 
 class SampleFactoryProcgen(gymnasium.Env):
-    """One C++ vector of games in the shape that Sample Factory expects of a multi-agent environment.
+    """One C++ vector of games with the interface that Sample Factory expects of a multi-agent environment.
 
     With batched sampling everything stays an array or a tensor over all agents; without it, lists over agents, as
     Sample Factory's other sampler wants them.

@@ -20,6 +20,7 @@ from sample_factory.utils import utils as sf_utils
 from sample_factory.utils.utils import experiment_dir
 from signal_slot.signal_slot import Timer
 
+from srwm_agents.integrations.sample_factory.config import save_config
 from srwm_agents.integrations.sample_factory.in_process import ThreadedRunner
 from srwm_agents.integrations.sample_factory.learner import SRWMLearnerWorker
 from srwm_agents.integrations.sample_factory.processes import WorkerDiedError, death_report, kill_all, wrap_process
@@ -79,6 +80,9 @@ class WatchedRunner(Runner):
 
     def _make_learner(self, event_loop: Any, policy_id: int, batcher: Any) -> SRWMLearnerWorker:
         return SRWMLearnerWorker(event_loop, self.cfg, self.env_info, self.buffer_mgr, batcher, policy_id)
+
+    def _save_cfg(self) -> None:
+        save_config(self.cfg)
 
     def _workers(self) -> list[Any]:
         """The worker processes, if there are any."""

@@ -14,6 +14,7 @@ from sample_factory.utils.gpu_utils import set_global_cuda_envvars
 from sample_factory.utils.utils import init_file_logger
 from torch import Tensor
 
+from srwm_agents.integrations.sample_factory.config import save_config
 from srwm_agents.integrations.sample_factory.learner import SRWMLearner
 from srwm_agents.integrations.sample_factory.runner import environment_info
 from srwm_agents.integrations.sample_factory.training import register
@@ -23,14 +24,15 @@ Tree = Mapping[str, Any]
 
 
 def begin_experiment(cfg: Any) -> None:
-    """Make, resume, move or overwrite the experiment's folder as ``--restart_behavior`` says, and write its settings.
+    """Make, resume, move or overwrite the experiment's folder as ``--restart_behavior`` says, and write its request.
 
-    What Sample Factory's runner does before it starts a learner, by its own methods, which need no more than ``cfg``.
+    What Sample Factory's runner does before it starts a learner, in part by its own method, which needs no more than
+    ``cfg``.
     """
     runner: Any = SimpleNamespace(cfg=cfg)
     Runner._handle_restart(runner)
     init_file_logger(cfg)
-    Runner._save_cfg(runner)
+    save_config(cfg)
 
 
 def make_learner(cfg: Any, learner: Callable[..., Learner]) -> Learner:

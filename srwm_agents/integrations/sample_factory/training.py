@@ -1,4 +1,4 @@
-"""Training from a command line, start to finish: what ``train_rl.py`` calls."""
+"""Training from a command line: parse, check, run the engine, report; what ``train_rl.py`` calls."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def register() -> None:
 
 
 def train(argv: Sequence[str] | None = None, console: Console | None = None) -> TrainingResult:
-    """Parse, check, train. Errors that a user can mend are one line on stderr; ``--help`` and bad flags exit."""
+    """Parse, check, train. A user's errors are one line on stderr and exit status 1; ``--help`` and bad flags exit."""
     args = parse_train_args(argv)
     console = console or Console()
     if not args.log_console:
@@ -157,13 +157,14 @@ def _levels(cfg: Any) -> str:
 
 
 def reason_of(failure: BaseException) -> str:
-    """What ended a run, in one line; the traceback has the rest."""
+    """The exception that ended a run, in one line."""
     text = str(failure)
     # CUDA prints which check it was on its own, before the exception.
     if "probability tensor" in text or "device-side assert" in text:
         return (
             "the policy's outputs are not finite, unless the lines above name another check: training has diverged. "
-            "The last checkpoint is untouched; a lower --learning_rate may help, or with SRWM a --state_decay below 1"
+            "The last checkpoint is untouched; a lower --learning_rate may help, or core settings that bound the "
+            "memory, as preset fast has them"
         )
     lines = text.splitlines()
     return f"{type(failure).__name__}: {lines[0]}" if lines else type(failure).__name__

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
+from dataclasses import FrozenInstanceError, fields
 
 import pytest
 import torch
 
 import train_rl
-from srwm_agents.cores import CORES
+from srwm_agents.cores import CORES, CoreConfig
 from srwm_agents.integrations.sample_factory.arguments import parse_train_args
 from srwm_agents.integrations.sample_factory.config import ConfigError, finish_config
-from srwm_agents.integrations.sample_factory.presets import ON_GPU, PRESETS
+from srwm_agents.integrations.sample_factory.deriving import Machine, derive
+from srwm_agents.integrations.sample_factory.request import request_of
 from srwm_agents.integrations.sample_factory.training import reason_of
+from srwm_agents.recipes import load_recipe, load_recipes
 
 from sample_factory.model.model_utils import get_rnn_size  # isort: skip
+
+
+PRESETS = load_recipes("training")
+ON_GPU = load_recipe("training", "_on_gpu")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_consistent(preset: str, tmp_path) -> None:
     cfg = finish_config(parse_train_args([f"--preset={preset}", f"--train_dir={tmp_path}", "--device=cpu"]))
     for name, value in PRESETS[preset].items():
+        assert cfg.request[name] == value if name != "experiment" else cfg.experiment == value, name
         if name != "num_envs_per_worker" and name not in ON_GPU:
             assert cfg[name] == value, name
 
@@ -76,7 +84,7 @@ def test_environments_a_worker_are_split_into_vectors(make_cfg) -> None:
         (["--num_levels=-3"], "num_levels is -3"),
         (["--env=doom"], "--env is 'doom', allowed: procgen"),
         (["--hidden_size=15"], "hidden_size is 15, expected a multiple of num_heads = 2"),
-        (["--rnn_size=64"], "--rnn_size follows from the core and cannot be set; use --hidden_size"),
+        (["--rnn_size=64"], "--rnn_size follows from the core and cannot be set; use --core, --hidden_size"),
         (["--actor_critic_share_weights=False"], "--actor_critic_share_weights is False, allowed: True"),
         (["--critic=separate", "--popart=True"], "--popart=True does not go with --critic=separate, expected shared"),
         (["--critic=separate", "--with_vtrace=False"], "--critic=separate needs --with_vtrace=True"),
@@ -91,6 +99,11 @@ def test_environments_a_worker_are_split_into_vectors(make_cfg) -> None:
         (["--num_policies=2"], "--num_workers is 1, expected at least --num_policies = 2"),
         (["--num_workers=0"], "--num_workers is 0, expected at least 1"),
         (["--learning_rate=-1"], "--learning_rate is -1.0, expected at least 0"),
+        (["--vtrace_lambda=1.5"], "--vtrace_lambda is 1.5, expected from 0 to 1"),
+        (["--gamma=nan"], "--gamma is nan, expected from 0 to 1"),
+        (["--num_envs_per_worker=0"], "--num_envs_per_worker is 0, expected at least 1"),
+        (["--in_process=True", "--async_rl=False"], "--in_process=True needs --async_rl=True, but it is False"),
+        (["--in_process=True", "--with_pbt=True"], "--in_process=True needs --with_pbt=False, but it is True"),
         (["--gamma=2"], "--gamma is 2.0, expected from 0 to 1"),
         (["--game_gammas=ninja=.9"], "--game_gammas names 'ninja', but --games are: "),
         (["--game_gammas=starpilot"], "--game_gammas is 'starpilot', expected GAME=DISCOUNT,"),
@@ -116,8 +129,8 @@ def test_environments_a_worker_are_split_into_vectors(make_cfg) -> None:
         (["--popart=True", "--with_vtrace=False"], "--popart=True needs --with_vtrace=True"),
         (["--popart=True", "--balance_games=True"], "--popart=True does not go with --balance_games=True"),
         (["--popart_step_size=0"], "--popart_step_size is 0.0, expected above 0 and at most 1"),
-        (["--augment_shift=64"], "--augment_shift is 64, expected 0 to 63"),
-        (["--augment_shift=-1"], "--augment_shift is -1, expected 0 to 63"),
+        (["--augment_shift=64"], "--augment_shift is 64, expected from 0 to 63"),
+        (["--augment_shift=-1"], "--augment_shift is -1, expected from 0 to 63"),
         (["--augment_shift=2", "--with_vtrace=False"], "--augment_shift=2 needs --with_vtrace=True"),
         (["--augment_consistency=0.1"], "--augment_consistency is 0.1, expected 0 while --augment_shift is 0"),
         (["--augment_shift=2", "--augment_consistency=-1"], "--augment_consistency is -1.0, expected at least 0"),
@@ -145,6 +158,7 @@ def test_wrong_settings_end_with_one_line_and_no_folder(small_flags, tmp_path, c
         (["--core=gru"], "invalid choice: 'gru'"),
         (["--preset=fastest"], "invalid choice: 'fastest'"),
         (["--preset=sixgames"], ", did you mean six_games?"),
+        (["--preset=nowhere.yaml"], "--preset: nowhere.yaml cannot be read: No such file"),
         (["--rollout=many"], "invalid int value: 'many'"),
         (["--reward_treatment=norm"], "invalid choice: 'norm'"),
     ],
@@ -158,6 +172,60 @@ def test_wrong_flags_are_one_line(flags, message: str, capsys) -> None:
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("laerning_rate: 1", "has the setting 'laerning_rate', which no flag has, did you mean learning_rate?"),
+        ("rollout: 3.5", "rollout in --preset=mine.yaml: invalid int value: '3.5'"),
+        ("compile: 3", "compile in --preset=mine.yaml: "),
+        ("core: gru", "core in --preset=mine.yaml: invalid choice: 'gru'"),
+        ("rollout: [3]", "rollout in --preset=mine.yaml is [3], expected one value"),
+        ("encoder_conv_mlp_layers: 256", "encoder_conv_mlp_layers in --preset=mine.yaml is 256, expected a list"),
+        ("encoder_conv_mlp_layers: [a]", "encoder_conv_mlp_layers in --preset=mine.yaml: invalid int value: 'a'"),
+        ("restart_behavior: overwrite", "has restart_behavior, which deletes or moves what is there: a flag only"),
+        ("preset: fast", "has the setting 'preset', which no flag has"),
+    ],
+)
+def test_wrong_settings_of_a_users_preset_are_one_line(tmp_path, monkeypatch, capsys, settings, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(f"base: fast\nsettings:\n  {settings}\n")
+    with pytest.raises(SystemExit) as exit_info:
+        train_rl.main(["--preset=mine.yaml"])
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_users_preset_is_read_as_flags_are(tmp_path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("settings: {gamma: 1, seed: null, games: starpilot, decoder_mlp_layers: [8, 4], compile: yes}\n")
+    args = parse_train_args([f"--preset={file}", "--games=leaper"])
+    assert (args.games, args.seed, args.decoder_mlp_layers, args.compile) == ("leaper", None, [8, 4], True)
+    assert (args.gamma, type(args.gamma)) == (1, float)
+    assert args.rollout == parse_train_args([]).rollout
+    assert args.cli_args == {"preset": str(file), "games": "leaper"}
+
+
+def test_every_core_setting_is_a_flag() -> None:
+    args = vars(parse_train_args([]))
+    for field in fields(CoreConfig):
+        if field.name not in ("input_size", "rollout_length"):
+            assert args[field.name] == field.default, field.name
+    assert parse_train_args(["--unit_keys=True"]).unit_keys is True
+
+
+def test_what_is_derived_depends_on_request_and_machine_alone() -> None:
+    request = request_of(parse_train_args(["--preset=fast", "--games=starpilot"]))
+    on_gpu = derive(request, Machine(cuda=True, cores=8))
+    assert on_gpu == derive(request, Machine(cuda=True, cores=8))
+    assert (on_gpu.device, on_gpu.env_threads, on_gpu.vector_size, on_gpu.num_envs_per_worker) == ("gpu", 2, 384, 2)
+    on_cpu = derive(request, Machine(cuda=False, cores=8))
+    assert (on_cpu.device, on_cpu.env_threads, on_cpu.compile, on_cpu.in_process) == ("cpu", 4, False, False)
+    with pytest.raises(FrozenInstanceError):
+        on_cpu.device = "gpu"  # type: ignore[misc]
+
+
 def test_help_shows_defaults(capsys) -> None:
     with pytest.raises(SystemExit) as exit_info:
         train_rl.main(["--help"])
@@ -165,6 +233,8 @@ def test_help_shows_defaults(capsys) -> None:
     shown = capsys.readouterr().out
     assert "--core" in shown
     assert "(default: 128)" in shown
+    for preset in PRESETS:
+        assert preset in shown
 
 
 def test_a_resumed_experiment_keeps_its_architecture(make_cfg, tmp_path) -> None:

@@ -1,0 +1,225 @@
+"""Settings that cannot work, alone or together; Sample Factory itself would find few of them, and late."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+from envs.games import IMAGE_SHAPE, check_levels, check_mode
+from srwm_agents.integrations.sample_factory.per_game import game_discounts, random_starts
+from srwm_agents.integrations.sample_factory.request import ConfigError, Request
+
+
+@dataclass(frozen=True)
+class Range:
+    """Allowed numbers."""
+
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+    """Whether ``low`` itself is not allowed."""
+
+    def __contains__(self, value: float) -> bool:
+        return (self.low < value if self.open_low else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        if self.open_low:
+            return f"above {self.low} and at most {self.high}"
+        if self.high == math.inf:
+            return f"at least {self.low}"
+        return f"from {self.low} to {self.high}"
+
+
+RANGES = {
+    Range(1): (
+        *("num_workers", "num_envs_per_worker", "rollout", "batch_size", "num_batches_per_epoch", "num_epochs"),
+        *("num_policies", "train_for_env_steps", "worker_num_splits", "policy_workers_per_policy"),
+    ),
+    Range(0): (
+        *("learning_rate", "vtrace_rho", "vtrace_c", "exploration_loss_coeff", "value_loss_coeff"),
+        *("advantage_loss_coeff", "augment_consistency"),
+    ),
+    Range(0, 1): ("gamma", "vtrace_lambda"),
+    Range(0, 1, open_low=True): ("popart_step_size",),
+    Range(0, IMAGE_SHAPE[-1] - 1): ("augment_shift",),
+}
+
+
+@dataclass(frozen=True)
+class Needs:
+    """A setting whose value is none of ``off`` needs another to have the value ``expected``."""
+
+    name: str
+    other: str
+    expected: Any
+    off: Collection[Any] = (False,)
+
+    def __call__(self, cfg: Any) -> str | None:
+        if cfg[self.name] in self.off or cfg[self.other] == self.expected:
+            return None
+        return f"--{self.name}={cfg[self.name]} needs --{self.other}={self.expected}, but it is {cfg[self.other]}"
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Two settings that cannot have these values together."""
+
+    name: str
+    value: Any
+    other: str
+    other_value: Any
+    instead: str = "set one of them to False"
+
+    def __call__(self, cfg: Any) -> str | None:
+        if cfg[self.name] != self.value or cfg[self.other] != self.other_value:
+            return None
+        return f"--{self.name}={self.value} does not go with --{self.other}={self.other_value}: {self.instead}"
+
+
+def check_numbers(request: Request) -> None:
+    """Numbers out of their range, before anything is derived from them.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    for allowed, names in RANGES.items():
+        for name in names:
+            if request[name] not in allowed:
+                raise ConfigError(f"--{name} is {request[name]}, expected {allowed}")
+
+
+def check(cfg: Any) -> None:
+    """A finished configuration, settings against one another.
+
+    Raises:
+        ConfigError: the first that cannot work.
+    """
+    game_discounts(cfg)
+    random_starts(cfg)
+    for rule in RULES:
+        if message := rule(cfg):
+            raise ConfigError(message)
+
+
+def _environment(cfg: Any) -> str | None:
+    if cfg.env != "procgen":
+        return f"--env is {cfg.env!r}, allowed: procgen (choose games with --games)"
+    try:
+        check_mode(cfg.games.split(","), cfg.distribution_mode)
+        check_levels(cfg.num_levels, cfg.start_level)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _graphs_on_a_cpu(cfg: Any) -> str | None:
+    if cfg.cuda_graphs and cfg.device != "gpu":
+        return "--cuda_graphs is True, but --device is 'cpu', expected 'gpu'"
+    return None
+
+
+def _frames_stay_on_the_gpu(cfg: Any) -> str | None:
+    if cfg.in_process and cfg.device == "gpu" and not (cfg.actor_worker_gpus and cfg.env_gpu_observations):
+        return "--in_process=True needs --actor_worker_gpus 0 and --env_gpu_observations=True on a GPU"
+    return None
+
+
+def _every_game_has_its_share(cfg: Any) -> str | None:
+    games = len(cfg.games.split(","))
+    if cfg.vector_size % games:
+        return (
+            f"--num_envs_per_worker / --worker_num_splits is {cfg.vector_size}, "
+            f"expected a multiple of {games} (the number of games)"
+        )
+    return None
+
+
+def _one_memory(cfg: Any) -> str | None:
+    if not cfg.actor_critic_share_weights:
+        return (
+            "--actor_critic_share_weights is False, allowed: True (one memory serves actor and critic; "
+            "--critic=separate gives the critic an encoder of its own)"
+        )
+    return None
+
+
+def _popart_is_the_shared_critics(cfg: Any) -> str | None:
+    if cfg.popart and cfg.critic != "shared":
+        return f"--popart=True does not go with --critic={cfg.critic}, expected shared"
+    return None
+
+
+def _returns_have_a_deviation(cfg: Any) -> str | None:
+    if cfg.reward_treatment == "return_norm" and max(game_discounts(cfg)) == 1:
+        flag = "gamma" if cfg.gamma == 1 else "game_gammas"
+        return (
+            f"--{flag} is {cfg[flag]}, expected discounts of at least 0 and below 1 with --reward_treatment=return_norm"
+        )
+    return None
+
+
+def _moved_images_to_be_consistent_with(cfg: Any) -> str | None:
+    if cfg.augment_consistency > 0 and not cfg.augment_shift:
+        return f"--augment_consistency is {cfg.augment_consistency}, expected 0 while --augment_shift is 0"
+    return None
+
+
+def _whole_rollouts(cfg: Any) -> str | None:
+    if cfg.with_vtrace and cfg.recurrence != cfg.rollout:
+        return f"--recurrence is {cfg.recurrence}, expected --rollout = {cfg.rollout} with V-trace"
+    if cfg.batch_size % cfg.rollout:
+        return f"--batch_size is {cfg.batch_size}, expected a multiple of --rollout = {cfg.rollout}"
+    return None
+
+
+def _every_policy_has_a_worker(cfg: Any) -> str | None:
+    if cfg.batched_sampling and cfg.num_workers < cfg.num_policies:
+        return (
+            f"--num_workers is {cfg.num_workers}, expected at least --num_policies = {cfg.num_policies}: "
+            "with batched sampling a worker plays for one policy, and one without workers would never be trained"
+        )
+    return None
+
+
+def _vectors_fit_updates(cfg: Any) -> str | None:
+    rollouts = cfg.batch_size // cfg.rollout * cfg.num_batches_per_epoch
+    if cfg.batched_sampling and math.gcd(rollouts, cfg.vector_size) != min(rollouts, cfg.vector_size):
+        return (
+            f"rollouts an update (batch_size / rollout * num_batches_per_epoch = {rollouts}) and environments a "
+            f"vector (num_envs_per_worker / worker_num_splits = {cfg.vector_size}): one must divide the other"
+        )
+    return None
+
+
+_NO_GRAPHS = "set --cuda_graphs=False"
+
+RULES: tuple[Callable[[Any], str | None], ...] = (
+    _environment,
+    Needs("reward_treatment", "with_vtrace", True, off=("clip", "none")),
+    Needs("popart", "with_vtrace", True),
+    Needs("critic", "with_vtrace", True, off=("shared",)),
+    Needs("augment_shift", "with_vtrace", True, off=(0,)),
+    Needs("game_gammas", "with_vtrace", True, off=("",)),
+    Needs("random_starts", "with_vtrace", True, off=("",)),
+    Apart("popart", True, "balance_games", True),
+    _returns_have_a_deviation,
+    _moved_images_to_be_consistent_with,
+    _graphs_on_a_cpu,
+    Apart("cuda_graphs", True, "with_pbt", True, _NO_GRAPHS),
+    Apart("cuda_graphs", True, "optimizer", "lamb", _NO_GRAPHS),
+    Needs("in_process", "batched_sampling", True),
+    Needs("in_process", "async_rl", True),
+    Needs("in_process", "num_policies", 1),
+    Needs("in_process", "with_pbt", False),
+    _frames_stay_on_the_gpu,
+    _every_game_has_its_share,
+    _one_memory,
+    _popart_is_the_shared_critics,
+    Apart("normalize_returns", True, "with_vtrace", True),
+    _whole_rollouts,
+    _every_policy_has_a_worker,
+    _vectors_fit_updates,
+)
+"""In the order in which they are looked at: each returns what is wrong, or None."""

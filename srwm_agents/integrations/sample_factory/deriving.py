@@ -1,0 +1,193 @@
+"""What follows from a request and from the machine: derived anew, by one pure function, at every start."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from srwm_agents.cores import make_core
+from srwm_agents.cores.config import core_settings_of
+from srwm_agents.encoders import IMAGE_KEY
+from srwm_agents.integrations.sample_factory import per_game
+from srwm_agents.integrations.sample_factory.request import ConfigError, Request, core_of, games_of
+
+_UNCLIPPED = 1000.0
+"""Sample Factory's own ``reward_clip``: far beyond what any of Procgen's games gives."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What settings depend on."""
+
+    cuda: bool
+    """Whether PyTorch sees a CUDA device."""
+    cores: int
+    """CPU cores that this process may use, which can be fewer than the machine has."""
+
+    @classmethod
+    def here(cls) -> Machine:
+        """This one."""
+        affinity = getattr(os, "sched_getaffinity", None)
+        return cls(torch.cuda.is_available(), len(affinity(0)) if affinity else os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class Derived:
+    """The settings that are derived. Those that are settings of a request too have their effective values here."""
+
+    # What is learned.
+    core: str
+    games: str
+    game_gammas: str
+    random_starts: str
+    reward_clip: float
+    """Of actors' rewards."""
+    normalize_input_keys: list[str] | None
+    recurrence: int
+    """Steps of backpropagation through time."""
+    use_rnn: bool
+    rnn_type: str
+    rnn_num_layers: int
+    rnn_size: int
+    """By these four Sample Factory sizes its buffers: a GRU of one layer has exactly one vector of state."""
+
+    # How it is computed.
+    device: str
+    compile: bool
+    cuda_graphs: bool
+    in_process: bool
+    serial_mode: bool
+    """Queues, locks and buffers of one process."""
+    actor_worker_gpus: list[int]
+
+    # How games are played.
+    vector_size: int
+    """Games in each vector environment."""
+    num_envs_per_worker: int
+    """Vector environments of each worker; in a request, its games."""
+    env_threads: int
+
+
+def derive(request: Request, machine: Machine) -> Derived:
+    """Everything that a request leaves open, for a machine.
+
+    Raises:
+        ConfigError: what is asked for contradicts itself, so that nothing follows from it.
+    """
+    games = games_of(request)
+    device = _device(request, machine)
+    in_process = _in_process(request, device)
+    # A preset's are for all its games, of which a run may play some.
+    by_game = {
+        name: request[name] if name in request.given else per_game.only_of(games, request[name])
+        for name in per_game.FLAGS
+    }
+    return Derived(
+        core=core_of(request),
+        games=",".join(games),
+        **by_game,
+        reward_clip=_reward_clip(request),
+        normalize_input_keys=_normalize_input_keys(request),
+        recurrence=request["rollout"] if request["recurrence"] == -1 else request["recurrence"],
+        use_rnn=True,  # the feed-forward core is one of ours, with an empty state
+        rnn_type="gru",
+        rnn_num_layers=1,
+        rnn_size=max(1, _state_size(request)),
+        device=device,
+        compile=_on_gpu(request, "compile", device),
+        cuda_graphs=_on_gpu(request, "cuda_graphs", device),
+        in_process=in_process,
+        serial_mode=in_process or request["serial_mode"],
+        actor_worker_gpus=_actor_worker_gpus(request, device),
+        vector_size=_vector_size(request),
+        num_envs_per_worker=request["worker_num_splits"],
+        env_threads=_env_threads(request, in_process, machine),
+    )
+
+
+def core_settings(cfg: Any) -> dict[str, Any]:
+    """The keyword arguments of ``make_core`` that a configuration asks for, without input_size and backend."""
+    settings = core_settings_of(cfg) | {"rollout_length": cfg["rollout"]}
+    return {name: value for name, value in settings.items() if name != "backend"}
+
+
+def _device(request: Request, machine: Machine) -> str:
+    if request["device"] == "auto":
+        return "gpu" if machine.cuda else "cpu"
+    if request["device"] == "gpu" and not machine.cuda:
+        raise ConfigError("--device is 'gpu', but PyTorch sees no CUDA device; use --device=cpu")
+    return request["device"]
+
+
+def _on_gpu(request: Request, name: str, device: str) -> bool:
+    """Whether to do what presets turn on for a GPU.
+
+    On a CPU, compiling needs a C++ compiler, there are no graphs, and threads of one process would share Python's
+    interpreter for nothing: only where a flag asks for it.
+    """
+    return request[name] and (device == "gpu" or name in request.given)
+
+
+def _in_process(request: Request, device: str) -> bool:
+    if request["serial_mode"] and "serial_mode" in request.given and "in_process" not in request.given:
+        return False
+    return _on_gpu(request, "in_process", device)
+
+
+def _state_size(request: Request) -> int:
+    core = core_of(request)
+    try:
+        with torch.random.fork_rng(devices=[]):  # on "meta", drawing weights imports PyTorch's compiler: seconds
+            return make_core(core, input_size=1, **core_settings(request.settings)).state_size
+    except ValueError as error:
+        raise ConfigError(f"--core={core}: {error}") from error
+
+
+def _reward_clip(request: Request) -> float:
+    treatment = request["reward_treatment"]
+    if treatment == "clip":
+        return request["reward_clip"]
+    if "reward_clip" in request.given:
+        raise ConfigError(
+            f"--reward_clip is {request['reward_clip']}, but --reward_treatment={treatment} does not clip by it: "
+            "leave one of them out"
+        )
+    return _UNCLIPPED
+
+
+def _normalize_input_keys(request: Request) -> list[str] | None:
+    if not request["normalize_input"] or request["normalize_input_keys"] is not None:
+        return request["normalize_input_keys"]
+    # All that the network sees; other entries are for the learner alone.
+    return [IMAGE_KEY, "last_reward", *(["last_action"] if request["last_action"] else [])]
+
+
+def _actor_worker_gpus(request: Request, device: str) -> list[int]:
+    """Acting where the learner is keeps whole trajectories on the GPU; only frames travel."""
+    if "actor_worker_gpus" in request.given:
+        return list(request["actor_worker_gpus"])
+    return [0] if device == "gpu" else []
+
+
+def _vector_size(request: Request) -> int:
+    """One C++ vector environment a split: ``num_envs_per_worker`` counts games being played, as users mean it."""
+    games, splits = request["num_envs_per_worker"], request["worker_num_splits"]
+    if games % splits:
+        raise ConfigError(f"--num_envs_per_worker is {games}, expected a multiple of --worker_num_splits = {splits}")
+    return games // splits
+
+
+def _env_threads(request: Request, in_process: bool, machine: Machine) -> int:
+    """C++ threads of each vector environment.
+
+    A worker steps one of its vectors at a time, so its share of the cores serves each of them. In one process all
+    vectors but the one that is being acted for are stepped at the same time.
+    """
+    if request["env_threads"] >= 0:
+        return request["env_threads"]
+    workers = request["num_workers"]
+    at_once = max(1, workers * request["worker_num_splits"] - 1) if in_process else workers
+    return max(1, machine.cores // at_once)
