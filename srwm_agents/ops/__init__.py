@@ -2,10 +2,10 @@
 
 from srwm_agents.ops.checks import BackendUnavailableError
 from srwm_agents.ops.conv_pool import conv_pool
-from srwm_agents.ops.delta import delta_rule, delta_rule_step_
+from srwm_agents.ops.delta import delta_rule
 from srwm_agents.ops.max_pool import max_pool
 from srwm_agents.ops.norm_pool import norm_pool
-from srwm_agents.ops.srwm import SRWMState, SRWMWeights, srwm, srwm_step_
+from srwm_agents.ops.srwm import SRWMState, SRWMWeights, srwm
 
 __all__ = [
     "BackendUnavailableError",
@@ -13,9 +13,7 @@ __all__ = [
     "SRWMWeights",
     "conv_pool",
     "delta_rule",
-    "delta_rule_step_",
     "max_pool",
     "norm_pool",
     "srwm",
-    "srwm_step_",
 ]

@@ -1,4 +1,4 @@
-"""Checks at the door of an op: each names the wrong argument, what it is, and what is allowed."""
+"""Checks of an op's arguments: each error names the wrong argument, what it is, and what is allowed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+BACKENDS = ("auto", "naive", "triton")
+"""What every op's ``backend`` may be."""
+
 
 class BackendUnavailableError(RuntimeError):
-    """An explicitly chosen backend cannot run here; ops never fall back to another one in silence."""
+    """An explicitly chosen backend cannot run here; ops never replace it by another one."""
 
 
 def check_shape(name: str, tensor: Tensor, shape: Sequence[int], dims: str) -> None:
@@ -26,24 +29,26 @@ def check_alike(name: str, tensor: Tensor, reference_name: str, reference: Tenso
         raise ValueError(f"{name} is on {tensor.device}, but {reference_name} is on {reference.device}")
 
 
-def check_contiguous(name: str, tensor: Tensor) -> None:
-    """Raise ``ValueError`` unless ``tensor``, which is to be updated in place, is contiguous."""
-    if not tensor.is_contiguous():
-        raise ValueError(f"{name} is updated in place, so it must be contiguous; its strides are {tensor.stride()}")
+def checked_resets(resets: Tensor | None, batch: int, steps: int, device: torch.device) -> Tensor | None:
+    """``resets`` [B, T] as bool, where any number but 0 is True; None stays None.
 
-
-def check_resets(resets: Tensor | None, batch: int, steps: int, device: torch.device) -> None:
-    """Raise ``ValueError`` unless ``resets`` is None or a bool tensor [B, T] on ``device``."""
+    Raises:
+        ValueError: another shape or device.
+    """
     if resets is None:
-        return
+        return None
     check_shape("resets", resets, (batch, steps), "[B, T]")
-    if resets.dtype != torch.bool:
-        raise ValueError(f"resets is {resets.dtype}, expected torch.bool")
     if resets.device != device:
         raise ValueError(f"resets is on {resets.device}, but x is on {device}")
+    return as_bool(resets)
 
 
-def check_backend(backend: str, allowed: Sequence[str]) -> None:
+def as_bool(flags: Tensor) -> Tensor:
+    """``flags`` as bool: any number but 0 is True."""
+    return flags if flags.dtype == torch.bool else flags != 0
+
+
+def check_backend(backend: str) -> None:
     """Raise ``ValueError`` for a backend's name that no op has."""
-    if backend not in allowed:
-        raise ValueError(f"backend is {backend!r}, allowed: {', '.join(allowed)}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}, allowed: {', '.join(BACKENDS)}")

@@ -1,12 +1,13 @@
-"""What the ops with kernels have in common: which precision goes with which, and whether a kernel can run.
+"""What the ops with kernels share on the host: which precision goes with which, and whether a kernel can run.
 
-Imports no Triton: asking costs nothing.
+Imports Triton only once kernels are asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,30 +38,41 @@ def check_precision(name: str, tensor: Tensor, reference_name: str, reference: T
         raise ValueError(f"{name} is on {tensor.device}, but {reference_name} is on {reference.device}")
 
 
-def unsupported_reason(tensor: Tensor, widths: dict[str, int], interpreted: bool) -> str | None:
-    """Why no kernel can run on ``tensor`` with these widths, in one line; None if one can."""
-    if tensor.dtype not in DTYPES:
-        return f"it takes {' or '.join(map(str, DTYPES))}, not {tensor.dtype}"
-    for name, width in widths.items():
-        if not 1 <= width <= MAX_WIDTH:
-            return f"it takes {name} from 1 to {MAX_WIDTH}, not {width}"
-    if tensor.device.type != "cuda" and not interpreted:
-        return f"it needs CUDA tensors (or Triton's interpreter, TRITON_INTERPRET=1), not {tensor.device.type}"
-    return None
-
-
-def use_kernels(backend: str, tensor: Tensor, why_not: Callable[[], str | None]) -> bool:
+def use_kernels(
+    backend: str,
+    tensor: Tensor,
+    *,
+    widths: Mapping[str, int] | None = None,
+    dtypes: Sequence[torch.dtype] = DTYPES,
+    why_not: str | None = None,
+) -> bool:
     """Whether ``backend`` ("auto" | "naive" | "triton") means the kernels for ``tensor``.
 
     "auto" takes them on a CUDA device if they can run; "triton" raises ``BackendUnavailableError`` if they cannot, with
-    the reason that ``why_not`` gives.
+    the reason: ``why_not``, the op's own, or that ``tensor`` has none of ``dtypes``, a width above ``MAX_WIDTH`` or the
+    wrong device, or that there is no Triton.
     """
     if backend == "naive" or (backend == "auto" and not tensor.is_cuda):
         return False
-    reason = why_not()
+    reason = why_not or _why_not(tensor, widths or {}, dtypes)
     if reason is not None and backend == "triton":
         raise BackendUnavailableError(f"backend 'triton' cannot run here: {reason}")
     return reason is None
+
+
+def _why_not(tensor: Tensor, widths: Mapping[str, int], dtypes: Sequence[torch.dtype]) -> str | None:
+    try:
+        from srwm_agents.ops.kernel_helpers import INTERPRETED
+    except ImportError as error:
+        return f"Triton cannot be imported ({error})"
+    if tensor.dtype not in dtypes:
+        return f"it takes {' or '.join(map(str, dtypes))}, not {tensor.dtype}"
+    for name, width in widths.items():
+        if not 1 <= width <= MAX_WIDTH:
+            return f"it takes {name} from 1 to {MAX_WIDTH}, not {width}"
+    if tensor.device.type != "cuda" and not INTERPRETED:
+        return f"it needs CUDA tensors (or Triton's interpreter, TRITON_INTERPRET=1), not {tensor.device.type}"
+    return None
 
 
 def on_device(tensor: Tensor) -> AbstractContextManager[object]:
@@ -73,3 +85,13 @@ def on_device(tensor: Tensor) -> AbstractContextManager[object]:
 def padded(width: int) -> int:
     """The power of two at or above ``width``, at least 4."""
     return max(4, 1 << (width - 1).bit_length())
+
+
+def contiguous(*tensors: Tensor | None) -> list[Any]:
+    """The tensors as kernels read them."""
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
+
+
+def differentiable(*tensors: Tensor | None) -> bool:
+    """Whether autograd will want a gradient in one of the tensors."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from srwm_agents.ops import BackendUnavailableError, delta_rule, delta_rule_step_
+from srwm_agents.ops import BackendUnavailableError, delta_rule
 
 CUDA = torch.cuda.is_available()
 if not CUDA:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from srwm_agents.ops.delta import autograd as kernels  # noqa: E402
+from srwm_agents.ops import kernel_helpers  # noqa: E402
+from srwm_agents.ops.delta.autograd import delta_forward_op  # noqa: E402
 
 pytestmark = [pytest.mark.gpu] if CUDA else []
 DEVICE = "cuda" if CUDA else "cpu"
@@ -38,7 +39,7 @@ NAMES = ("q", "k", "v", "beta", "state")
 
 @pytest.fixture(autouse=True)
 def interpreter_is_on() -> None:
-    if not CUDA and not kernels.INTERPRETED:
+    if not CUDA and not kernel_helpers.INTERPRETED:
         pytest.fail("Triton was imported before TRITON_INTERPRET=1 was set: set it in the environment")
 
 
@@ -163,17 +164,31 @@ def test_two_chained_chunks_equal_one_sequence() -> None:
 
 
 @pytest.mark.parametrize("backend", ["naive", "triton"])
-def test_acting_updates_the_state_in_place(backend: str) -> None:
-    inputs = make_inputs((2, 3, 2, 12, 5))
-    true_y, true_final = delta_rule(*inputs, backend="naive")
-    *inputs, state = (z.float().to(DEVICE) for z in inputs)
-    pointer = state.data_ptr()
-    steps = [delta_rule_step_(*(z[:, t] for z in inputs), state, backend=backend) for t in range(3)]
-    assert state.data_ptr() == pointer
-    torch.testing.assert_close(torch.stack(steps, dim=1).double().cpu(), true_y, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(state.double().cpu(), true_final, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="contiguous"):
-        delta_rule_step_(*(z[:, 0] for z in inputs), state.mT.contiguous().mT, backend=backend)
+def test_step_by_step_equals_the_whole_sequence(backend: str) -> None:
+    *inputs, state = (z.float().to(DEVICE) for z in make_inputs((3, 9, 2, 12, 5)))
+    resets = make_resets("many", 3, 9)
+    y, final = delta_rule(*inputs, state, resets=resets, backend=backend)
+    outputs = []
+    for t in range(9):
+        now = slice(t, t + 1)
+        y_t, state = delta_rule(*(z[:, now] for z in inputs), state, resets=resets[:, now], backend=backend)
+        outputs.append(y_t)
+    torch.testing.assert_close(torch.cat(outputs, dim=1), y, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(state, final, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.float32])
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("backend", ["naive", "triton"])
+def test_a_reset_drops_a_state_that_is_not_finite(backend: str, steps: int, dtype: torch.dtype) -> None:
+    inputs = make_inputs((3, steps, 2, 8, 6))
+    resets = torch.zeros(3, steps, dtype=torch.bool)
+    resets[0, 0] = resets[2, 0] = resets[1, -1] = True
+    true = run(inputs, resets.to(DEVICE), backend="naive", dtype=torch.float64)
+    inputs[-1][0], inputs[-1][2] = torch.nan, torch.inf
+    resets = resets.to(DEVICE, dtype) * (1 if dtype == torch.bool else 3)
+    got = run(inputs, resets, backend=backend, dtype=torch.float32)
+    assert_close(got, true, TOLERANCE[torch.float32])
 
 
 def test_without_gradient_nothing_is_kept_and_the_given_state_is_not_touched() -> None:
@@ -217,7 +232,7 @@ def test_compiles_without_graph_breaks(with_state) -> None:
 def test_opcheck(with_state) -> None:
     *inputs, state = (z.float().to(DEVICE).requires_grad_() for z in make_inputs((1, 2, 1, 4, 6)))
     arguments = (*inputs, state if with_state else None, make_resets("first", 1, 2), True)
-    torch.library.opcheck(torch.ops.srwm_agents.delta_forward.default, arguments)
+    torch.library.opcheck(delta_forward_op, arguments)
 
 
 def test_a_backend_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +240,6 @@ def test_a_backend_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> 
         delta_rule(*(z.to(DEVICE) for z in make_inputs((1, 2, 1, 8, 8))), backend="triton")
     with pytest.raises(BackendUnavailableError, match="O from 1 to 128, not 130"):
         delta_rule(*(z.float().to(DEVICE) for z in make_inputs((1, 2, 1, 8, 130))), backend="triton")
-    monkeypatch.setattr(kernels, "INTERPRETED", False)
+    monkeypatch.setattr(kernel_helpers, "INTERPRETED", False)
     with pytest.raises(BackendUnavailableError, match="CUDA tensors"):
         delta_rule(*(z.float() for z in make_inputs((1, 2, 1, 8, 8))), backend="triton")

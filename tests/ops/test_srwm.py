@@ -20,7 +20,7 @@ def make_inputs(out: int = O, seed: int = 0, dtype: torch.dtype = torch.float64)
     return x, weights, state
 
 
-def by_hand(x, weights, state, resets, decay=1.0, unit_keys=False):
+def by_hand(x, weights, state, resets, decay=1.0, unit_keys=False, limit=0.0):
     """The paper's formulas with Python floats: no tensor operation is shared with the op."""
     y = torch.zeros(*x.shape[:3], weights.y.shape[-1], dtype=torch.float64)
     finals = [torch.zeros_like(part) for part in state]
@@ -57,19 +57,31 @@ def by_hand(x, weights, state, resets, decay=1.0, unit_keys=False):
                         ]
                         for i in range(len(k))
                     ]
+                    if limit:
+                        shift = [
+                            [w[c][i][j] - slow[c][i][j] for j in range(len(slow[c][i]))] for i in range(len(slow[c]))
+                        ]
+                        size = math.hypot(*(entry for row in shift for entry in row))
+                        allowed = limit * math.hypot(*(entry for row in slow[c] for entry in row))
+                        factor = min(1.0, allowed / size)
+                        w[c] = [
+                            [slow[c][i][j] + factor * shift[i][j] for j in range(len(shift[i]))]
+                            for i in range(len(shift))
+                        ]
             for c in range(4):
                 finals[c][b, h] = torch.tensor(w[c], dtype=torch.float64) - weights[c][h]
     return y, SRWMState(*finals)
 
 
+@pytest.mark.parametrize("limit", [0.0, 0.15])
 @pytest.mark.parametrize("unit_keys", [False, True])
 @pytest.mark.parametrize("decay", [1.0, 0.8])
 @pytest.mark.parametrize("with_resets", [False, True])
-def test_equals_the_formula_written_out(with_resets: bool, decay: float, unit_keys: bool) -> None:
+def test_equals_the_formula_written_out(with_resets: bool, decay: float, unit_keys: bool, limit: float) -> None:
     x, weights, state = make_inputs()
     resets = torch.tensor([[True, False, False, True, True], [False] * 5]) if with_resets else None
-    y, final = srwm(x, weights, state, resets=resets, decay=decay, unit_keys=unit_keys)
-    expected_y, expected_final = by_hand(x, weights, state, resets, decay, unit_keys)
+    y, final = srwm(x, weights, state, resets=resets, decay=decay, unit_keys=unit_keys, limit=limit)
+    expected_y, expected_final = by_hand(x, weights, state, resets, decay, unit_keys, limit)
     torch.testing.assert_close(y, expected_y, rtol=1e-12, atol=1e-12)
     for part, expected in zip(final, expected_final, strict=True):
         torch.testing.assert_close(part, expected, rtol=1e-12, atol=1e-12)
@@ -91,17 +103,80 @@ def test_gradcheck_in_inputs_weights_and_state(with_resets: bool, decay: float, 
     assert torch.autograd.gradcheck(run, leaves)
 
 
-def test_step_by_step_equals_the_whole_sequence() -> None:
+@pytest.mark.parametrize("limit", [0.0, 0.15])
+def test_step_by_step_equals_the_whole_sequence(limit: float) -> None:
     x, weights, state = make_inputs()
     resets = torch.tensor([[False, True, False, False, True], [True, False, False, True, False]])
-    y, final = srwm(x, weights, state, resets=resets)
+    y, final = srwm(x, weights, state, resets=resets, limit=limit)
     outputs, running = [], state
     for t in range(T):
-        y_t, running = srwm(x[:, t : t + 1], weights, running, resets=resets[:, t : t + 1])
+        y_t, running = srwm(x[:, t : t + 1], weights, running, resets=resets[:, t : t + 1], limit=limit)
         outputs.append(y_t)
     torch.testing.assert_close(torch.cat(outputs, 1), y)
     for part, expected in zip(running, final, strict=True):
         torch.testing.assert_close(part, expected)
+
+
+def sizes(shift: torch.Tensor, slow: torch.Tensor) -> torch.Tensor:
+    """Of a state's block in units of its slow weights, [B, H]."""
+    return shift.norm(dim=(-2, -1)) / slow.norm(dim=(-2, -1))
+
+
+def test_a_limit_bounds_every_step_and_scales_nothing_below_it() -> None:
+    x, weights, state = make_inputs()
+    limits = [0.1, 0.3]
+    for limit in limits:
+        running = state
+        for t in range(T):
+            _, free = srwm(x[:, t : t + 1], weights, running)
+            _, running = srwm(x[:, t : t + 1], weights, running, limit=limit)
+            for shift, unlimited, slow in zip(running, free, weights, strict=True):
+                torch.testing.assert_close(sizes(shift, slow), sizes(unlimited, slow).clamp(max=limit))
+                below = sizes(unlimited, slow) < limit
+                assert torch.equal(shift[below], unlimited[below])
+    assert (sizes(running.y, weights.y) < limits[1]).any()
+
+
+def test_the_gradient_takes_a_limits_factors_for_constants() -> None:
+    """Of one step after another: the gradient of step t, with its factor written as a number."""
+    x, weights, state = make_inputs()
+    limit = 0.15
+    leaves = [tensor.requires_grad_() for tensor in (x, *weights, *state)]
+    running, outputs, met = state, [], 0
+    for t in range(T):
+        y, free = srwm(x[:, t : t + 1], weights, running)
+        outputs.append(y)
+        factors = [
+            (limit / sizes(shift, slow)).clamp(max=1).detach()[..., None, None]
+            for shift, slow in zip(free, weights, strict=True)
+        ]
+        met += sum(int((factor < 1).sum()) for factor in factors)
+        running = SRWMState(*(shift * factor for shift, factor in zip(free, factors, strict=True)))
+    assert 0 < met < 4 * T * B * H
+    y, final = srwm(x, weights, state, limit=limit)
+    generator = torch.Generator().manual_seed(2)
+    upstream = [torch.randn(z.shape, generator=generator, dtype=z.dtype) for z in (y, *final)]
+    got = torch.autograd.grad([y, *final], leaves, upstream)
+    expected = torch.autograd.grad([torch.cat(outputs, 1), *running], leaves, upstream)
+    torch.testing.assert_close(got, expected)
+
+
+def test_a_limit_drops_a_state_that_is_not_finite() -> None:
+    x, weights, state = make_inputs()
+    state.q[0, 1], state.y[1, 0, 0, 0] = torch.nan, torch.inf
+    _, final = srwm(x, weights, state, limit=1.0)
+    assert all(block.isfinite().all() for block in final)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.int8, torch.float32, torch.float64])
+def test_resets_are_any_numbers_but_zero(dtype: torch.dtype) -> None:
+    x, weights, state = make_inputs()
+    resets = torch.tensor([[False, True, False, False, True], [True, False, False, True, False]])
+    expected = srwm(x, weights, state, resets=resets)
+    numbers = resets.to(dtype) if dtype == torch.bool else resets.to(dtype) * 2
+    y, final = srwm(x, weights, state, resets=numbers)
+    assert torch.equal(y, expected[0])
+    assert all(torch.equal(*blocks) for blocks in zip(final, expected[1], strict=True))
 
 
 def test_without_a_decay_a_long_sequence_can_grow_without_bound_and_with_one_it_does_not() -> None:
@@ -175,8 +250,11 @@ def test_wrong_arguments_are_named() -> None:
         srwm(x, weights, state._replace(beta=state.beta[:1]))
     with pytest.raises(ValueError, match=r"resets has shape"):
         srwm(x, weights, resets=torch.zeros(B, T + 1, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"resets is torch.float32"):
-        srwm(x, weights, resets=torch.zeros(B, T))
+    with pytest.raises(ValueError, match=r"resets is on meta, but x is on cpu"):
+        srwm(x, weights, resets=torch.zeros(B, T, device="meta"))
+    for limit in (-1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match=rf"limit is {limit}, expected a number at or above 0"):
+            srwm(x, weights, limit=limit)
     with pytest.raises(ValueError, match=r"decay is 1.5, expected 0 < decay <= 1"):
         srwm(x, weights, decay=1.5)
     with pytest.raises(ValueError, match=r"backend is 'cuda', allowed: auto, naive, triton"):

@@ -10,14 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from srwm_agents.ops import BackendUnavailableError, SRWMState, SRWMWeights, srwm, srwm_step_
+from srwm_agents.ops import BackendUnavailableError, SRWMState, SRWMWeights, srwm
 
 CUDA = torch.cuda.is_available()
 if not CUDA:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
 pytest.importorskip("triton", reason="Triton is not installed")
 
+from srwm_agents.ops import kernel_helpers  # noqa: E402
 from srwm_agents.ops.srwm import autograd as kernels  # noqa: E402
+from srwm_agents.ops.srwm.types import Rule  # noqa: E402
 
 pytestmark = [pytest.mark.gpu] if CUDA else []
 DEVICE = "cuda" if CUDA else "cpu"
@@ -40,7 +42,7 @@ GPU_SHAPES = [(3, 50, 8, 16, 16), (2, 33, 3, 32, 32), (2, 20, 2, 64, 64), (2, 9,
 
 @pytest.fixture(autouse=True)
 def interpreter_is_on() -> None:
-    if not CUDA and not kernels.INTERPRETED:
+    if not CUDA and not kernel_helpers.INTERPRETED:
         pytest.fail("Triton was imported before TRITON_INTERPRET=1 was set: set it in the environment")
 
 
@@ -97,6 +99,7 @@ def run(
     outputs: slice = slice(None),
     decay: float = 1.0,
     unit_keys: bool = False,
+    limit: float = 0.0,
     op=srwm,
 ) -> dict[str, Tensor]:
     """Outputs and gradients in float64, under random upstream gradients of ``outputs`` (of y and the final state)."""
@@ -110,6 +113,7 @@ def run(
     if state is not None:
         state = SRWMState(*(leaf(block, state_dtype) for block in state))
     options = ({} if decay == 1 else {"decay": decay}) | ({"unit_keys": True} if unit_keys else {})
+    options |= {"limit": limit} if limit else {}
     y, final = op(x, weights, state, resets=resets, backend=backend, **options)
     assert y.dtype == dtype
     assert all(block.dtype == state_dtype for block in final)
@@ -166,11 +170,97 @@ def test_keys_of_length_one(shape, decay, kind) -> None:
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
+@pytest.mark.parametrize(("limit", "decay", "unit_keys"), [(0.4, 1.0, False), (0.6, 0.95, True), (0.2, 0.5, False)])
+@pytest.mark.parametrize("kind", ["none", "consecutive", "many"])
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[3]] + GPU_SHAPES * CUDA, ids=str)
+def test_a_state_with_a_limit(shape, kind, limit, decay, unit_keys) -> None:
+    x, weights, state = make_inputs(shape)
+    arguments = (x, weights, state, make_resets(kind, *shape[:2]))
+    rule = {"decay": decay, "unit_keys": unit_keys, "limit": limit}
+    true = run(*arguments, backend="naive", dtype=torch.float64, **rule)
+    got = run(*arguments, backend="triton", dtype=torch.float32, **rule)
+    assert_close(got, true, TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize(("limit", "some"), [(0.2, True), (100.0, False)])
+def test_which_steps_meet_a_limit_is_saved(limit: float, some: bool) -> None:
+    """The backward pass treats both kinds of steps differently: these inputs have both, or one."""
+    x, weights, state = make_inputs((3, 20, 2, 8, 6))
+    tensors = [block.float().to(DEVICE) for block in (x, *weights, *state)]
+    *_, saved = kernels.srwm_forward_op(*tensors, make_resets("many", 3, 20), 0.7, False, limit, True)
+    met = saved[..., -4:] < 1
+    assert ((saved[..., -4:] > 0) & (saved[..., -4:] <= 1)).all()
+    assert met.any() == some
+    assert not met.any(dim=-1).all()
+    true = run(x, weights, state, None, backend="naive", dtype=torch.float64, decay=0.7, limit=limit)
+    got = run(x, weights, state, None, backend="triton", dtype=torch.float32, decay=0.7, limit=limit)
+    assert_close(got, true, TOLERANCE[torch.float32])
+
+
+def test_a_limit_over_several_launches() -> None:
+    steps = kernels.LIMITED_STEPS + 6
+    x, weights, state = make_inputs((1, steps, 1, 8, 6))
+    assert kernels.steps_at_once(Rule(limit=0.3)) == kernels.LIMITED_STEPS
+    resets = torch.zeros(1, steps, dtype=torch.bool, device=DEVICE)
+    resets[0, 3] = True
+    x = x.softmax(-1)  # as the RL layer does; keeps the dynamics from amplifying the forward pass's own roundings
+    true = run(x, weights, state, resets, backend="naive", dtype=torch.float64, limit=0.3)
+    got = run(x, weights, state, resets, backend="triton", dtype=torch.float32, limit=0.3)
+    assert_close(got, true, TOLERANCE[torch.float32])
+
+
+def test_a_limit_that_is_not_met_changes_no_bit_of_the_outputs() -> None:
+    x, weights, state = make_inputs((2, 6, 2, 12, 5))
+    arguments = (x, weights, state, make_resets("consecutive", 2, 6))
+    for decay in (1.0, 0.9):
+        free, limited = (
+            run(*arguments, backend="triton", dtype=torch.float32, decay=decay, limit=limit) for limit in (0.0, 100.0)
+        )
+        for name in free:
+            if name.startswith("d "):  # the gradient of a step is added up in another order
+                torch.testing.assert_close(limited[name], free[name], rtol=1e-4, atol=1e-5)
+            else:
+                assert torch.equal(limited[name], free[name]), name
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.3])
+@pytest.mark.parametrize("backend", ["naive", "triton"])
+def test_step_by_step_equals_the_whole_sequence(backend: str, limit: float) -> None:
+    shape = (3, 9, 2, 12, 5)
+    x, weights, state = make_inputs(shape)
+    resets = make_resets("many", *shape[:2])
+    x, weights, state = x.float().to(DEVICE), _on_device(weights), _on_device(state)
+    rule: dict = {"decay": 0.95, "limit": limit, "backend": backend}
+    y, final = srwm(x, weights, state, resets=resets, **rule)
+    outputs = []
+    for t in range(shape[1]):
+        y_t, state = srwm(x[:, t : t + 1], weights, state, resets=resets[:, t : t + 1], **rule)
+        outputs.append(y_t)
+    torch.testing.assert_close(torch.cat(outputs, dim=1), y, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(tuple(state), tuple(final), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.3])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.float32])
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("backend", ["naive", "triton"])
+def test_a_reset_drops_a_state_that_is_not_finite(backend: str, steps: int, dtype: torch.dtype, limit: float) -> None:
+    x, weights, state = make_inputs((3, steps, 2, 8, 6))
+    resets = torch.zeros(3, steps, dtype=torch.bool)
+    resets[0, 0] = resets[2, 0] = resets[1, -1] = True
+    true = run(x, weights, state, resets.to(DEVICE), backend="naive", dtype=torch.float64, limit=limit)
+    for block in state:
+        block[0], block[2] = torch.nan, torch.inf
+    resets = resets.to(DEVICE, dtype) * (1 if dtype == torch.bool else 3)
+    got = run(x, weights, state, resets, backend=backend, dtype=torch.float32, limit=limit)
+    assert_close(got, true, TOLERANCE[torch.float32])
+
+
 def test_a_decay_is_undone_over_as_many_steps_as_roundings_allow() -> None:
-    assert kernels.steps_at_once(1.0) is None
-    assert kernels.steps_at_once(0.5) == 6
-    assert kernels.steps_at_once(1e-9) == 1
-    steps = kernels.steps_at_once(0.9)
+    assert kernels.steps_at_once(Rule()) is None
+    assert kernels.steps_at_once(Rule(decay=0.5)) == 6
+    assert kernels.steps_at_once(Rule(decay=1e-9)) == 1
+    steps = kernels.steps_at_once(Rule(decay=0.9))
     assert steps == 43
     x, weights, state = make_inputs((1, steps, 1, 8, 8))
     true = run(x, weights, state, None, backend="naive", dtype=torch.float64, decay=0.9)
@@ -246,26 +336,6 @@ def _on_device(blocks):
     return type(blocks)(*(block.float().to(DEVICE) for block in blocks))
 
 
-@pytest.mark.parametrize(("decay", "unit_keys"), [(1.0, False), (0.8, False), (0.8, True)])
-@pytest.mark.parametrize("backend", ["naive", "triton"])
-def test_acting_updates_the_state_in_place(backend: str, decay: float, unit_keys: bool) -> None:
-    x, weights, state = make_inputs((2, 3, 2, 12, 5))
-    rule = {"decay": decay, "unit_keys": unit_keys}
-    true_y, true_final = srwm(x, weights, state, **rule, backend="naive")
-    weights, state = _on_device(weights), _on_device(state)
-    pointers = [block.data_ptr() for block in state]
-    steps = [srwm_step_(x[:, t].float().to(DEVICE), weights, state, **rule, backend=backend) for t in range(3)]
-    assert pointers == [block.data_ptr() for block in state]
-    torch.testing.assert_close(torch.stack(steps, dim=1).double().cpu(), true_y, rtol=1e-4, atol=1e-5)
-    for block, true in zip(state, true_final, strict=True):
-        torch.testing.assert_close(block.double().cpu(), true, rtol=1e-4, atol=1e-5)
-    x = x[:, 0].float().to(DEVICE)
-    with pytest.raises(ValueError, match=r"state\.q is updated in place, so it must be contiguous"):
-        srwm_step_(x, weights, state._replace(q=state.q.mT), backend=backend)
-    with pytest.raises(ValueError, match=r"x has shape \[2, 12\], expected \[B, H, D\]"):
-        srwm_step_(x[:, 0], weights, state, backend=backend)
-
-
 def test_without_gradient_nothing_is_kept_and_the_given_state_is_not_touched() -> None:
     x, weights, state = make_inputs((2, 3, 1, 8, 8))
     x, weights, state = x.float().to(DEVICE), _on_device(weights), _on_device(state)
@@ -292,8 +362,8 @@ def test_no_steps() -> None:
 
 def test_backward_keeps_memory_linear_in_width() -> None:
     x, weights, _ = make_inputs((2, 3, 1, 16, 16))
-    _, _, saved = kernels.forward(x.float().to(DEVICE), tuple(_on_device(weights)), None, None, save=True)
-    assert saved is not None
+    none = [None] * 5
+    *_, saved = kernels.srwm_forward_op(x.float().to(DEVICE), *_on_device(weights), *none, 1.0, False, 0.0, True)
     assert saved.numel() == 2 * 3 * (4 * 16 + 16 + 8)
 
 
@@ -305,14 +375,16 @@ def test_gradients_are_deterministic() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(("decay", "unit_keys"), [(1.0, False), (0.1, False), (0.9, True)])
+@pytest.mark.parametrize(
+    ("decay", "unit_keys", "limit"), [(1.0, False, 0.0), (0.1, False, 0.0), (0.9, True, 0.0), (0.9, True, 0.4)]
+)
 @pytest.mark.parametrize("with_state", [True, False], ids=["state", "fresh"])
-def test_compiles_without_graph_breaks(with_state, decay, unit_keys) -> None:
+def test_compiles_without_graph_breaks(with_state, decay, unit_keys, limit) -> None:
     torch.compiler.reset()
     compiled = torch.compile(srwm, fullgraph=True, backend="inductor" if CUDA else "aot_eager")
     x, weights, state = make_inputs((2, 3, 1, 8, 6))
     arguments = (x, weights, state if with_state else None, make_resets("many", 2, 3) if with_state else None)
-    rule = {"decay": decay, "unit_keys": unit_keys}
+    rule = {"decay": decay, "unit_keys": unit_keys, "limit": limit}
     true = run(*arguments, backend="naive", dtype=torch.float64, **rule)
     got = run(*arguments, backend="triton", dtype=torch.float32, **rule, op=compiled)
     assert_close(got, true, TOLERANCE[torch.float32])
@@ -322,7 +394,15 @@ def test_compiles_without_graph_breaks(with_state, decay, unit_keys) -> None:
 def test_opcheck(with_state) -> None:
     x, weights, state = make_inputs((1, 2, 1, 4, 6))
     leaves = [block.float().to(DEVICE).requires_grad_() for block in (x, *weights, *state)]
-    arguments = (*leaves[:5], *(leaves[5:] if with_state else (None,) * 4), make_resets("first", 1, 2), 0.9, True, True)
+    arguments = (
+        *leaves[:5],
+        *(leaves[5:] if with_state else (None,) * 4),
+        make_resets("first", 1, 2),
+        0.9,
+        True,
+        0.5,
+        True,
+    )
     torch.library.opcheck(torch.ops.srwm_agents.srwm_forward.default, arguments)
 
 
@@ -334,7 +414,7 @@ def test_a_backend_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(BackendUnavailableError, match="D from 1 to 128, not 130"):
         srwm(x.float().to(DEVICE), _on_device(weights), backend="triton")
     srwm(x.float().to(DEVICE), _on_device(weights), backend="auto")
-    monkeypatch.setattr(kernels, "INTERPRETED", False)
+    monkeypatch.setattr(kernel_helpers, "INTERPRETED", False)
     x, weights, _ = make_inputs((1, 2, 1, 8, 8))
     with pytest.raises(BackendUnavailableError, match="CUDA tensors"):
         srwm(x.float(), SRWMWeights(*(block.float() for block in weights)), backend="triton")

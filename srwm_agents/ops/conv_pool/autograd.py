@@ -9,14 +9,12 @@ import triton
 from torch import Tensor
 
 from srwm_agents.ops.conv_pool.triton_kernels import conv_pool_backward_kernel, conv_pool_forward_kernel
+from srwm_agents.ops.kernel_helpers import INTERPRETED
 from srwm_agents.ops.triton_support import on_device
 
 # A launch, kernel[grid](…), is beyond what a type checker knows of these.
 _forward_kernel: Any = conv_pool_forward_kernel
 _backward_kernel: Any = conv_pool_backward_kernel
-
-INTERPRETED = not isinstance(conv_pool_forward_kernel, triton.runtime.JITFunction)
-"""Whether the kernels run in Triton's interpreter (TRITON_INTERPRET=1 when Triton was imported)."""
 
 BLOCK = 128
 """Pixels of the output that a program works on at once."""

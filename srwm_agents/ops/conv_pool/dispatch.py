@@ -9,7 +9,6 @@ from torch.nn import functional
 from srwm_agents.ops.checks import check_backend
 from srwm_agents.ops.triton_support import use_kernels
 
-BACKENDS = ("auto", "naive", "triton")
 MAX_PATCH = 64
 """The most numbers (9 · C) that a patch of the image may have for the kernels: it is one block of a matrix product."""
 OUT_CHANNELS = (16, 32, 64)
@@ -36,12 +35,13 @@ def conv_pool(image: Tensor, weight: Tensor, *, backend: str = "auto") -> Tensor
         ValueError: a wrong shape or dtype; an unknown backend.
         BackendUnavailableError: the explicitly chosen backend cannot run this here.
     """
-    check_backend(backend, BACKENDS)
+    check_backend(backend)
     if image.dim() != 4 or image.dtype != torch.uint8:
         raise ValueError(f"image is {image.dtype} {list(image.shape)}, expected uint8 [N, C, H, W]")
     if weight.dim() != 4 or weight.shape[1:] != (image.shape[1], 3, 3):
         raise ValueError(f"weight has shape {list(weight.shape)}, expected [O, {image.shape[1]}, 3, 3]")
-    if use_kernels(backend, image, lambda: _why_not_triton(image, weight)) and image.numel() > 0:
+    why_not = _why_not_triton(image, weight)
+    if use_kernels(backend, image, dtypes=(torch.uint8,), why_not=why_not) and image.numel() > 0:
         from srwm_agents.ops.conv_pool.autograd import conv_pool_op
 
         return conv_pool_op(image, weight)[0]
@@ -50,16 +50,10 @@ def conv_pool(image: Tensor, weight: Tensor, *, backend: str = "auto") -> Tensor
 
 
 def _why_not_triton(image: Tensor, weight: Tensor) -> str | None:
-    try:
-        from srwm_agents.ops.conv_pool.autograd import INTERPRETED
-    except ImportError as error:
-        return f"Triton cannot be imported ({error})"
     if 9 * image.shape[1] > MAX_PATCH:
         return f"it takes at most {MAX_PATCH // 9} channels, not {image.shape[1]}"
     if len(weight) not in OUT_CHANNELS:
         return f"it takes {', '.join(map(str, OUT_CHANNELS))} output channels, not {len(weight)}"
-    if image[0].numel() >= 2**31 // 9:
+    if image.shape[1:].numel() >= 2**31 // 9:
         return f"it takes smaller images than {list(image.shape[1:])}"
-    if image.device.type != "cuda" and not INTERPRETED:
-        return f"it needs CUDA tensors (or Triton's interpreter, TRITON_INTERPRET=1), not {image.device.type}"
     return None

@@ -1,5 +1,5 @@
 """The delta rule: the fast weight matrix behind DeltaNet and SR-Delta."""
 
-from srwm_agents.ops.delta.dispatch import BACKENDS, delta_rule, delta_rule_step_
+from srwm_agents.ops.delta.dispatch import delta_rule
 
-__all__ = ["BACKENDS", "delta_rule", "delta_rule_step_"]
+__all__ = ["delta_rule"]

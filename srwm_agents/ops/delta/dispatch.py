@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from srwm_agents.ops.checks import check_alike, check_backend, check_contiguous, check_resets, check_shape
+from srwm_agents.ops.checks import check_alike, check_backend, check_shape, checked_resets
 from srwm_agents.ops.delta.naive import delta_rule_naive
-from srwm_agents.ops.triton_support import check_precision, state_dtype, unsupported_reason, use_kernels
-
-BACKENDS = ("auto", "naive", "triton")
+from srwm_agents.ops.triton_support import check_precision, state_dtype, use_kernels
 
 
 def delta_rule(
@@ -39,7 +36,8 @@ def delta_rule(
         beta: [B, T, H] learning rates, usually in (0, 1).
         state: [B, H, D, O] fast matrices; None starts fresh episodes (zeros). Of q's dtype, but float32 beside
             bfloat16; everything is computed in the state's dtype.
-        resets: bool [B, T]; True zeroes the state *before* step t. None: no resets.
+        resets: bool [B, T]; True zeroes the state *before* step t, whatever is in it. None: no resets. Of numbers, any
+            but 0 is True.
         backend: "auto" | "naive" | "triton". "auto" picks the fastest that can run; an explicit one never falls back.
 
     Returns:
@@ -49,49 +47,18 @@ def delta_rule(
         ValueError: a wrong shape, dtype or device, with what was expected; an unknown backend.
         BackendUnavailableError: the explicitly chosen backend cannot run these arguments here.
     """
-    _check(q, k, v, beta, state, resets, backend)
-    if use_kernels(backend, q, lambda: _why_not_triton(q, v)) and q.shape[1] > 0:  # no step, no kernel
+    _check(q, k, v, beta, state, backend)
+    resets = checked_resets(resets, *q.shape[:2], q.device)
+    widths = {"D": q.shape[-1], "O": v.shape[-1]}
+    if use_kernels(backend, q, widths=widths) and q.shape[1] > 0:  # no step, no kernel
         from srwm_agents.ops.delta.autograd import delta_rule_triton
 
         return delta_rule_triton(q, k, v, beta, state, resets)
     return _naive(q, k, v, beta, state, resets)
 
 
-@torch.no_grad()
-def delta_rule_step_(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor, *, backend: str = "auto") -> Tensor:
-    """Acting: one step without gradient, the next state written over ``state``.
-
-    The same step as :func:`delta_rule` with T = 1; on the kernels nothing but ``y`` is allocated.
-
-    Args:
-        q, k: [B, H, D].
-        v: [B, H, O].
-        beta: [B, H].
-        state: [B, H, D, O], contiguous; overwritten.
-        backend: as for :func:`delta_rule`.
-
-    Returns:
-        y [B, H, O].
-
-    Raises:
-        ValueError, BackendUnavailableError: as :func:`delta_rule`; ValueError also for a state that is not contiguous.
-    """
-    inputs = q[:, None], k[:, None], v[:, None], beta[:, None]
-    _check(*inputs, state, None, backend)
-    check_contiguous("state", state)
-    if use_kernels(backend, q, lambda: _why_not_triton(q, v)):
-        from srwm_agents.ops.delta.autograd import delta_rule_triton_step_
-
-        return delta_rule_triton_step_(q, k, v, beta, state)
-    y, following = _naive(*inputs, state, None)
-    state.copy_(following)
-    return y[:, 0]
-
-
-def _check(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | None, resets: Tensor | None, backend: str
-) -> None:
-    check_backend(backend, BACKENDS)
+def _check(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | None, backend: str) -> None:
+    check_backend(backend)
     if q.dim() != 4:
         raise ValueError(f"q has shape {list(q.shape)}, expected [B, T, H, D]")
     if v.dim() != 4:
@@ -103,7 +70,6 @@ def _check(
     check_shape("beta", beta, (batch, steps, heads), "[B, T, H]")
     for name, tensor in (("k", k), ("v", v), ("beta", beta)):
         check_alike(name, tensor, "q", q)
-    check_resets(resets, batch, steps, q.device)
     if state is not None:
         check_shape("state", state, (batch, heads, dim, out), "[B, H, D, O]")
         check_precision("state", state, "q", q)
@@ -119,11 +85,3 @@ def _naive(
         state = q.new_zeros(batch, heads, dim, v.shape[-1], dtype=dtype)
     y, state = delta_rule_naive(q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype), state, resets)
     return y.to(q.dtype), state
-
-
-def _why_not_triton(q: Tensor, v: Tensor) -> str | None:
-    try:
-        from srwm_agents.ops.delta.autograd import INTERPRETED
-    except ImportError as error:
-        return f"Triton cannot be imported ({error})"
-    return unsupported_reason(q, {"D": q.shape[-1], "O": v.shape[-1]}, INTERPRETED)

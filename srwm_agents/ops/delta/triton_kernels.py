@@ -13,15 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _tile_offsets(i, j, WIDTH: tl.constexpr, LANE_COLUMNS: tl.constexpr):
-    """Offsets [J, I] of a row-major [I, J] matrix; as in the SRWM's kernels, tiles lie transposed in registers.
-
-    A thread gets at most ``LANE_COLUMNS`` neighbouring columns (4, without the hint), hence more rows: most reductions
-    here run over rows, and rows in one thread need no shuffle.
-    """
-    return tl.max_contiguous(i[None, :] * WIDTH + j[:, None], (LANE_COLUMNS, 1))
+from srwm_agents.ops.kernel_helpers import segment_start, tile_offsets
 
 
 @triton.jit
@@ -34,19 +26,6 @@ def _load_inputs(q_ptr, k_ptr, v_ptr, beta_ptr, t, H, i, j, D: tl.constexpr, OUT
     return q_i, k_i, v_j, beta
 
 
-@triton.jit
-def _segment_start(resets_ptr, t):
-    """First step of the segment that step ``t`` is in: the last reset at or before it, or 0; and whether it is one."""
-    start = tl.minimum(t, -1)
-    top = t
-    while (start < 0) & (top >= 0):
-        at = top - tl.arange(0, 64)
-        is_reset = tl.load(resets_ptr + at, mask=at >= 0, other=0) != 0
-        start = tl.max(tl.where(is_reset, at, -1), axis=0)
-        top -= 64
-    return tl.maximum(start, 0), start >= 0
-
-
 @triton.jit(do_not_specialize=["T", "H"])
 def delta_forward_kernel(
     q_ptr, k_ptr, v_ptr, beta_ptr, s_ptr, resets_ptr,
@@ -57,14 +36,14 @@ def delta_forward_kernel(
     """Forward over time.
 
     q, k [B, T, H, D], v [B, T, H, O], beta [B, T, H], s [B, H, D, O] or None, resets [B, T] or None
-    -> y [B, T, H, O], f [B, H, D, O] (may be s itself), errors [B, H, T, O] or None.
+    -> y [B, T, H, O], f [B, H, D, O], errors [B, H, T, O] or None.
     """
     program = tl.program_id(0).to(tl.int64)
     batch = program // H
     head = program % H
     i = tl.arange(0, BD)
     j = tl.arange(0, BO)
-    tile = _tile_offsets(i, j, OUT, LANE_COLUMNS) + program * D * OUT
+    tile = tile_offsets(i, j, OUT, LANE_COLUMNS) + program * D * OUT
     mask = (i[None, :] < D) & (j[:, None] < OUT)
     first = batch * T * H + head
     q_ptr += first * D
@@ -121,7 +100,7 @@ def delta_backward_kernel(
     head = program % H
     i = tl.arange(0, BD)
     j = tl.arange(0, BO)
-    tile = _tile_offsets(i, j, OUT, LANE_COLUMNS) + program * D * OUT
+    tile = tile_offsets(i, j, OUT, LANE_COLUMNS) + program * D * OUT
     mask = (i[None, :] < D) & (j[:, None] < OUT)
     first = batch * T * H + head
     q_ptr += first * D
@@ -146,7 +125,7 @@ def delta_backward_kernel(
     last = T - 1
     while last >= 0:  # over segments; what happens between them takes no registers from the loop over steps
         if resets_ptr is not None:
-            start, after_reset = _segment_start(resets_ptr, last)
+            start, after_reset = segment_start(resets_ptr, last)
         else:
             start = 0
         q_next, k_next, _, beta_next = _load_inputs(q_ptr, k_ptr, v_ptr, beta_ptr, last, H, i, j, D, OUT)
@@ -182,7 +161,7 @@ def delta_backward_kernel(
             if after_reset:
                 g = tl.where(never, g, 0.0)
                 # The previous segment's end: its start plus all its rank-1 updates.
-                start, after_reset = _segment_start(resets_ptr, last)
+                start, after_reset = segment_start(resets_ptr, last)
                 s = tl.where(never, s, 0.0)
                 if s_ptr is not None:
                     s = tl.load(s_ptr + tile, mask=mask & (after_reset == 0), other=0.0)

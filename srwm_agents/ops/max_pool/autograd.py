@@ -15,9 +15,6 @@ from srwm_agents.ops.triton_support import on_device
 _forward_kernel: Any = max_pool_forward_kernel
 _backward_kernel: Any = max_pool_backward_kernel
 
-INTERPRETED = not isinstance(max_pool_forward_kernel, triton.runtime.JITFunction)
-"""Whether the kernels run in Triton's interpreter (TRITON_INTERPRET=1 when Triton was imported)."""
-
 BLOCK = 1024
 
 

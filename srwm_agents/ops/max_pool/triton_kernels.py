@@ -10,6 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from srwm_agents.ops.kernel_helpers import row_column_channel
+
 
 @triton.jit
 def max_pool_forward_kernel(
@@ -20,9 +22,7 @@ def max_pool_forward_kernel(
     image = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < OH * OW * C
-    c = at % C
-    ow = (at // C) % OW
-    oh = at // (C * OW)
+    oh, ow, c = row_column_channel(at, C, OW)
     x_ptr += image * H * W * C
     best = tl.full((BLOCK,), float("-inf"), tl.float32)
     tap = tl.full((BLOCK,), 4, tl.int32)  # the window's middle is always in the image
@@ -53,9 +53,7 @@ def max_pool_backward_kernel(
     image = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < OH * OW * C
-    c = at % C
-    b = (at // C) % OW
-    a = at // (C * OW)
+    a, b, c = row_column_channel(at, C, OW)
     windows = image * OH * OW * C + at
     below, right = inside & (a + 1 < OH), inside & (b + 1 < OW)
     dy_00 = tl.load(dy_ptr + windows, mask=inside, other=0.0).to(tl.float32)

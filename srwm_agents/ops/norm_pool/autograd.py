@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
+from srwm_agents.ops.kernel_helpers import INTERPRETED
 from srwm_agents.ops.norm_pool import triton_kernels as kernels
 from srwm_agents.ops.triton_support import on_device
 
@@ -17,9 +17,6 @@ _moments: Any = kernels.norm_pool_moments_kernel
 _forward: Any = kernels.norm_pool_forward_kernel
 _gradient_sums: Any = kernels.norm_pool_sums_kernel
 _backward: Any = kernels.norm_pool_backward_kernel
-
-INTERPRETED = not isinstance(kernels.norm_pool_forward_kernel, triton.runtime.JITFunction)
-"""Whether the kernels run in Triton's interpreter (TRITON_INTERPRET=1 when Triton was imported)."""
 
 BLOCK = 1024
 ROWS = 32

@@ -10,6 +10,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from srwm_agents.ops.kernel_helpers import row_column_channel
+
 
 @triton.jit
 def norm_pool_moments_kernel(x_ptr, share_ptr, M, C: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
@@ -48,9 +50,7 @@ def norm_pool_forward_kernel(
     image = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = at < OH * OW * C
-    c = at % C
-    b = (at // C) % OW
-    a = at // (C * OW)
+    a, b, c = row_column_channel(at, C, OW)
     scale = tl.load(scale_ptr + c, mask=inside, other=0.0)
     shift = tl.load(shift_ptr + c, mask=inside, other=0.0)
     best = tl.full((BLOCK,), float("-inf"), tl.float32)
@@ -124,9 +124,7 @@ def norm_pool_backward_kernel(
     windows_high: tl.constexpr = (H + SIDE - 1) // SIDE
     windows_wide: tl.constexpr = (W + SIDE - 1) // SIDE
     inside = at < windows_high * windows_wide * C
-    c = at % C
-    b = (at // C) % windows_wide
-    a = at // (C * windows_wide)
+    a, b, c = row_column_channel(at, C, windows_wide)
     pooled = inside & (a < OH) & (b < OW)
     out = image * OH * OW * C + (a * OW + b) * C + c
     dy = tl.load(dy_ptr + out, mask=pooled, other=0.0).to(tl.float32)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor
 
-from srwm_agents.ops.checks import check_backend, check_contiguous, check_resets, check_shape
+from srwm_agents.ops.checks import check_backend, check_shape, checked_resets
 from srwm_agents.ops.srwm.naive import srwm_naive
-from srwm_agents.ops.srwm.types import SRWMState, SRWMWeights
-from srwm_agents.ops.triton_support import check_precision, state_dtype, unsupported_reason, use_kernels
-
-BACKENDS = ("auto", "naive", "triton")
+from srwm_agents.ops.srwm.types import Rule, SRWMState, SRWMWeights, zero_state
+from srwm_agents.ops.triton_support import check_precision, state_dtype, use_kernels
 
 
 def srwm(
@@ -21,6 +20,7 @@ def srwm(
     resets: Tensor | None = None,
     decay: float = 1.0,
     unit_keys: bool = False,
+    limit: float = 0.0,
     backend: str = "auto",
 ) -> tuple[Tensor, SRWMState]:
     """Run a self-referential weight matrix over a batch of sequences.
@@ -36,17 +36,21 @@ def srwm(
     nothing bounds the shift of a long sequence (this folder's README). With ``unit_keys``, which the paper does not
     have either, ``q`` and ``k`` are scaled from sum 1 to Euclidean length 1, as in newer delta-rule networks (Yang et
     al., NeurIPS 2024, arXiv:2406.06484): written with b = 1, ``k`` returns what ``q`` did, and the factor by which an
-    update scales what it finds along ``k``, 1 + b (q·k - k·k), cannot exceed 1. Differentiable in ``x``,
-    ``weights`` and ``state``, and through the final state.
+    update scales what it finds along ``k``, 1 + b (q·k - k·k), cannot exceed 1. With a ``limit``, a third addition,
+    each step ends by scaling each block of the shift down to at most ``limit`` times the size of its slow weights
+    (Frobenius norms, head by head); a block that is not finite becomes zero. Differentiable in ``x``, ``weights`` and
+    ``state``, and through the final state; the gradient takes the factors of a limit for constants.
 
     Args:
         x: [B, T, H, D], the heads' inputs, as they are (a softmax over D, if wanted, is the layer's business).
         weights: slow weights, [H, D, O], [H, D, D], [H, D, D], [H, D, 4]; of x's dtype, or float32 beside bfloat16.
         state: shift from the slow weights, each block with a leading B; None starts fresh episodes. Of x's dtype,
             but float32 beside bfloat16; everything is computed in the state's dtype.
-        resets: bool [B, T]; True zeroes the state *before* step t. None: no resets.
+        resets: bool [B, T]; True zeroes the state *before* step t, whatever is in it. None: no resets. Of numbers, any
+            but 0 is True.
         decay: factor on the state at each step, above 0; 1, the published rule, keeps everything.
         unit_keys: queries and keys of length 1.
+        limit: largest size of a block of the state after a step, in units of its slow weights'; 0: no limit.
         backend: "auto" | "naive" | "triton". "auto" picks the fastest that can run; an explicit one never falls back.
 
     Returns:
@@ -56,84 +60,38 @@ def srwm(
         ValueError: a wrong shape, dtype or device, with what was expected; an unknown backend.
         BackendUnavailableError: the explicitly chosen backend cannot run these arguments here.
     """
-    _check(x, weights, state, resets, decay, backend)
-    if use_kernels(backend, x, lambda: _why_not_triton(x, weights)) and x.shape[1] > 0:  # no step, no kernel
+    rule = Rule(decay, unit_keys, limit)
+    _check(x, weights, state, rule, backend)
+    resets = checked_resets(resets, *x.shape[:2], x.device)
+    widths = {"D": x.shape[-1], "O": weights.y.shape[-1]}
+    if use_kernels(backend, x, widths=widths) and x.shape[1] > 0:  # no step, no kernel
         from srwm_agents.ops.srwm.autograd import srwm_triton
 
-        return srwm_triton(x, weights, state, resets, decay, unit_keys)
-    return _naive(x, weights, state, resets, decay, unit_keys)
-
-
-@torch.no_grad()
-def srwm_step_(
-    x: Tensor,
-    weights: SRWMWeights,
-    state: SRWMState,
-    *,
-    decay: float = 1.0,
-    unit_keys: bool = False,
-    backend: str = "auto",
-) -> Tensor:
-    """Acting: one step without gradient, the next state written over ``state``.
-
-    The same step as :func:`srwm` with T = 1; on the kernels nothing but ``y`` is allocated.
-
-    Args:
-        x: [B, H, D].
-        weights: as for :func:`srwm`.
-        state: as for :func:`srwm`, its blocks contiguous; overwritten.
-        decay, unit_keys, backend: as for :func:`srwm`.
-
-    Returns:
-        y [B, H, O].
-
-    Raises:
-        ValueError, BackendUnavailableError: as :func:`srwm`; ValueError also for a block that is not contiguous.
-    """
-    if x.dim() != 3:
-        raise ValueError(f"x has shape {list(x.shape)}, expected [B, H, D]")
-    _check(x[:, None], weights, state, None, decay, backend)
-    for name, block in zip(SRWMState._fields, state, strict=True):
-        check_contiguous(f"state.{name}", block)
-    if use_kernels(backend, x, lambda: _why_not_triton(x, weights)):
-        from srwm_agents.ops.srwm.autograd import srwm_triton_step_
-
-        return srwm_triton_step_(x, weights, state, decay, unit_keys)
-    y, final = _naive(x[:, None], weights, state, None, decay, unit_keys)
-    for block, following in zip(state, final, strict=True):
-        block.copy_(following)
-    return y[:, 0]
+        return srwm_triton(x, weights, state, resets, rule)
+    return _naive(x, weights, state, resets, rule)
 
 
 def _naive(
-    x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, decay: float, unit_keys: bool
+    x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, rule: Rule
 ) -> tuple[Tensor, SRWMState]:
     """Narrow inputs are computed in the state's float32, as the kernels do."""
     dtype = state_dtype(x)
     weights = SRWMWeights(*(block.to(dtype) for block in weights))
     if state is None:
-        state = SRWMState(*(block.new_zeros(x.shape[0], *block.shape) for block in weights))
-    y, final = srwm_naive(x.to(dtype), weights, state, resets, decay, unit_keys)
+        state = zero_state(weights, x.shape[0])
+    y, final = srwm_naive(x.to(dtype), weights, state, resets, rule)
     return y.to(x.dtype), final
 
 
-def _why_not_triton(x: Tensor, weights: SRWMWeights) -> str | None:
-    try:
-        from srwm_agents.ops.srwm.autograd import INTERPRETED
-    except ImportError as error:
-        return f"Triton cannot be imported ({error})"
-    return unsupported_reason(x, {"D": x.shape[-1], "O": weights.y.shape[-1]}, INTERPRETED)
-
-
-def _check(
-    x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, decay: float, backend: str
-) -> None:
-    check_backend(backend, BACKENDS)
-    if not 0 < decay <= 1:
-        raise ValueError(f"decay is {decay}, expected 0 < decay <= 1")
+def _check(x: Tensor, weights: SRWMWeights, state: SRWMState | None, rule: Rule, backend: str) -> None:
+    check_backend(backend)
+    if not 0 < rule.decay <= 1:
+        raise ValueError(f"decay is {rule.decay}, expected 0 < decay <= 1")
+    if not 0 <= rule.limit < math.inf:
+        raise ValueError(f"limit is {rule.limit}, expected a number at or above 0 (0: no limit)")
     if x.dim() != 4:
         raise ValueError(f"x has shape {list(x.shape)}, expected [B, T, H, D]")
-    batch, steps, heads, dim = x.shape
+    batch, _, heads, dim = x.shape
     if weights.y.dim() != 3:
         raise ValueError(f"weights.y has shape {list(weights.y.shape)}, expected [H, D, O]")
     out = weights.y.shape[-1]
@@ -142,7 +100,6 @@ def _check(
     ):
         check_shape(f"weights.{name}", block, (heads, dim, width), f"[H, D, {dims}]")
         check_precision(f"weights.{name}", block, "x", x, narrow=True)
-    check_resets(resets, batch, steps, x.device)
     if state is None:
         return
     for name, shift, block in zip(SRWMState._fields, state, weights, strict=True):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from srwm_agents.ops.srwm.types import SRWMState, SRWMWeights
+from srwm_agents.ops.srwm.types import Rule, SRWMState, SRWMWeights
 
 
 def srwm_naive(
@@ -18,8 +18,7 @@ def srwm_naive(
     weights: SRWMWeights,
     state: SRWMState,
     resets: Tensor | None,
-    decay: float = 1.0,
-    unit_keys: bool = False,
+    rule: Rule,
 ) -> tuple[Tensor, SRWMState]:
     """Run the SRWM over time. Shapes as in :func:`srwm_agents.ops.srwm.srwm`, which has checked them.
 
@@ -33,6 +32,8 @@ def srwm_naive(
     slow = torch.cat(weights, dim=-1).expand(batch, -1, -1, -1)
     w = slow + torch.cat(state, dim=-1)
     columns = torch.tensor([c for c, width in enumerate(widths) for _ in range(width)], device=x.device)
+    if rule.limit:
+        allowed = rule.limit * _sizes(slow, widths)
 
     outputs = []
     for t in range(steps):
@@ -40,13 +41,32 @@ def srwm_naive(
             w = torch.where(resets[:, t, None, None, None], slow, w)
         y, q, k, beta = (x[:, t, :, None, :] @ w).split(widths, dim=-1)  # each [B, H, 1, width]
         q, k, beta = q.softmax(-1), k.softmax(-1), beta.sigmoid()
-        if unit_keys:
+        if rule.unit_keys:
             q, k = functional.normalize(q, dim=-1), functional.normalize(k, dim=-1)
         # The output is read before the update, as in the paper: step t's y does not depend on step t's q, k, beta.
         outputs.append(y.squeeze(-2))
         # q W - k W is one product: what W returns for the query is written to where the key points.
         written = k.mT @ (beta[..., columns] * ((q - k) @ w))
-        w = (w if decay == 1 else torch.lerp(slow, w, decay)) + written
+        w = (w if rule.decay == 1 else torch.lerp(slow, w, rule.decay)) + written
+        if rule.limit:
+            factor = _factor(w - slow, allowed, widths)[..., columns]
+            # A factor of 0 drops a shift that is not finite; a product with it would not.
+            w = torch.where(factor > 0, torch.lerp(slow, w, factor), slow)
     final = (w - slow).split(widths, dim=-1)
     y = torch.stack(outputs, dim=1) if outputs else x.new_zeros(batch, 0, x.shape[2], widths[0])
     return y, SRWMState(*final)
+
+
+@torch.no_grad()
+def _sizes(matrix: Tensor, widths: list[int]) -> Tensor:
+    """Frobenius norm of each block, [B, H, D, N] -> [B, H, 1, 4]."""
+    columns = torch.linalg.vector_norm(matrix, dim=-2, keepdim=True)
+    return torch.cat([torch.linalg.vector_norm(c, dim=-1, keepdim=True) for c in columns.split(widths, -1)], dim=-1)
+
+
+@torch.no_grad()
+def _factor(shift: Tensor, allowed: Tensor, widths: list[int]) -> Tensor:
+    """What each block of ``shift`` is multiplied by to be no larger than ``allowed``; 0 for one that is not finite."""
+    sizes = _sizes(shift, widths)
+    factor = (allowed / sizes.clamp(min=torch.finfo(sizes.dtype).tiny)).clamp(max=1)
+    return torch.where(sizes.isfinite(), factor, 0)

@@ -11,6 +11,12 @@ With a decay of the state below 1 (``DECAYS``), ``W_t = decay W_{t-1} + (1 - dec
 divides by it, and roundings grow by ``1 / decay`` a step, so the caller must keep sequences short. The slow weights
 are read again at each step (they are in the cache), since registers have no room for them.
 
+With a limit of the state (``LIMITS``), each step ends with a factor of at most 1 a block on the shift, which is saved
+with the step. A step with a factor below 1 is not undone by a division: what it left, without its factor, is replayed
+as at a reset, and from there the backward pass goes on as if there had been no limit. So the limit costs the backward
+pass next to nothing where it is not met. A caller with many steps keeps sequences short here, too: each such step
+replays its whole sequence.
+
 Names: ``i`` runs over rows (inputs) of ``W``, ``j`` over columns; a suffix ``_i``/``_j`` says along which of the two a
 vector lies in the tile, since the same vector in both places is two register layouts. Blocks are y, q, k, b as in
 :mod:`srwm_agents.ops.srwm.types`. Widths that are not powers of two are padded and masked: padded entries of ``W``, of
@@ -22,16 +28,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _tile_offsets(i, j, WIDTH: tl.constexpr, LANE_COLUMNS: tl.constexpr):
-    """Offsets [J, I] of a row-major [I, J] matrix.
-
-    Tiles lie transposed in registers, and a thread gets at most ``LANE_COLUMNS`` neighbouring columns (4, without the
-    hint), hence more rows: most reductions here run over rows, and rows in one thread need no shuffle. Columns come
-    first because Triton, when told of no contiguity at all, deals out the first axis first.
-    """
-    return tl.max_contiguous(i[None, :] * WIDTH + j[:, None], (LANE_COLUMNS, 1))
+from srwm_agents.ops.kernel_helpers import segment_start, tile_offsets
 
 
 @triton.jit
@@ -57,6 +54,49 @@ def _entry(vector_j, j, index: tl.constexpr):
 
 
 @triton.jit
+def _load_blocks(
+    y_ptr, q_ptr, k_ptr, b_ptr, n, to, td, tb, mo, md, mb,
+    D: tl.constexpr, OUT: tl.constexpr,
+):  # fmt: skip
+    """The four blocks of the ``n``-th matrix, in float32; zero outside the masks."""
+    y = tl.load(y_ptr + n * D * OUT + to, mask=mo, other=0.0).to(tl.float32)
+    q = tl.load(q_ptr + n * D * D + td, mask=md, other=0.0).to(tl.float32)
+    k = tl.load(k_ptr + n * D * D + td, mask=md, other=0.0).to(tl.float32)
+    b = tl.load(b_ptr + n * D * 4 + tb, mask=mb, other=0.0).to(tl.float32)
+    return y, q, k, b
+
+
+@triton.jit
+def _store_blocks(
+    y_ptr, q_ptr, k_ptr, b_ptr, n, to, td, tb, mo, md, mb, y, q, k, b,
+    D: tl.constexpr, OUT: tl.constexpr,
+):  # fmt: skip
+    """Write the four blocks of the ``n``-th matrix."""
+    tl.store(y_ptr + n * D * OUT + to, y, mask=mo)
+    tl.store(q_ptr + n * D * D + td, q, mask=md)
+    tl.store(k_ptr + n * D * D + td, k, mask=md)
+    tl.store(b_ptr + n * D * 4 + tb, b, mask=mb)
+
+
+@triton.jit
+def _size(tile):
+    """Frobenius norm, as a scalar."""
+    return tl.sqrt(tl.sum(tl.sum(tile * tile, axis=1), axis=0))
+
+
+@triton.jit
+def _limited(w, allowed, slow_ptr, mask):
+    """``w`` with its shift from the slow weights scaled down to the size ``allowed``, and the factor: 1 leaves ``w`` as
+    it is, bit by bit; 0 drops a shift that is not finite."""
+    slow = tl.load(slow_ptr, mask=mask, other=0.0).to(tl.float32)
+    shift = w - slow
+    size = _size(shift)
+    factor = tl.where(size < float("inf"), tl.minimum(allowed / tl.maximum(size, 1e-37), 1.0), 0.0)
+    scaled = tl.where(factor > 0.0, slow + factor * shift, slow)
+    return tl.where(factor < 1.0, scaled, w), factor
+
+
+@triton.jit
 def _decayed(w, factor, slow_ptr, mask):
     """``w`` with its shift from the slow weights multiplied by ``factor``."""
     return factor * w + (1.0 - factor) * tl.load(slow_ptr, mask=mask, other=0.0).to(tl.float32)
@@ -75,19 +115,19 @@ def _segment_stop(resets_ptr, t, T):
     return stop
 
 
-@triton.jit(do_not_specialize=["T", "H", "decay"])
+@triton.jit(do_not_specialize=["T", "H", "decay", "limit"])
 def srwm_forward_kernel(
     x_ptr, wy_ptr, wq_ptr, wk_ptr, wb_ptr, sy_ptr, sq_ptr, sk_ptr, sb_ptr, resets_ptr,
     y_ptr, fy_ptr, fq_ptr, fk_ptr, fb_ptr, saved_ptr,
-    T, H, decay,
+    T, H, decay, limit,
     D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, BB: tl.constexpr,
-    DECAYS: tl.constexpr, UNIT_KEYS: tl.constexpr, LANE_COLUMNS: tl.constexpr,
+    ROW: tl.constexpr, DECAYS: tl.constexpr, LIMITS: tl.constexpr, UNIT_KEYS: tl.constexpr, LANE_COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Forward over time.
 
-    x [B, T, H, D], w* [H, D, *], s* [B, H, D, *] or None, resets [B, T] or None -> y [B, T, H, O], f* [B, H, D, *]
-    (may be s* itself: a program reads its state before it writes), saved [B, H, T, 4D+O+8] or None, a row
-    being q (D), k (D), v_y (O), v_q (D), v_k (D), v_b (4), b (4).
+    x [B, T, H, D], w* [H, D, *], s* [B, H, D, *] or None, resets [B, T] or None -> y [B, T, H, O], f* [B, H, D, *],
+    saved [B, H, T, ROW] or None, a row being q (D), k (D), v_y (O), v_q (D), v_k (D), v_b (4), b (4) and, with LIMITS,
+    the limit's factors (4).
     """
     program = tl.program_id(0).to(tl.int64)
     batch = program // H
@@ -96,16 +136,15 @@ def srwm_forward_kernel(
     jo = tl.arange(0, BO)
     jd = tl.arange(0, BD)
     jb = tl.arange(0, BB)
-    to = _tile_offsets(i, jo, OUT, LANE_COLUMNS)
-    td = _tile_offsets(i, jd, D, LANE_COLUMNS)
-    tb = _tile_offsets(i, jb, 4, LANE_COLUMNS)
+    to = tile_offsets(i, jo, OUT, LANE_COLUMNS)
+    td = tile_offsets(i, jd, D, LANE_COLUMNS)
+    tb = tile_offsets(i, jb, 4, LANE_COLUMNS)
     mo = (i[None, :] < D) & (jo[:, None] < OUT)
     md = (i[None, :] < D) & (jd[:, None] < D)
     mb = (i[None, :] < D) & (jb[:, None] < 4)
 
     x_ptr += (batch * T * H + head) * D
     y_ptr += (batch * T * H + head) * OUT
-    ROW: tl.constexpr = 4 * D + OUT + 8
     if saved_ptr is not None:
         saved_ptr += program * T * ROW
     wy_ptr += head * D * OUT
@@ -113,15 +152,12 @@ def srwm_forward_kernel(
     wk_ptr += head * D * D
     wb_ptr += head * D * 4
 
-    wy = tl.load(wy_ptr + to, mask=mo, other=0.0).to(tl.float32)
-    wq = tl.load(wq_ptr + td, mask=md, other=0.0).to(tl.float32)
-    wk = tl.load(wk_ptr + td, mask=md, other=0.0).to(tl.float32)
-    wb = tl.load(wb_ptr + tb, mask=mb, other=0.0).to(tl.float32)
+    wy, wq, wk, wb = _load_blocks(wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, to, td, tb, mo, md, mb, D, OUT)
+    if LIMITS:
+        ly, lq, lk, lb = limit * _size(wy), limit * _size(wq), limit * _size(wk), limit * _size(wb)
     if sy_ptr is not None:
-        wy += tl.load(sy_ptr + program * D * OUT + to, mask=mo, other=0.0)
-        wq += tl.load(sq_ptr + program * D * D + td, mask=md, other=0.0)
-        wk += tl.load(sk_ptr + program * D * D + td, mask=md, other=0.0)
-        wb += tl.load(sb_ptr + program * D * 4 + tb, mask=mb, other=0.0)
+        sy, sq, sk, sb = _load_blocks(sy_ptr, sq_ptr, sk_ptr, sb_ptr, program, to, td, tb, mo, md, mb, D, OUT)
+        wy, wq, wk, wb = wy + sy, wq + sq, wk + sk, wb + sb
 
     if resets_ptr is not None:
         resets_ptr += batch * T
@@ -131,10 +167,7 @@ def srwm_forward_kernel(
         if resets_ptr is not None:
             stop = _segment_stop(resets_ptr, start, T)
             if tl.load(resets_ptr + start) != 0:
-                wy = tl.load(wy_ptr + to, mask=mo, other=0.0).to(tl.float32)
-                wq = tl.load(wq_ptr + td, mask=md, other=0.0).to(tl.float32)
-                wk = tl.load(wk_ptr + td, mask=md, other=0.0).to(tl.float32)
-                wb = tl.load(wb_ptr + tb, mask=mb, other=0.0).to(tl.float32)
+                wy, wq, wk, wb = _load_blocks(wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, to, td, tb, mo, md, mb, D, OUT)
         # Loads run one step ahead, so that their latency hides behind the step's arithmetic.
         x_next = tl.load(x_ptr + start * H * D + i, mask=i < D, other=0.0)
         for t in range(start, stop):
@@ -182,26 +215,33 @@ def srwm_forward_kernel(
             wq += k_i[None, :] * (_entry(b_j, jb, 1) * vq)[:, None]
             wk += k_i[None, :] * (_entry(b_j, jb, 2) * vk)[:, None]
             wb += k_i[None, :] * (_entry(b_j, jb, 3) * vb)[:, None]
+            if LIMITS:
+                wy, factor_y = _limited(wy, ly, wy_ptr + to, mo)
+                wq, factor_q = _limited(wq, lq, wq_ptr + td, md)
+                wk, factor_k = _limited(wk, lk, wk_ptr + td, md)
+                wb, factor_b = _limited(wb, lb, wb_ptr + tb, mb)
+                if saved_ptr is not None:
+                    row_ptr = saved_ptr + t * ROW + 4 * D + OUT + 8
+                    tl.store(row_ptr, factor_y)
+                    tl.store(row_ptr + 1, factor_q)
+                    tl.store(row_ptr + 2, factor_k)
+                    tl.store(row_ptr + 3, factor_b)
         start = stop
 
     # The state is the shift from the slow weights.
-    wy -= tl.load(wy_ptr + to, mask=mo, other=0.0).to(tl.float32)
-    wq -= tl.load(wq_ptr + td, mask=md, other=0.0).to(tl.float32)
-    wk -= tl.load(wk_ptr + td, mask=md, other=0.0).to(tl.float32)
-    wb -= tl.load(wb_ptr + tb, mask=mb, other=0.0).to(tl.float32)
-    tl.store(fy_ptr + program * D * OUT + to, wy, mask=mo)
-    tl.store(fq_ptr + program * D * D + td, wq, mask=md)
-    tl.store(fk_ptr + program * D * D + td, wk, mask=md)
-    tl.store(fb_ptr + program * D * 4 + tb, wb, mask=mb)
+    ay, aq, ak, ab = _load_blocks(wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, to, td, tb, mo, md, mb, D, OUT)
+    _store_blocks(
+        fy_ptr, fq_ptr, fk_ptr, fb_ptr, program, to, td, tb, mo, md, mb, wy - ay, wq - aq, wk - ak, wb - ab, D, OUT
+    )
 
 
 @triton.jit
 def _load_step(
     x_ptr, dy_ptr, saved_ptr, t, H, i, jo, jd, jb,
-    D: tl.constexpr, OUT: tl.constexpr,
+    D: tl.constexpr, OUT: tl.constexpr, ROW: tl.constexpr,
 ):  # fmt: skip
     """What the backward pass needs of step ``t``."""
-    row_ptr = saved_ptr + t * (4 * D + OUT + 8)
+    row_ptr = saved_ptr + t * ROW
     x_i = tl.load(x_ptr + t * H * D + i, mask=(i < D), other=0.0)
     q_i = tl.load(row_ptr + i, mask=(i < D), other=0.0)
     k_i = tl.load(row_ptr + D + i, mask=(i < D), other=0.0)
@@ -218,16 +258,23 @@ def _load_step(
 
 
 @triton.jit
-def _segment_start(resets_ptr, t):
-    """First step of the segment that step ``t`` is in: the last reset at or before it, or 0; and whether it is one."""
-    start = tl.minimum(t, -1)
+def _load_factors(ptr):
+    """A limit's factors of one step, as scalars."""
+    return tl.load(ptr), tl.load(ptr + 1), tl.load(ptr + 2), tl.load(ptr + 3)
+
+
+@triton.jit
+def _last_limited(factors_ptr, t, ROW: tl.constexpr):
+    """The last step at or before ``t`` that a limit has scaled, -1 if there is none."""
+    found = tl.minimum(t, -1)
     top = t
-    while (start < 0) & (top >= 0):
+    while (found < 0) & (top >= 0):
         at = top - tl.arange(0, 64)
-        is_reset = tl.load(resets_ptr + at, mask=at >= 0, other=0) != 0
-        start = tl.max(tl.where(is_reset, at, -1), axis=0)
+        block = tl.arange(0, 4)
+        factors = tl.load(factors_ptr + at[:, None] * ROW + block[None, :], mask=(at >= 0)[:, None], other=1.0)
+        found = tl.max(tl.where(tl.min(factors, axis=1) < 1.0, at, -1), axis=0)
         top -= 64
-    return tl.maximum(start, 0), start >= 0
+    return found
 
 
 @triton.jit
@@ -250,7 +297,7 @@ def srwm_backward_kernel(
     dx_ptr, dw_ptr, dsy_ptr, dsq_ptr, dsk_ptr, dsb_ptr,
     T, H, decay,
     D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, BB: tl.constexpr,
-    DECAYS: tl.constexpr, UNIT_KEYS: tl.constexpr, LANE_COLUMNS: tl.constexpr,
+    ROW: tl.constexpr, DECAYS: tl.constexpr, LIMITS: tl.constexpr, UNIT_KEYS: tl.constexpr, LANE_COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Backward over time; derivation in this folder's README.
 
@@ -265,9 +312,9 @@ def srwm_backward_kernel(
     jo = tl.arange(0, BO)
     jd = tl.arange(0, BD)
     jb = tl.arange(0, BB)
-    to = _tile_offsets(i, jo, OUT, LANE_COLUMNS)
-    td = _tile_offsets(i, jd, D, LANE_COLUMNS)
-    tb = _tile_offsets(i, jb, 4, LANE_COLUMNS)
+    to = tile_offsets(i, jo, OUT, LANE_COLUMNS)
+    td = tile_offsets(i, jd, D, LANE_COLUMNS)
+    tb = tile_offsets(i, jb, 4, LANE_COLUMNS)
     mo = (i[None, :] < D) & (jo[:, None] < OUT)
     md = (i[None, :] < D) & (jd[:, None] < D)
     mb = (i[None, :] < D) & (jb[:, None] < 4)
@@ -275,7 +322,6 @@ def srwm_backward_kernel(
     x_ptr += (batch * T * H + head) * D
     dx_ptr += (batch * T * H + head) * D
     dy_ptr += (batch * T * H + head) * OUT
-    ROW: tl.constexpr = 4 * D + OUT + 8
     saved_ptr += program * T * ROW
     wy_ptr += head * D * OUT
     wq_ptr += head * D * D
@@ -287,22 +333,14 @@ def srwm_backward_kernel(
     dwk_ptr = dw_ptr + H * D * (OUT + D) + head * D * D
     dwb_ptr = dw_ptr + H * D * (OUT + 2 * D) + head * D * 4
 
-    wy = tl.load(wy_ptr + to, mask=mo, other=0.0).to(tl.float32)
-    wq = tl.load(wq_ptr + td, mask=md, other=0.0).to(tl.float32)
-    wk = tl.load(wk_ptr + td, mask=md, other=0.0).to(tl.float32)
-    wb = tl.load(wb_ptr + tb, mask=mb, other=0.0).to(tl.float32)
-    wy += tl.load(fy_ptr + program * D * OUT + to, mask=mo, other=0.0)
-    wq += tl.load(fq_ptr + program * D * D + td, mask=md, other=0.0)
-    wk += tl.load(fk_ptr + program * D * D + td, mask=md, other=0.0)
-    wb += tl.load(fb_ptr + program * D * 4 + tb, mask=mb, other=0.0)
+    wy, wq, wk, wb = _load_blocks(wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, to, td, tb, mo, md, mb, D, OUT)
+    sy, sq, sk, sb = _load_blocks(fy_ptr, fq_ptr, fk_ptr, fb_ptr, program, to, td, tb, mo, md, mb, D, OUT)
+    wy, wq, wk, wb = wy + sy, wq + sq, wk + sk, wb + sb
     never = T < 0
     # g is the gradient of the loss with respect to W, after step t and then before it; with a decay, with respect to
     # the state, and a is what the slow weights get apart from it: the same gradient of each step, without decay.
     if dfy_ptr is not None:
-        gy = tl.load(dfy_ptr + program * D * OUT + to, mask=mo, other=0.0)
-        gq = tl.load(dfq_ptr + program * D * D + td, mask=md, other=0.0)
-        gk = tl.load(dfk_ptr + program * D * D + td, mask=md, other=0.0)
-        gb = tl.load(dfb_ptr + program * D * 4 + tb, mask=mb, other=0.0)
+        gy, gq, gk, gb = _load_blocks(dfy_ptr, dfq_ptr, dfk_ptr, dfb_ptr, program, to, td, tb, mo, md, mb, D, OUT)
     else:
         gy, gq, gk, gb = _zeros_like(wy, never), _zeros_like(wq, never), _zeros_like(wk, never), _zeros_like(wb, never)
 
@@ -313,14 +351,57 @@ def srwm_backward_kernel(
     if resets_ptr is not None:
         resets_ptr += batch * T
     seen = never  # whether an earlier (later in time) segment has written its share of dw: not yet
+    rebuild = never  # whether w must be replayed before it can be undone: the final one need not
     last = T - 1
     while last >= 0:  # over segments; what happens between them takes no registers from the loop over steps
+        # Steps ``start`` to ``last`` are undone one after another; ``origin`` is where the state's history begins.
         if resets_ptr is not None:
-            start, after_reset = _segment_start(resets_ptr, last)
+            origin, after_reset = segment_start(resets_ptr, last)
         else:
-            start = 0
+            origin, after_reset = tl.minimum(last, 0), never
+        start = origin
+        if LIMITS:
+            factors_ptr = saved_ptr + 4 * D + OUT + 8
+            ey, eq, ek, eb = _load_factors(factors_ptr + last * ROW)
+            rebuild = rebuild | (tl.minimum(tl.minimum(ey, eq), tl.minimum(ek, eb)) < 1.0)
+            gy, gq, gk, gb = ey * gy, eq * gq, ek * gk, eb * gb
+            start = tl.maximum(origin, _last_limited(factors_ptr, last - 1, ROW) + 1)
+        if LIMITS or resets_ptr is not None:  # decided when compiling; the next one when running
+            if rebuild:
+                # What step ``last`` wrote, before it was limited: the origin plus all rank-1 updates since.
+                wy, wq, wk, wb = _load_blocks(wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, to, td, tb, mo, md, mb, D, OUT)
+                if sy_ptr is not None:
+                    given = after_reset == 0
+                    sy, sq, sk, sb = _load_blocks(
+                        sy_ptr, sq_ptr, sk_ptr, sb_ptr, program, to, td, tb, mo & given, md & given, mb & given, D, OUT
+                    )
+                    wy, wq, wk, wb = wy + sy, wq + sq, wk + sk, wb + sb
+                for t in tl.range(origin, last + 1, loop_unroll_factor=4):  # four loads under way at once
+                    _, _, k_i, vy, vq, vk, vb, by, bq, bk, bb, _ = _load_step(
+                        x_ptr, dy_ptr, saved_ptr, t, H, i, jo, jd, jb, D, OUT, ROW
+                    )
+                    if LIMITS:
+                        ey, eq, ek, eb = _load_factors(factors_ptr + t * ROW)
+                        whole = t == last
+                        ey, eq = tl.where(whole, 1.0, ey), tl.where(whole, 1.0, eq)
+                        ek, eb = tl.where(whole, 1.0, ek), tl.where(whole, 1.0, eb)
+                        by, bq, bk, bb = ey * by, eq * bq, ek * bk, eb * bb
+                        wy = _decayed(wy, decay * ey, wy_ptr + to, mo)
+                        wq = _decayed(wq, decay * eq, wq_ptr + td, md)
+                        wk = _decayed(wk, decay * ek, wk_ptr + td, md)
+                        wb = _decayed(wb, decay * eb, wb_ptr + tb, mb)
+                    elif DECAYS:
+                        wy = _decayed(wy, decay, wy_ptr + to, mo)
+                        wq = _decayed(wq, decay, wq_ptr + td, md)
+                        wk = _decayed(wk, decay, wk_ptr + td, md)
+                        wb = _decayed(wb, decay, wb_ptr + tb, mb)
+                    wy += k_i[None, :] * (by * vy)[:, None]
+                    wq += k_i[None, :] * (bq * vq)[:, None]
+                    wk += k_i[None, :] * (bk * vk)[:, None]
+                    wb += k_i[None, :] * (bb * vb)[:, None]
+            rebuild = T >= 0
         x_n, q_n, k_n, vy_n, vq_n, vk_n, vb_n, by_n, bq_n, bk_n, bb_n, dy_n = _load_step(
-            x_ptr, dy_ptr, saved_ptr, last, H, i, jo, jd, jb, D, OUT
+            x_ptr, dy_ptr, saved_ptr, last, H, i, jo, jd, jb, D, OUT, ROW
         )
         for step in range(last - start + 1):
             t = last - step
@@ -329,7 +410,7 @@ def srwm_backward_kernel(
             q_i, k_i, vy, vq, vk, vb, by, bq, bk, bb = q_n, k_n, vy_n, vq_n, vk_n, vb_n, by_n, bq_n, bk_n, bb_n
             # One step ahead, as in the forward kernel.
             x_n, q_n, k_n, vy_n, vq_n, vk_n, vb_n, by_n, bq_n, bk_n, bb_n, dy_n = _load_step(
-                x_ptr, dy_ptr, saved_ptr, tl.maximum(t - 1, 0), H, i, jo, jd, jb, D, OUT
+                x_ptr, dy_ptr, saved_ptr, tl.maximum(t - 1, 0), H, i, jo, jd, jb, D, OUT, ROW
             )
 
             # W_c <- W_c + k^T (b_c v_c), undone. Its gradient in k, in u = b v, then in v.
@@ -390,7 +471,7 @@ def srwm_backward_kernel(
         last = start - 1
 
         if resets_ptr is not None:  # noqa: SIM102 (this one is decided when compiling, the next when running)
-            if after_reset:
+            if after_reset & (start == origin):
                 # The segment started from the slow weights: its gradient goes to them alone.
                 if not DECAYS:
                     _add_to(dwy_ptr + to, gy, mo, seen)
@@ -401,45 +482,15 @@ def srwm_backward_kernel(
                 tl.debug_barrier()
                 gy, gq = _zeros_like(gy, never), _zeros_like(gq, never)
                 gk, gb = _zeros_like(gk, never), _zeros_like(gb, never)
-                # The previous segment's end: its start plus all its rank-1 updates.
-                start, after_reset = _segment_start(resets_ptr, last)
-                wy = tl.load(wy_ptr + to, mask=mo, other=0.0).to(tl.float32)
-                wq = tl.load(wq_ptr + td, mask=md, other=0.0).to(tl.float32)
-                wk = tl.load(wk_ptr + td, mask=md, other=0.0).to(tl.float32)
-                wb = tl.load(wb_ptr + tb, mask=mb, other=0.0).to(tl.float32)
-                if sy_ptr is not None:
-                    from_state = after_reset == 0
-                    wy += tl.load(sy_ptr + program * D * OUT + to, mask=mo & from_state, other=0.0)
-                    wq += tl.load(sq_ptr + program * D * D + td, mask=md & from_state, other=0.0)
-                    wk += tl.load(sk_ptr + program * D * D + td, mask=md & from_state, other=0.0)
-                    wb += tl.load(sb_ptr + program * D * 4 + tb, mask=mb & from_state, other=0.0)
-                for t in tl.range(start, last + 1, loop_unroll_factor=4):  # four loads under way at once
-                    _, _, k_i, vy, vq, vk, vb, by, bq, bk, bb, _ = _load_step(
-                        x_ptr, dy_ptr, saved_ptr, t, H, i, jo, jd, jb, D, OUT
-                    )
-                    if DECAYS:
-                        wy = _decayed(wy, decay, wy_ptr + to, mo)
-                        wq = _decayed(wq, decay, wq_ptr + td, md)
-                        wk = _decayed(wk, decay, wk_ptr + td, md)
-                        wb = _decayed(wb, decay, wb_ptr + tb, mb)
-                    wy += k_i[None, :] * (by * vy)[:, None]
-                    wq += k_i[None, :] * (bq * vq)[:, None]
-                    wk += k_i[None, :] * (bk * vk)[:, None]
-                    wb += k_i[None, :] * (bb * vb)[:, None]
 
     if dsy_ptr is not None:
-        tl.store(dsy_ptr + program * D * OUT + to, gy, mask=mo)
-        tl.store(dsq_ptr + program * D * D + td, gq, mask=md)
-        tl.store(dsk_ptr + program * D * D + td, gk, mask=md)
-        tl.store(dsb_ptr + program * D * 4 + tb, gb, mask=mb)
+        _store_blocks(dsy_ptr, dsq_ptr, dsk_ptr, dsb_ptr, program, to, td, tb, mo, md, mb, gy, gq, gk, gb, D, OUT)
     if DECAYS:
         gy, gq, gk, gb = ay, aq, ak, ab
     elif dfy_ptr is not None:
         # final = W_T - slow.
-        gy -= tl.load(dfy_ptr + program * D * OUT + to, mask=mo, other=0.0)
-        gq -= tl.load(dfq_ptr + program * D * D + td, mask=md, other=0.0)
-        gk -= tl.load(dfk_ptr + program * D * D + td, mask=md, other=0.0)
-        gb -= tl.load(dfb_ptr + program * D * 4 + tb, mask=mb, other=0.0)
+        cy, cq, ck, cb = _load_blocks(dfy_ptr, dfq_ptr, dfk_ptr, dfb_ptr, program, to, td, tb, mo, md, mb, D, OUT)
+        gy, gq, gk, gb = gy - cy, gq - cq, gk - ck, gb - cb
     _add_to(dwy_ptr + to, gy, mo, seen)
     _add_to(dwq_ptr + td, gq, md, seen)
     _add_to(dwk_ptr + td, gk, md, seen)

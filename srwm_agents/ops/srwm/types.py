@@ -1,4 +1,4 @@
-"""What goes into and comes out of the SRWM op."""
+"""Arguments and results of the SRWM op."""
 
 from __future__ import annotations
 
@@ -34,6 +34,14 @@ class SRWMState(NamedTuple):
     """[B, H, D, D]."""
     beta: Tensor
     """[B, H, D, 4]."""
+
+
+class Rule(NamedTuple):
+    """The settings of the recurrence; the defaults are the published rule."""
+
+    decay: float = 1.0
+    unit_keys: bool = False
+    limit: float = 0.0
 
 
 def zero_state(weights: SRWMWeights, batch_size: int) -> SRWMState:
