@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import logging
 import os
 import platform
 import sys
@@ -46,7 +47,7 @@ FLAGS = [
 def check(learner: DistributedLearner, rollout: CollectedRollout) -> float:
     """Largest difference from 1 of the ratio of the learner's policy to the collector's, whose weights are the same."""
     batch = trajectories(as_tensors(concatenate([rollout.arrays])), learner.device)
-    minibatch = type(learner.cfg)(learner._prepare_batch(batch)[0])
+    minibatch, _, _ = learner._prepare_batch(batch)
     with torch.no_grad():
         error = float((learner.update.losses(minibatch).ratios - 1).abs().max())
     if not error < 1e-3:
@@ -110,7 +111,7 @@ def main() -> None:
             object_store_memory=500 * 2**20,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="error",
+            logging_level=logging.ERROR,
         )
         for number in numbers:
             collected = measure(learner, number, args.seconds, learn=False)

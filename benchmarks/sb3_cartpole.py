@@ -151,7 +151,7 @@ class SaveStatistics(BaseCallback):
 class StopWhenSolved(BaseCallback):
     """Ends training when an evaluation reaches 475 points, which is what CartPole-v1 counts as solved."""
 
-    parent: BestModel
+    parent: BestModel  # pyright: ignore[reportIncompatibleVariableOverride]  (the callback it is given to)
 
     def _on_step(self) -> bool:
         self.parent.curve.append((self.num_timesteps, float(self.parent.last_mean_reward)))

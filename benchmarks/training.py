@@ -81,7 +81,7 @@ def train(core: str, seconds: int, flags: list[str]) -> dict[str, Any]:
             raise SystemExit(f"{' '.join(command)}\n{done.stderr[-2000:]}")
         curves = pd.read_csv(Path(folder) / "benchmark" / "curves.csv")
         log = (Path(folder) / "benchmark" / "sf_log.txt").read_text().splitlines()
-    points = curves.groupby("seconds")["frames"].max()
+    points: Any = curves.groupby("seconds")["frames"].max()  # a Series of numbers by seconds; pandas declares less
     under_way = points[points > 0]
     if len(under_way) < 3:
         raise SystemExit(f"{core}: too short to measure after {seconds} s: give more --seconds")

@@ -43,12 +43,12 @@ def make_learner(flags: list[str], folder: str) -> SRWMLearner:
     cfg = finish_config(parse_train_args([*preset, f"--train_dir={folder}", "--experiment=e", "--seed=1", *flags]))
     experiment_folder(cfg).mkdir(parents=True, exist_ok=True)
     (experiment_folder(cfg) / "config.json").write_text(json.dumps(cfg))
-    observations = {
+    observations: dict[str, spaces.Space] = {
         "obs": spaces.Box(0, 255, (3, 64, 64), np.uint8),
         "last_reward": spaces.Box(-1, 1, (1,), np.float32),
         "game_index": spaces.Box(0, len(cfg.games.split(",")) - 1, (1,), np.float32),
     }
-    info = EnvInfo(spaces.Dict(observations), spaces.Discrete(15), cfg.vector_size, False, True, None, None, 1)
+    info = EnvInfo(spaces.Dict(observations), spaces.Discrete(15), cfg.vector_size, False, True, [], True, 1)
     versions = torch.zeros(1, dtype=torch.int32)
     learner = SRWMLearner(cfg, info, versions, 0, ParameterServer(0, versions, True))
     learner.init()
@@ -59,7 +59,9 @@ def make_batch(learner: SRWMLearner) -> Any:
     """Trajectories of the right shapes, on the learner's device; what is in them does not change the work."""
     cfg = learner.cfg
     number = cfg.batch_size // cfg.rollout * cfg.num_batches_per_epoch
-    batch = alloc_trajectory_tensors(learner.env_info, number, cfg.rollout, get_rnn_size(cfg), learner.device, False)
+    batch: Any = alloc_trajectory_tensors(
+        learner.env_info, number, cfg.rollout, get_rnn_size(cfg), learner.device, False
+    )
     batch["obs"]["obs"].random_(0, 256)
     batch["obs"]["last_reward"].zero_()
     games = torch.arange(number, device=learner.device) % len(cfg.games.split(","))

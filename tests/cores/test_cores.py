@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -219,7 +221,8 @@ def test_a_state_that_decays_forgets(name: str) -> None:
         torch.manual_seed(0)
         core = make(name, state_decay=decay, rollout_length=100)
         _, state = core(torch.cat([pasts, common], dim=1), core.initial_state(2))
-        shift = state[:, : sum(block.numel() for block in core.layers[0].weights)]
+        layers: Any = core.layers
+        shift = state[:, : sum(block.numel() for block in layers[0].weights)]
         differences.append((shift[0] - shift[1]).norm() / shift.norm())
     assert differences[1] < 0.02 * differences[0]
 

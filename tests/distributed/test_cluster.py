@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -81,7 +82,7 @@ def places(rollouts: list[CollectedRollout]) -> set[str]:
 def make_pool(cluster) -> Iterator[Callable[..., CollectorPool]]:
     """Settings -> a pool on the cluster, which is closed after the test."""
     pools: list[CollectorPool] = []
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
 
     def make(*args, **kwargs) -> CollectorPool:
         pools.append(CollectorPool(*args, **kwargs))

@@ -103,6 +103,7 @@ def test_an_update_learns_and_counts(make_distributed_learner, small_flags, tmp_
     flags = [*small_flags, f"--train_dir={tmp_path}", "--experiment=e", *options]
     resumed = make_learner(finish_config(parse_train_args(flags)), SRWMLearner)
     assert (resumed.train_step, resumed.env_steps) == (1, 64)
+    assert resumed.actor_critic is not None
     for name, weight in portable_weights(resumed.actor_critic).items():
         np.testing.assert_array_equal(weight, after[name])
 
@@ -135,7 +136,9 @@ def test_the_queue_cuts_rollouts_into_batches() -> None:
     assert later is not None
     assert later["obs"]["obs"][:, 0].tolist() == [50, 51, 52, 53]
     assert queue.dropped == 2
-    assert len(queue.take(5)["rewards"]) == 4
+    last = queue.take(5)
+    assert last is not None
+    assert len(last["rewards"]) == 4
 
 
 @pytest.mark.parametrize(

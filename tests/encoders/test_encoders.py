@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -76,7 +78,8 @@ def test_impala_on_a_gpu_is_impala_on_a_cpu(monkeypatch) -> None:
             encoder.compile()
         out = encoder(images.to(device))
         out.square().sum().backward()
-        results.append([out.detach().cpu(), *(p.grad.cpu() for p in encoder.parameters())])
+        gradients: list[Any] = [p.grad for p in encoder.parameters()]
+        results.append([out.detach().cpu(), *(grad.cpu() for grad in gradients)])
     for result in results[1:]:
         for got, expected in zip(result, results[0], strict=True):
             torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())

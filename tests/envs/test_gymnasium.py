@@ -7,10 +7,12 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs import registration
 from gymnasium.utils.env_checker import check_env
 
 import srwm_gymnasium
@@ -22,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def registered(monkeypatch) -> None:
     """As the plug-in does it, whatever version of us is installed here, and undone afterwards."""
-    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
-    with gymnasium.envs.registration.namespace("srwm"), warnings.catch_warnings():
+    monkeypatch.setattr(registration, "registry", dict(gymnasium.registry))
+    with registration.namespace("srwm"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names that are there already
         srwm_gymnasium.register()
 
@@ -53,18 +55,21 @@ def test_the_plug_in_of_an_installed_package_is_light_and_enough(tmp_path) -> No
 
 
 def test_every_game_and_mode_has_a_name() -> None:
-    names = {name for name in gymnasium.envs.registration.registry if name.startswith("srwm/")}
+    names = {name for name in registration.registry if name.startswith("srwm/")}
     expected = {f"srwm/Procgen-{game.name}-{mode}-v0" for game in GAMES.values() for mode in game.modes}
     assert names == expected | {"srwm/Procgen-v0"}
     assert len(expected) == 50
     for name in names:
         spec = gymnasium.spec(name)
-        gymnasium.envs.registration.EnvSpec.from_json(spec.to_json())
-        gymnasium.envs.registration.load_env_creator(spec.vector_entry_point)
+        registration.EnvSpec.from_json(spec.to_json())
+        assert isinstance(spec.vector_entry_point, str)
+        registration.load_env_creator(spec.vector_entry_point)
 
 
 def test_an_environment_passes_gymnasiums_own_check() -> None:
-    env = gymnasium.make("srwm/Procgen-starpilot-easy-v0", num_levels=10, last_action=True, render_mode="rgb_array")
+    env: Any = gymnasium.make(
+        "srwm/Procgen-starpilot-easy-v0", num_levels=10, last_action=True, render_mode="rgb_array"
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice on spaces: images are channels-first here
         check_env(env.unwrapped)
@@ -93,7 +98,8 @@ def test_one_environment_plays_what_the_vector_plays() -> None:
             ended += 1
             observation, _ = env.reset()  # which is the vector's own new episode, not one level later
     assert ended > 0
-    env.close(), vector.close()
+    env.close()
+    vector.close()
 
 
 def test_reset_in_the_middle_of_an_episode_begins_another() -> None:
@@ -109,7 +115,7 @@ def test_reset_in_the_middle_of_an_episode_begins_another() -> None:
 
 def test_many_games_in_one_vector() -> None:
     options = {"games": "bigfish,maze", "num_levels": 200, "num_threads": 0}
-    env = gymnasium.make_vec("srwm/Procgen-v0", num_envs=4, vectorization_mode="custom", vector_kwargs=options)
+    env: Any = gymnasium.make_vec("srwm/Procgen-v0", num_envs=4, vectorization_mode="custom", vector_kwargs=options)
     assert env.reset(seed=1)[0]["obs"].shape == (4, 3, 64, 64)
     assert env.games == ["bigfish", "maze"]
     env.close()

@@ -111,13 +111,15 @@ def test_tensors_on_request() -> None:
 def test_cuda_tensors_equal_arrays() -> None:
     env = make_procgen("maze,heist", 8, seed=1, device="cuda")
     arrays = make_procgen("maze,heist", 8, seed=1)
-    env.reset(), arrays.reset()
+    env.reset()
+    arrays.reset()
     for step in range(20):
         actions = np.full(8, step % 15)
         (observation, *_), (expected, *_) = env.step(actions), arrays.step(actions)
         assert observation["obs"].is_cuda
         np.testing.assert_array_equal(observation["obs"].cpu().numpy(), expected["obs"])
-    env.close(), arrays.close()
+    env.close()
+    arrays.close()
 
 
 def test_render() -> None:

@@ -76,6 +76,7 @@ def test_the_auxiliary_loss_knows_the_data_sets_classes(bank, generator) -> None
     loss, _ = objective(episode)
     examples, queries = episode[0]
     ((_, answers),) = written_out(objective.classifier, episode)
+    assert objective.auxiliary is not None
     logits = objective.auxiliary(objective.classifier.embed(torch.cat([examples.images, queries.images], dim=1)))
     identities = torch.cat([examples.identities, queries.identities], dim=1)
     torch.testing.assert_close(loss, ce(answers, queries.labels) + 0.5 * ce(logits, identities))
@@ -137,6 +138,7 @@ def test_averaged_weights_follow_with_the_given_decay() -> None:
     model = torch.nn.BatchNorm1d(2)
     average = AveragedWeights(model, 0.9)
     torch.nn.init.constant_(model.weight, 3.0)
+    assert model.running_mean is not None
     model.running_mean.fill_(5.0)
     for expected in (1.2, 1.38):
         average.update()

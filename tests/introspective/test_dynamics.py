@@ -153,6 +153,7 @@ def test_cuda_is_near_the_cpu() -> None:
         for device, module in (("cpu", net), ("cuda", on_gpu)):
             module.weight.grad = None
             module.loss(x.to(device), d.to(device), gradient=gradient).sum().backward()
+        assert on_gpu.weight.grad is not None
         torch.testing.assert_close(on_gpu.weight.grad.cpu(), net.weight.grad, rtol=1e-9, atol=1e-12)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +23,7 @@ SETTINGS = {
     "unit_keys": True,
 }
 # float32 on both sides, sums in another order: a few units of 1e-7 a step.
-CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+CLOSE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def make_agent(core: str = "srwm", **changes) -> Agent:
@@ -61,7 +62,7 @@ def test_onnxruntime_computes_what_the_agent_does(core: str, tmp_path) -> None:
         memory = np.zeros((batch, agent.core.state_size), np.float32)
         for observation, reset in episode(batch):
             logits, value, state = agent_step(agent, observation, state, reset)
-            got = session.run(None, {**observation, "state": memory, "reset": reset})
+            got: Any = session.run(None, {**observation, "state": memory, "reset": reset})
             np.testing.assert_allclose(got[0], logits, **CLOSE)
             np.testing.assert_allclose(got[1], value, **CLOSE)
             memory = got[2]

@@ -32,10 +32,10 @@ class StandIn(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: StandIn
+    server: StandIn  # pyright: ignore[reportIncompatibleVariableOverride]  (whose handler this is)
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, *_args) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
     def _answer(self, content: object = None, status: int = 200, **headers: str) -> None:

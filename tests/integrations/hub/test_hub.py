@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,11 +91,11 @@ def test_pushing_again_updates(hub, at) -> None:
 def test_the_card_says_what_is_known(tmp_path) -> None:
     (tmp_path / "eval_sampled.csv").write_text(TABLE)
     text = model_card(make_agent().config, "me/mazes", license="mit", evaluation=tmp_path / "eval_sampled.csv")
-    card = ModelCard(text)
-    assert card.data.pipeline_tag == "reinforcement-learning"
-    assert card.data.library_name == "srwm-agents"
-    assert {"srwm", "procgen", "maze", "heist"} <= set(card.data.tags)
-    assert card.data.eval_results[0].metric_value == 7.25
+    data: Any = ModelCard(text).data
+    assert data.pipeline_tag == "reinforcement-learning"
+    assert data.library_name == "srwm-agents"
+    assert {"srwm", "procgen", "maze", "heist"} <= set(data.tags)
+    assert data.eval_results[0].metric_value == 7.25
     for line in (
         "- **games**: maze, heist",
         "- **frames**: 1,000,000",

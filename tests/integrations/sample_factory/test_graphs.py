@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -36,7 +38,7 @@ def train(learner, batches):
     return learner
 
 
-def assert_same_weights(one, other, **tolerance: float) -> None:
+def assert_same_weights(one, other, **tolerance: Any) -> None:
     expected = dict(other.actor_critic.named_parameters())
     for name, parameter in one.actor_critic.named_parameters():
         torch.testing.assert_close(parameter, expected[name], **tolerance, msg=lambda m, n=name: f"{n}: {m}")
@@ -110,14 +112,20 @@ def test_captured_acting_is_the_ordinary_one(make_learner, make_batch, core: str
     learner = make_learner(*GPU, f"--core={core}", "--cuda_graphs=True")
     model = learner.actor_critic.eval()
     batch = make_batch(learner)
-    for t in range(6):
-        inputs = {name: entry[:, t].cuda() for name, entry in batch["obs"].items()}
-        state = torch.rand_like(batch["rnn_states"][:, t]).cuda()
+    steps = [
+        (
+            {name: entry[:, t].cuda() for name, entry in batch["obs"].items()},
+            torch.rand_like(batch["rnn_states"][:, t]).cuda(),
+        )
+        for t in range(6)
+    ]
+    for inputs, state in steps:
         with torch.inference_mode():
             out = model(inputs, state)
             plain = model._forward({"observations": inputs, "state": state})
         for name in ("action_logits", "values", "new_rnn_states"):
             torch.testing.assert_close(out[name], plain[name], rtol=1e-4, atol=1e-5)
+    inputs, state = steps[-1]
     actions = [model(inputs, state)["actions"].clone() for _ in range(8)]
     assert any((first != actions[0]).any() for first in actions[1:]), "a replay must draw new random numbers"
 

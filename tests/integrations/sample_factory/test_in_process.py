@@ -141,9 +141,9 @@ def test_trajectories_have_no_more_room_than_needed(make_model, monkeypatch, bat
     assert buffers.traj_buffer_queues["cpu"].qsize() == expected
 
 
-def test_a_loop_that_fails_says_so() -> None:
+def test_a_loop_that_fails_says_so(monkeypatch) -> None:
     thread = LoopThread("failing", CPU)
-    thread.event_loop._loop_iteration = lambda: 1 / 0
+    monkeypatch.setattr(thread.event_loop, "_loop_iteration", lambda: 1 / 0)
     thread.start()
     thread.join(10)
     assert thread.failed

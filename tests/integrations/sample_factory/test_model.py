@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -63,10 +64,11 @@ def test_the_core_keeps_its_own_initialisation(make_model) -> None:
 
 def test_images_stay_bytes_until_the_encoder(make_model) -> None:
     _, _, model = make_model()
-    prepared = prepare_and_normalize_obs(model, observe(2))
+    prepared: Any = prepare_and_normalize_obs(model, observe(2))
     assert prepared["obs"].dtype == torch.uint8
     _, _, model = make_model("--normalize_input=True")
-    assert prepare_and_normalize_obs(model, observe(2))["obs"].dtype == torch.float32
+    prepared = prepare_and_normalize_obs(model, observe(2))
+    assert prepared["obs"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("core", CORES)

@@ -20,13 +20,17 @@ def minibatch_of(learner, batch):
 def test_rewards_in_units_of_returns_reach_the_losses_and_survive_a_resume(make_learner, make_batch) -> None:
     learner = make_learner(RETURN_NORM)
     assert learner.cfg.reward_clip == 1000
-    for seed in range(3):
+
+    def learn(seed: int):
         batch = make_batch(learner, seed)
         batch["rewards"][::2] *= 1000
         seen = batch["obs"]["last_reward"].clone()
         prepared = minibatch_of(learner, copy.deepcopy(batch))
         torch.testing.assert_close(prepared.observations["last_reward"], seen)
         learner.train(batch)
+        return prepared
+
+    prepared = [learn(seed) for seed in range(3)][-1]
     large, small = prepared.rewards[::2].std(), prepared.rewards[1::2].std()
     assert 0.5 < large / small < 2
     learner.save()
@@ -42,11 +46,14 @@ def test_popart_learns_in_units_of_each_game(make_learner, make_batch) -> None:
     """A game with rewards 100 times larger gets advantages and a value gradient of the same size."""
     flags = ("--popart=True", "--reward_treatment=none", "--popart_step_size=0.1")
     learner = make_learner(*flags, "--learning_rate=0.001")
-    for seed in range(8):
+
+    def learn(seed: int):
         batch = make_batch(learner, seed)
         batch["rewards"][::2] *= 100
         learner.train(batch)
-    minibatch = minibatch_of(learner, batch)
+        return batch
+
+    minibatch = minibatch_of(learner, [learn(seed) for seed in range(8)][-1])
     losses = learner.update.losses(minibatch)
     large, small = losses.advantages[::2].std(), losses.advantages[1::2].std()
     assert 0.5 < large / small < 2
@@ -114,14 +121,15 @@ def test_the_exported_agent_plays_and_gives_the_mean_of_all_games_values(make_le
     assert actions.shape == (len(observation["obs"]),)
     assert state.shape[1] == learner.cfg.rnn_size
     model = learner.actor_critic.eval()
-    values = []
+    outputs = []
     with torch.no_grad():
         for game in range(len(games.split(","))):
             observation["game_index"] = torch.full_like(observation["game_index"], game)
-            out = model(observation, torch.zeros(len(actions), learner.cfg.rnn_size))
-            values.append(out["values"])
+            outputs.append(model(observation, torch.zeros(len(actions), learner.cfg.rnn_size)))
         logits, value, _ = agent(
             {name: e[:, None] for name, e in observation.items()}, agent.initial_state(len(actions))
         )
-    torch.testing.assert_close(logits[:, 0], out["action_logits"], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(value[:, 0], torch.stack(values).mean(0), rtol=1e-4, atol=1e-4)
+    for out in outputs:
+        torch.testing.assert_close(logits[:, 0], out["action_logits"], rtol=1e-4, atol=1e-5)
+    values = torch.stack([out["values"] for out in outputs])
+    torch.testing.assert_close(value[:, 0], values.mean(0), rtol=1e-4, atol=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -52,7 +53,7 @@ class Noise(gymnasium.Env):
         return self.observation_space.sample(), float(action), self.steps >= 7, False, {}
 
 
-def make(policy: str = "SRWMMlpPolicy", core: str = "srwm", envs: int = 2, policy_kwargs=None, **settings):
+def make(policy: str = "SRWMMlpPolicy", core: str = "srwm", envs: int = 2, policy_kwargs=None, **settings) -> Any:
     return RecurrentPPO(
         policy,
         make_vec_env(lambda: Noise(SPACES[policy]), envs, seed=0),
@@ -75,7 +76,7 @@ def test_every_core_learns_acts_and_comes_back_from_disk(core: str, tmp_path) ->
     for memory in ("lstm_actor", "lstm_critic"):
         assert {name for name in before if name.startswith(memory)} <= changed | _idle(core, before)
     model.save(tmp_path / "model.zip")
-    loaded = RecurrentPPO.load(tmp_path / "model.zip", device="cpu")
+    loaded: Any = RecurrentPPO.load(tmp_path / "model.zip", device="cpu")
     state = other = None
     for step in range(3):
         actions, state = model.predict(observe(model, 4, step), state, deterministic=True)
@@ -159,6 +160,7 @@ def test_evaluation_tensorboard_processes_and_progress(tmp_path) -> None:
     model.get_env().close()
     assert list(tmp_path.glob("RecurrentPPO_*/events.out.tfevents.*"))
     mean, _ = evaluate_policy(model, make_vec_env(Noise, 3), n_eval_episodes=4)
+    assert isinstance(mean, float)
     assert 0 <= mean <= 7
 
 
@@ -171,6 +173,8 @@ def test_on_cuda_acting_and_learning_agree_with_the_cpu() -> None:
     for step in range(5):
         _, state = model.predict(observe(cpu, 4, step), state)
         _, other = cpu.predict(observe(cpu, 4, step), other)
+    assert state is not None
+    assert other is not None
     np.testing.assert_allclose(state[0], other[0], rtol=1e-4, atol=1e-5)  # float32 sums in another order, five steps
 
 

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,5 +55,6 @@ def test_impala_with_torchrl(tmp_path) -> None:
     assert result.returncode == 0, result.stderr
     assert "128 frames" in result.stdout
     agent = load_agent(tmp_path / "agent")
-    fresh = Agent(agent.config)
-    assert (agent.core.layers[0].w_k != fresh.core.layers[0].w_k).any()
+    trained: Any = agent.core
+    fresh: Any = Agent(agent.config).core
+    assert (trained.layers[0].w_k != fresh.layers[0].w_k).any()

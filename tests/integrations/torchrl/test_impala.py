@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torchrl.modules.utils import get_primers_from_module
@@ -21,9 +22,12 @@ def test_targets_and_gradients() -> None:
     settings = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "ff_size": 16}
     agent = Agent(AgentConfig("srwm", settings, 15, encoder="convnet_impala", encoder_mlp_layers=(16,)))
     actor_critic = make_actor_critic(agent)
-    policy, critic = actor_critic.get_policy_operator(), actor_critic.get_value_operator()
+    policy: Any = actor_critic.get_policy_operator()
+    critic = actor_critic.get_value_operator()
+    primers = get_primers_from_module(policy)
+    assert primers is not None
     environment = make_environment("starpilot,leaper", 4, num_levels=10, seed=1, num_threads=0)
-    environment = environment.append_transform(get_primers_from_module(policy))
+    environment = environment.append_transform(primers)
     with torch.no_grad():
         data = environment.rollout(60, policy, break_when_any_done=False)
         agent.policy_head.weight.add_(torch.randn_like(agent.policy_head.weight))  # off-policy from here
@@ -56,5 +60,6 @@ def test_targets_and_gradients() -> None:
         losses["loss_objective"], -(log_probs * expected.advantages).mean(), rtol=1e-3, atol=1e-5
     )
     losses["loss_objective"].backward()
+    core: Any = agent.core
     for part in ("q", "k", "beta"):
-        assert getattr(agent.core.layers[0].weights, part).grad.abs().sum() > 0
+        assert getattr(core.layers[0].weights, part).grad.abs().sum() > 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torchrl.collectors import Collector
+from torchrl.envs import Transform
 from torchrl.modules import set_recurrent_mode
 from torchrl.modules.utils import get_primers_from_module
 
@@ -16,16 +19,19 @@ from srwm_agents.cores import CORES, make_core
 from srwm_agents.cores.srwm_no_carry import SRWMNoCarryCore
 from srwm_agents.integrations.torchrl import SRWMModule, make_actor_critic, make_environment
 
-SMALL = {"input_size": 5, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "ff_size": 16, "rollout_length": 3}
+SMALL: dict[str, Any] = {
+    **{"input_size": 5, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "ff_size": 16},
+    "rollout_length": 3,
+}
 # Step by step and over time the same sums are added in another order: float32's 6e-8, some hundred times.
-TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
+TOLERANCE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def sequence(module: SRWMModule, batch: int = 3, steps: int = 7) -> TensorDict:
     """Inputs over time, with a state before the first step and episodes that begin here and there."""
     g = torch.Generator().manual_seed(0)
     is_init = torch.rand(batch, steps, 1, generator=g) < 0.25
-    specs = module.make_tensordict_primer().primers
+    specs: Any = module.make_tensordict_primer().primers
     state = {key: 0.1 * torch.randn(batch, steps, *specs[key].shape, generator=g) for key in module.state_keys}
     if isinstance(module.core, SRWMNoCarryCore):
         state[module.state_keys[-1]][..., -1] = 0  # where it counts its steps
@@ -42,12 +48,12 @@ def test_stepwise_is_the_sequence(name, state_format) -> None:
     with torch.no_grad(), set_recurrent_mode(True):
         whole = module(data.clone())
     with torch.no_grad():
-        step = data[:, 0].clone()
+        step: Any = data[:, 0].clone()
         for t in range(data.shape[1]):
             step = module(step)
             torch.testing.assert_close(step["out"], whole["out"][:, t], **TOLERANCE)
             if t + 1 < data.shape[1]:
-                following = data[:, t + 1].clone()
+                following: Any = data[:, t + 1].clone()
                 for key in module.state_keys:
                     following[key] = step["next", key]
                 step = following
@@ -59,9 +65,8 @@ def test_stepwise_is_the_sequence(name, state_format) -> None:
 def test_both_state_formats_are_the_same_memory() -> None:
     core = make_core("srwm", **SMALL)
     flat, natural = SRWMModule(core, out_key="out"), SRWMModule(core, out_key="out", state_format="natural")
-    assert [tuple(natural.make_tensordict_primer().primers[key].shape) for key in natural.state_keys] == [
-        *core.state_shapes
-    ]
+    specs: Any = natural.make_tensordict_primer().primers
+    assert [tuple(specs[key].shape) for key in natural.state_keys] == [*core.state_shapes]
     data = sequence(flat)
     parts = {key: part for key, part in sequence(natural).items() if key in natural.state_keys}
     data["recurrent_state"] = torch.cat([part.flatten(2) for part in parts.values()], -1)
@@ -72,7 +77,7 @@ def test_both_state_formats_are_the_same_memory() -> None:
 
 def test_is_init_forgets_and_gradients_go_through_time() -> None:
     module = SRWMModule("srwm", out_key="out", **SMALL)
-    data = sequence(module, steps=4)
+    data: Any = sequence(module, steps=4)
     data["is_init"][:] = False
     data["is_init"][0, 2] = True
     data["embed"].requires_grad_()
@@ -80,7 +85,8 @@ def test_is_init_forgets_and_gradients_go_through_time() -> None:
         module(data)["out"][:, 3].square().sum().backward()
     reached = data["embed"].grad.abs().sum(-1) > 0
     assert reached.tolist() == [[False, False, True, True], [True] * 4, [True] * 4]
-    assert module.core.layers[0].weights.q.grad.abs().sum() > 0  # what per-step acting could not train
+    core: Any = module.core
+    assert core.layers[0].weights.q.grad.abs().sum() > 0  # what per-step acting could not train
 
 
 @pytest.fixture
@@ -94,12 +100,18 @@ def small_environment():
     return make_environment("starpilot,leaper", 4, num_levels=10, seed=1, num_threads=0)
 
 
+def primers_of(policy) -> Transform:
+    primers = get_primers_from_module(policy)
+    assert primers is not None
+    return primers
+
+
 @pytest.mark.parametrize("with_primers", ["by hand", "by the collector"])
 def test_a_collector_carries_the_memory(agent, with_primers) -> None:
     policy = make_actor_critic(agent).get_policy_operator()
     environment = small_environment()
     if with_primers == "by hand":
-        environment = environment.append_transform(get_primers_from_module(policy))
+        environment = environment.append_transform(primers_of(policy))
     collector = Collector(
         environment,
         policy,
@@ -128,7 +140,7 @@ def test_a_collector_carries_the_memory(agent, with_primers) -> None:
 def test_a_saved_agent_is_a_policy(agent, tmp_path) -> None:
     loaded = load_agent(save_agent(agent, tmp_path / "agent"))
     policy = make_actor_critic(loaded).get_policy_operator()
-    environment = small_environment().append_transform(get_primers_from_module(policy))
+    environment = small_environment().append_transform(primers_of(policy))
     observation = environment.reset()
     with torch.no_grad():
         out = policy(observation.clone())
@@ -152,7 +164,7 @@ def test_forgetting_the_primer_is_an_error(agent) -> None:
 def test_forgetting_the_init_tracker_is_an_error(agent) -> None:
     policy = make_actor_critic(agent).get_policy_operator()
     environment = small_environment()
-    bare = environment.base_env.append_transform(get_primers_from_module(policy))
+    bare = environment.base_env.append_transform(primers_of(policy))
     with pytest.raises(KeyError, match=r"'is_init'.*InitTracker"):
         bare.rollout(3, policy)
 
@@ -192,7 +204,7 @@ def test_another_observation_space_is_named(agent) -> None:
 
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="state_format is 'round', allowed: flat, natural"):
-        SRWMModule("srwm", state_format="round", **SMALL)
+        SRWMModule("srwm", state_format="round", **SMALL)  # pyright: ignore[reportArgumentType]  (what is tested)
     with pytest.raises(ValueError, match="unknown core 'gru'"):
         SRWMModule("gru", **SMALL)
     with pytest.raises(ValueError, match="a finished core takes no settings, but hidden_size"):
@@ -202,8 +214,9 @@ def test_wrong_arguments_are_named() -> None:
 def test_it_stands_in_a_sequence_of_modules() -> None:
     head = TensorDictModule(torch.nn.Linear(8, 3), in_keys=["embed"], out_keys=["logits"])
     module = SRWMModule("lstm", **SMALL)
-    policy = TensorDictSequential(module, head)
-    primer = get_primers_from_module(policy)
+    modules: list[Any] = [module, head]
+    policy = TensorDictSequential(*modules)
+    primer: Any = get_primers_from_module(policy)
     assert list(primer.primers.keys()) == ["recurrent_state"]
     with torch.no_grad(), set_recurrent_mode(True):
         assert policy(sequence(module))["logits"].shape == (3, 7, 3)
