@@ -172,7 +172,7 @@ def test_each_setting_names_the_cores_that_use_it(name: str) -> None:
     used = set()
 
     class Spy:
-        """The configuration, keeping books of what is read."""
+        """The configuration, recording which fields are read."""
 
         def __getattr__(self, setting: str):
             used.add(setting)
