@@ -43,7 +43,7 @@ def experiment_folder(cfg: Any) -> Path:
 
 
 def save_config(cfg: Any) -> None:
-    """Write ``config.json`` into the experiment's folder, which exists: what was asked for, and nothing derived."""
+    """Write ``config.json`` into the experiment's folder: what was asked for, and nothing derived."""
     save_request(cfg, experiment_folder(cfg) / "config.json")
 
 

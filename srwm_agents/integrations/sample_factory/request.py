@@ -97,6 +97,7 @@ def save_request(cfg: Any, file: Path) -> None:
     """Write a finished configuration's request as JSON; the file is replaced in one step."""
     kept = {name: cfg[name] for name in _KEPT if name in cfg}
     saved = {"command_line": cfg.command_line, "given": cfg.given, "request": cfg.request | kept}
+    file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_name(f".{file.name}.new")
     new.write_text(json.dumps(saved, indent=2) + "\n")
     new.replace(file)

@@ -37,7 +37,6 @@ def start(tmp_path, on_machine):
 
     def begin(*flags: str, experiment: str = "e", train_dir: Path = tmp_path):
         cfg = finish_config(parse_train_args([*flags, f"--train_dir={train_dir}", f"--experiment={experiment}"]))
-        experiment_folder(cfg).mkdir(exist_ok=True, parents=True)
         save_config(cfg)
         return cfg
 
@@ -162,7 +161,6 @@ def test_an_experiment_is_resumed_where_it_lies(on_machine, tmp_path, monkeypatc
         folder.mkdir(exist_ok=True)
         monkeypatch.chdir(folder)
         cfg = finish_config(parse_train_args([*FAST, f"--experiment={experiment}"]))
-        experiment_folder(cfg).mkdir(exist_ok=True, parents=True)
         save_config(cfg)
         return cfg
 
