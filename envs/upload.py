@@ -1,7 +1,8 @@
-"""Frames to a CUDA device without the caller's waiting, straight from where the simulator draws them."""
+"""Asynchronous copies of a simulator's frames to a CUDA device, from its own page-locked memory."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 
 class Upload:
-    """Copies one array, which somebody else writes again and again, to a device.
+    """Copies one array, which a simulator overwrites again and again, to a device.
 
     The array's own memory is page-locked for as long as it is used, so that the device fetches it by itself: no copy
     on the host, and no wait. Who writes the array must call :meth:`wait` before.
@@ -30,6 +31,8 @@ class Upload:
         self._array = array
         with torch.cuda.device(self._device):
             self._locked = int(self._cuda.cudaHostRegister(array.ctypes.data, array.nbytes, 0)) == 0
+            if not self._locked:
+                _clear_last_error()
 
     def frames(self) -> Tensor:
         """A copy of the array on the device, under way on the current stream."""
@@ -48,3 +51,12 @@ class Upload:
         if self._locked:
             self._cuda.cudaHostUnregister(self._array.ctypes.data)
             self._locked = False
+
+
+def _clear_last_error() -> None:
+    """Have the CUDA runtime forget the error of a failed call, which this thread's next kernel launch would raise.
+
+    PyTorch does not expose ``cudaGetLastError``, but calls it after each of its launches: here after one of no use.
+    """
+    with contextlib.suppress(RuntimeError):
+        torch.ones(1, device="cuda")

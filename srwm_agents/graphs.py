@@ -1,4 +1,4 @@
-"""A function of tensors as a CUDA graph: hundreds of launches become one."""
+"""CUDA graphs of functions of tensors: one launch in place of hundreds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ make their state."""
 
 @dataclass
 class _Capture:
-    """What is known of inputs of one set of shapes."""
+    """The capture for one set of input shapes; ``graph`` is None until it has succeeded."""
 
     calls: int = 0
     graph: torch.cuda.CUDAGraph | None = None
@@ -50,7 +50,11 @@ class Graphed(Generic[Output]):
         self._pool: Any = None
 
     def __call__(self, inputs: Mapping[str, Any]) -> Output:
-        """The function's value; executed once, captured or not."""
+        """The function's value; executed once, captured or not.
+
+        Raises:
+            Whatever the function or its capture raises; nothing of a failed capture is kept.
+        """
         capture = self._captures.setdefault(tuple(_signature(inputs)), _Capture())
         if capture.graph is not None:
             _copy(inputs, capture.inputs)
@@ -58,13 +62,14 @@ class Graphed(Generic[Output]):
             capture.calls += 1
             return self._aside(inputs)
         else:
-            capture.inputs = _clone(inputs)
-            capture.graph = torch.cuda.CUDAGraph()
+            copy, graph = _clone(inputs), torch.cuda.CUDAGraph()
             with _ONE_AT_A_TIME, torch.cuda.graph(
-                # What other threads do in the meantime is none of this capture's business.
-                capture.graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+                # What other threads do in the meantime does not concern this capture.
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):  # fmt: skip
-                capture.outputs = self._function(capture.inputs)
+                outputs = self._function(copy)
+            # Only now: a capture that failed leaves nothing to replay, and the next call tries again.
+            capture.inputs, capture.graph, capture.outputs = copy, graph, outputs
         with _ONE_AT_A_TIME:
             capture.graph.replay()
         return capture.outputs

@@ -2,14 +2,99 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 
 from srwm_agents.graphs import WARM_UP, Graphed
 
-pytestmark = pytest.mark.gpu
+gpu = pytest.mark.gpu
 
 
+class FakeGraph:
+    """A CUDA graph without a device: it replays a captured function, and cannot replay what was never captured."""
+
+    def __init__(self) -> None:
+        self.work: Any = None
+
+    def replay(self) -> None:
+        if self.work is None:
+            raise RuntimeError("this graph was not captured")
+        self.work()
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> list[FakeGraph]:
+    """The names of ``torch.cuda`` that ``Graphed`` uses; returns the graphs whose capture has succeeded."""
+    captured: list[FakeGraph] = []
+
+    @contextmanager
+    def capture(graph: FakeGraph, **_options: Any) -> Iterator[None]:
+        yield  # an exception from the function goes through here
+        graph.work = lambda: None
+        captured.append(graph)
+
+    stream = SimpleNamespace(priority=0, wait_stream=lambda _other: None)
+    for name, fake in {
+        "CUDAGraph": FakeGraph,
+        "graph": capture,
+        "Stream": lambda **_options: stream,
+        "current_stream": lambda: stream,
+        "stream": lambda _stream: nullcontext(),
+        "graph_pool_handle": lambda: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    return captured
+
+
+def test_a_capture_that_failed_is_not_kept(fake_cuda: list[FakeGraph]) -> None:
+    calls = 0
+
+    def function(inputs):
+        nonlocal calls
+        calls += 1
+        if calls == WARM_UP + 1:
+            raise RuntimeError("no capture today")
+        return inputs["x"] + 1
+
+    graphed, x = Graphed(function), {"x": torch.ones(2)}
+    for _ in range(WARM_UP):
+        graphed(x)
+    with pytest.raises(RuntimeError, match="no capture today"):
+        graphed(x)
+    assert torch.equal(graphed(x), torch.full((2,), 2.0)), "the next call captures anew"
+    assert len(fake_cuda) == 1
+    graphed(x)
+    assert calls == WARM_UP + 2, "from there on it is replayed"
+
+
+@gpu
+def test_a_capture_that_failed_is_not_replayed() -> None:
+    """Reading a number from the device is what a capture does not allow."""
+    waits = True
+
+    def function(inputs):
+        if waits and torch.cuda.is_current_stream_capturing():
+            inputs["x"].sum().item()
+        return inputs["x"] * 2
+
+    graphed = Graphed(function)
+    x = torch.ones(3, device="cuda")
+    for _ in range(WARM_UP):
+        graphed({"x": x})
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            graphed({"x": x})
+    waits = False
+    for n in range(1, 4):
+        torch.testing.assert_close(graphed({"x": n * x}), 2 * n * x)
+
+
+@gpu
 def test_replays_compute_what_the_function_does_on_new_inputs_of_several_shapes() -> None:
     calls = []
 
@@ -27,6 +112,7 @@ def test_replays_compute_what_the_function_does_on_new_inputs_of_several_shapes(
     assert len(calls) == 2 * (WARM_UP + 1), "after the capture the function itself is not called"
 
 
+@gpu
 def test_what_a_function_changes_is_changed_once_a_call() -> None:
     total = torch.zeros((), device="cuda")
     graphed = Graphed(lambda inputs: total.add_(inputs["x"]))
@@ -35,6 +121,7 @@ def test_what_a_function_changes_is_changed_once_a_call() -> None:
         assert total.item() == n
 
 
+@gpu
 def test_every_replay_draws_new_random_numbers() -> None:
     graphed = Graphed(lambda _inputs: torch.rand(4, device="cuda"))
     draws = [graphed({}).clone() for _ in range(WARM_UP + 5)]

@@ -38,7 +38,10 @@ class DeltaLayer(HeadsLayer):
 
 
 def fast_weights(programmed: Tensor, fast: Tensor, resets: Tensor | None, backend: str) -> tuple[Tensor, Tensor]:
-    """Run the delta rule on what a programmer made: [B, T, H, 3D+1] = q, k, v, beta before their nonlinearities."""
+    """The delta rule on a programmer's output, [B, T, H, 3D + 1] = q, k, v, beta before their nonlinearities."""
     dim = fast.shape[-1]
     q, k, v, beta = programmed.split((dim, dim, dim, 1), dim=-1)
-    return delta_rule(q.softmax(-1), k.softmax(-1), v, beta.squeeze(-1).sigmoid(), fast, resets=resets, backend=backend)
+    q, k = q.softmax(-1), k.softmax(-1)
+    # Autocast makes softmaxes float32 beside narrower values; the op wants one dtype, and this one loses nothing.
+    v, beta = v.to(q.dtype), beta.squeeze(-1).sigmoid().to(q.dtype)
+    return delta_rule(q, k, v, beta, fast, resets=resets, backend=backend)

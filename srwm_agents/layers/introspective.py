@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from srwm_agents.introspective import Dynamics, State, Wiring
 from srwm_agents.introspective.net import initial_weights
 from srwm_agents.layers.memory import HeadsLayer, LayerState
+from srwm_agents.ops.triton_support import state_dtype, without_autocast
 
 
 class IntrospectiveLayer(HeadsLayer):
@@ -32,19 +35,27 @@ class IntrospectiveLayer(HeadsLayer):
         self.state_shapes = ((num_heads, units), (num_heads, 1), (num_heads, units, wiring.num_sources))
 
     def mix(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
-        with torch.autocast(h.device.type, enabled=False):
-            return self._mix(self.heads(h).to(self.w_initial.dtype), state, resets)
+        with without_autocast(h):
+            y, state = self._mix(self.heads(h).to(state_dtype(self.w_initial)), state, resets)
+        return y.to(h.dtype), state
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> IntrospectiveLayer:
+        """As for every module (``.to``, ``.double``), but the dynamics, without weights, stay at least float32."""
+        super()._apply(fn, recurse)
+        self.dynamics.to(state_dtype(self.w_initial))
+        return self
 
     def _mix(self, x: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
         """The H nets of B episodes are B·H sequences of the dynamics."""
         batch, heads = x.shape[0], self.num_heads
-        initial = self.w_initial.expand(batch, -1, -1, -1)
+        initial = self.w_initial.to(x.dtype).expand(batch, -1, -1, -1)
         net, val, shift = state
         outputs = [x.new_zeros(batch, 0, heads, self.head_size)]
         for t in range(x.shape[1]):
             if resets is not None:
-                keep = ~resets[:, t, None, None]
-                net, val, shift = net * keep, val * keep, shift * keep[..., None]
+                reset = resets[:, t, None, None]
+                net, val = net.masked_fill(reset, 0), val.masked_fill(reset, 0)
+                shift = shift.masked_fill(reset[..., None], 0)
             now = State(
                 net.flatten(0, 1), net.new_zeros(batch * heads, 0), val.flatten(0, 1), (initial + shift).flatten(0, 1)
             )

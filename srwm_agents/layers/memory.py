@@ -1,4 +1,4 @@
-"""What every memory layer is: a residual module around one op, with its own part of the state."""
+"""Base classes of the memory layers: residual modules around one op, each with its own part of the state."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+from srwm_agents.ops.checks import checked_resets
+from srwm_agents.ops.triton_support import state_dtype
 
 LayerState = tuple[Tensor, ...]
 
@@ -19,13 +22,25 @@ class MemoryLayer(nn.Module):
 
     state_shapes: tuple[tuple[int, ...], ...] = ()
 
-    def forward(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
-        """h [B, T, hidden], state as ``state_shapes`` with a leading B, resets bool [B, T] or None (see the ops)."""
+    def forward(
+        self, h: Tensor, state: LayerState | None = None, resets: Tensor | None = None
+    ) -> tuple[Tensor, LayerState]:
+        """Run over time.
+
+        Args:
+            h: [B, T, hidden].
+            state: tensors of ``state_shapes`` with a leading B; None for fresh episodes.
+            resets: bool [B, T]; True zeroes the state *before* step t, whatever is in it. Of numbers, any but 0 is
+                True.
+
+        Returns:
+            [B, T, hidden] and the state after the last step.
+        """
         raise NotImplementedError
 
 
 class HeadsLayer(MemoryLayer):
-    """The frame that all multi-head memory layers share: norm, op over heads, output projection, dropout, residual.
+    """Base of the multi-head memory layers: norm, op over heads, output projection, dropout, residual.
 
     Subclasses implement :meth:`mix`, which turns the (normed) hidden vector into [B, T, H, D] and the next state.
     """
@@ -41,12 +56,20 @@ class HeadsLayer(MemoryLayer):
         self.project = nn.Linear(hidden_size, hidden_size, bias=False)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
-        mixed, state = self.mix(self.norm(h), state, resets)
+    def initial_state(self, batch_size: int) -> LayerState:
+        """Zeros of ``state_shapes`` with a leading ``batch_size``: float32, or float64 in a float64 module."""
+        weight = self.project.weight
+        return tuple(weight.new_zeros(batch_size, *shape, dtype=state_dtype(weight)) for shape in self.state_shapes)
+
+    def forward(
+        self, h: Tensor, state: LayerState | None = None, resets: Tensor | None = None
+    ) -> tuple[Tensor, LayerState]:
+        resets = checked_resets(resets, *h.shape[:2], h.device)
+        mixed, state = self.mix(self.norm(h), self.initial_state(len(h)) if state is None else state, resets)
         return h + self.dropout(self.project(mixed.flatten(-2))), state
 
     def mix(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
-        """h [B, T, hidden] -> [B, T, H, D] and the next state."""
+        """h [B, T, hidden] and bool resets -> [B, T, H, D] and the next state."""
         raise NotImplementedError
 
     def heads(self, h: Tensor) -> Tensor:
@@ -64,9 +87,10 @@ def detached_steps(step: Step, h: Tensor, state: LayerState, resets: Tensor | No
     queries, keys and learning rates then receive exactly zero gradient; it is here for comparison only.
     """
     outputs = []
-    for t in range(h.shape[1]):
-        now = slice(t, t + 1)
-        y, state = step(h[:, now], state, None if resets is None else resets[:, now])
+    splits = h.split(1, dim=1)  # a single empty one if T = 0
+    parts = [None] * len(splits) if resets is None else resets.split(1, dim=1)
+    for now, reset in zip(splits, parts, strict=True):
+        y, state = step(now, state, reset)
         state = tuple(part.detach() for part in state)
         outputs.append(y)
     return torch.cat(outputs, dim=1), state

@@ -46,7 +46,9 @@ class SRWMLayer(HeadsLayer):
             beta_mean: mean of W_beta's initial entries.
             query_scale: the initial W_q is multiplied by this.
             state_decay: factor on the state at each step; 1 is the published rule.
-            state_limit: largest size of a shift that a call hands on, in units of its slow weights; 0 for none.
+            state_limit: largest size of a head's shift after a step, in units of its slow weights; 0, as published, for
+                none. For agents that play on and on: where a query meets its key more than that meets itself, an update
+                multiplies the matrix by more than 1, which a decay need not make up for.
             unit_keys: queries and keys of length 1, not sum 1, as published.
             dropout: on the projected output.
             detach_state_every_step: cut the gradient through the state at every step.
@@ -82,31 +84,13 @@ class SRWMLayer(HeadsLayer):
         x = self.heads(h)
         if self.input_softmax:
             x = x.softmax(-1)
-        before = SRWMState(*state)
-        y, final = srwm(
+        return srwm(
             x,
             self.weights,
-            before,
+            SRWMState(*state),
             resets=resets,
             decay=self.state_decay,
             unit_keys=self.unit_keys,
+            limit=self.state_limit,
             backend=self.backend,
         )
-        return y, self._limited(final) if self.state_limit else final
-
-    def _limited(self, state: SRWMState) -> LayerState:
-        """The state with each head's shifts scaled down to ``state_limit`` times the size of their slow weights.
-
-        A deviation from the paper, for agents that play on and on: where a query meets its key more than that meets
-        itself, an update multiplies the matrix by more than 1, by up to 1 + beta / 4, which a decay need not make up
-        for. A shift that is not finite any more is dropped. Within a call nothing is limited, so that a sequence is
-        the same as its steps only where no limit is met. Back-propagation takes the factors for constants.
-        """
-        limited = []
-        for shift, slow in zip(state, self.weights, strict=True):
-            with torch.no_grad():
-                size = torch.linalg.vector_norm(shift, dim=(-2, -1), keepdim=True)
-                allowed = self.state_limit * torch.linalg.vector_norm(slow, dim=(-2, -1), keepdim=True)
-                factor = (allowed / size.clamp(min=torch.finfo(size.dtype).tiny)).clamp(max=1)
-            limited.append(torch.where(size.isfinite(), shift * factor.to(shift.dtype), 0))
-        return tuple(limited)

@@ -82,6 +82,14 @@ def on_device(tensor: Tensor) -> AbstractContextManager[object]:
     return torch.cuda.device(tensor.device)
 
 
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """Turn autocast off, which would make products narrower than the states are. Free where it is off already."""
+    kind = tensor.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
+
+
 def padded(width: int) -> int:
     """The power of two at or above ``width``, at least 4."""
     return max(4, 1 << (width - 1).bit_length())

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from srwm_agents.ops.checks import check_alike, check_backend, check_shape, checked_resets
 from srwm_agents.ops.delta.naive import delta_rule_naive
-from srwm_agents.ops.triton_support import check_precision, state_dtype, use_kernels
+from srwm_agents.ops.triton_support import check_precision, state_dtype, use_kernels, without_autocast
 
 
 def delta_rule(
@@ -78,10 +78,11 @@ def _check(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | None, 
 def _naive(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | None, resets: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Narrow inputs are computed in the state's float32, as the kernels do."""
+    """In the state's dtype, as the kernels do: float32 for narrow inputs, autocast or not."""
     dtype = state_dtype(q)
     if state is None:
         batch, _, heads, dim = q.shape
         state = q.new_zeros(batch, heads, dim, v.shape[-1], dtype=dtype)
-    y, state = delta_rule_naive(q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype), state, resets)
+    with without_autocast(q):
+        y, state = delta_rule_naive(q.to(dtype), k.to(dtype), v.to(dtype), beta.to(dtype), state, resets)
     return y.to(q.dtype), state

@@ -9,7 +9,7 @@ from torch import Tensor
 from srwm_agents.ops.checks import check_backend, check_shape, checked_resets
 from srwm_agents.ops.srwm.naive import srwm_naive
 from srwm_agents.ops.srwm.types import Rule, SRWMState, SRWMWeights, zero_state
-from srwm_agents.ops.triton_support import check_precision, state_dtype, use_kernels
+from srwm_agents.ops.triton_support import check_precision, state_dtype, use_kernels, without_autocast
 
 
 def srwm(
@@ -74,12 +74,13 @@ def srwm(
 def _naive(
     x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, rule: Rule
 ) -> tuple[Tensor, SRWMState]:
-    """Narrow inputs are computed in the state's float32, as the kernels do."""
+    """In the state's dtype, as the kernels do: float32 for narrow inputs, autocast or not."""
     dtype = state_dtype(x)
     weights = SRWMWeights(*(block.to(dtype) for block in weights))
     if state is None:
         state = zero_state(weights, x.shape[0])
-    y, final = srwm_naive(x.to(dtype), weights, state, resets, rule)
+    with without_autocast(x):
+        y, final = srwm_naive(x.to(dtype), weights, state, resets, rule)
     return y.to(x.dtype), final
 
 
