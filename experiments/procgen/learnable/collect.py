@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,14 @@ def final_return(curves: pd.DataFrame) -> dict[str, float]:
     out, so that the rest have no episode in common and the deviation between them is that of means of 100.
     """
     last = curves[curves["frames"] > curves["frames"].iloc[-1] - WINDOW]
-    apart, episodes = [], -100
-    for row in last.itertuples():
-        if row.episodes >= episodes + 100:
-            apart.append(row.mean_return)
-            episodes = row.episodes
-    means = pd.Series(apart)
-    half = 1.96 * float(means.std()) / len(means) ** 0.5
-    mean = float(means.mean())
+    apart: list[float] = []
+    counted = -100
+    for episodes, mean_return in zip(last["episodes"].tolist(), last["mean_return"].tolist(), strict=True):
+        if episodes >= counted + 100:
+            apart.append(mean_return)
+            counted = episodes
+    half = 1.96 * statistics.stdev(apart) / len(apart) ** 0.5
+    mean = statistics.fmean(apart)
     return {"final_return": round(mean, 3), "low": round(mean - half, 3), "high": round(mean + half, 3)}
 
 
