@@ -45,13 +45,12 @@ FLAGS = [
 
 
 def check(learner: DistributedLearner, rollout: CollectedRollout) -> float:
-    """Largest difference from 1 of the ratio of the learner's policy to the collector's, whose weights are the same."""
+    """Largest |pi / mu - 1|, pi the learner's and mu the collector's policy, with the same weights."""
     batch = trajectories(as_tensors(concatenate([rollout.arrays])), learner.device)
-    minibatch, _, _ = learner._prepare_batch(batch)
     with torch.no_grad():
-        error = float((learner.update.losses(minibatch).ratios - 1).abs().max())
+        error = float((learner.update.losses(learner._prepare_batch(batch)[0]).ratios - 1).abs().max())
     if not error < 1e-3:
-        raise SystemExit(f"the learner computes another policy than was acted: a ratio is off by {error:.1e}")
+        raise SystemExit(f"the learner's policy differs from the collector's: a ratio is off by {error:.1e}")
     return error
 
 
