@@ -178,7 +178,8 @@ def test_each_setting_names_the_cores_that_use_it(name: str) -> None:
             used.add(setting)
             return getattr(config, setting)
 
-    config = CoreConfig(**SETTINGS)
+    settings: dict[str, Any] = SETTINGS
+    config = CoreConfig(**settings)
     core = CORES[name](Spy())  # type: ignore[arg-type]
     core(torch.randn(B, T, 7))
     assert used - {"input_size"} == set(core_setting_names(core=name))

@@ -124,7 +124,7 @@ def sizes(shift: torch.Tensor, slow: torch.Tensor) -> torch.Tensor:
 
 def test_a_limit_bounds_every_step_and_scales_nothing_below_it() -> None:
     x, weights, state = make_inputs()
-    limits = [0.1, 0.3]
+    running, limits = state, [0.1, 0.3]
     for limit in limits:
         running = state
         for t in range(T):
