@@ -55,7 +55,8 @@ def env_info(cfg) -> EnvInfo:
         "last_reward": spaces.Box(-1, 1, (1,), np.float32),
         "game_index": spaces.Box(0, 1, (1,), np.float32),
     }
-    return EnvInfo(spaces.Dict(observations), spaces.Discrete(15), cfg.vector_size, False, True, [], True, 1)
+    unsplit: Any = None
+    return EnvInfo(spaces.Dict(observations), spaces.Discrete(15), cfg.vector_size, False, True, unsplit, unsplit, 1)
 
 
 @pytest.fixture
@@ -109,8 +110,7 @@ def make_batch():
         batch["dones"][:] = torch.rand(batch["dones"].shape, generator=g) < 0.2
         batch["policy_id"][:] = 0
         batch["policy_version"][:] = learner.train_step
-        model = learner.actor_critic
-        assert model is not None
+        model: Any = learner.actor_critic
         model.eval()
         device = learner.device
         state = torch.zeros(number, get_rnn_size(cfg), device=device)
