@@ -24,14 +24,14 @@ class FakeRuntime(TorchFunctionMode):
         self.registered: list[int] = []
         self.raised = 0
 
-    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:
+    def cudaHostRegister(self, address: int, size: int, flags: int) -> int:  # noqa: N802
         if self.refuses:
             self.last_error = True
             return 801
         self.registered.append(address)
         return 0
 
-    def cudaHostUnregister(self, address: int) -> int:
+    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802
         self.registered.remove(address)
         return 0
 

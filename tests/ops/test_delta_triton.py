@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -167,11 +168,14 @@ def test_two_chained_chunks_equal_one_sequence() -> None:
 def test_step_by_step_equals_the_whole_sequence(backend: str) -> None:
     *inputs, state = (z.float().to(DEVICE) for z in make_inputs((3, 9, 2, 12, 5)))
     resets = make_resets("many", 3, 9)
-    y, final = delta_rule(*inputs, state, resets=resets, backend=backend)
+    assert resets is not None
+    q, k, v, beta = inputs
+    y, final = delta_rule(q, k, v, beta, state, resets=resets, backend=backend)
     outputs = []
     for t in range(9):
         now = slice(t, t + 1)
-        y_t, state = delta_rule(*(z[:, now] for z in inputs), state, resets=resets[:, now], backend=backend)
+        part: Any = [z[:, now] for z in inputs]
+        y_t, state = delta_rule(*part, state, resets=resets[:, now], backend=backend)
         outputs.append(y_t)
     torch.testing.assert_close(torch.cat(outputs, dim=1), y, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(state, final, rtol=1e-5, atol=1e-6)

@@ -229,6 +229,7 @@ def test_step_by_step_equals_the_whole_sequence(backend: str, limit: float) -> N
     shape = (3, 9, 2, 12, 5)
     x, weights, state = make_inputs(shape)
     resets = make_resets("many", *shape[:2])
+    assert resets is not None
     x, weights, state = x.float().to(DEVICE), _on_device(weights), _on_device(state)
     rule: dict = {"decay": 0.95, "limit": limit, "backend": backend}
     y, final = srwm(x, weights, state, resets=resets, **rule)

@@ -32,8 +32,7 @@ def srwm_naive(
     slow = torch.cat(weights, dim=-1).expand(batch, -1, -1, -1)
     w = slow + torch.cat(state, dim=-1)
     columns = torch.tensor([c for c, width in enumerate(widths) for _ in range(width)], device=x.device)
-    if rule.limit:
-        allowed = rule.limit * _sizes(slow, widths)
+    allowed = rule.limit * _sizes(slow, widths) if rule.limit else None
 
     outputs = []
     for t in range(steps):
@@ -48,7 +47,7 @@ def srwm_naive(
         # q W - k W is one product: what W returns for the query is written to where the key points.
         written = k.mT @ (beta[..., columns] * ((q - k) @ w))
         w = (w if rule.decay == 1 else torch.lerp(slow, w, rule.decay)) + written
-        if rule.limit:
+        if allowed is not None:
             factor = _factor(w - slow, allowed, widths)[..., columns]
             # A factor of 0 drops a shift that is not finite; a product with it would not.
             w = torch.where(factor > 0, torch.lerp(slow, w, factor), slow)
