@@ -69,10 +69,10 @@ def delta_inputs(shape: Shape, training: bool) -> tuple[list[Tensor], Tensor | N
     return [*(z.requires_grad_() for z in leaves), *state], resets
 
 
-def call_srwm(inputs: list[Tensor], resets: Tensor | None, backend: str) -> tuple[Tensor, ...]:
+def call_srwm(inputs: list[Tensor], resets: Tensor | None, backend: str, **rule: Any) -> tuple[Tensor, ...]:
     """y and the final state's blocks."""
     state = SRWMState(*inputs[5:]) if len(inputs) > 5 else None
-    y, final = srwm(inputs[0], SRWMWeights(*inputs[1:5]), state, resets=resets, backend=backend)
+    y, final = srwm(inputs[0], SRWMWeights(*inputs[1:5]), state, resets=resets, backend=backend, **rule)
     return y, *final
 
 
@@ -148,6 +148,15 @@ def measure(op: str, shape: Shape, compare: list[str]) -> dict[str, Any]:
         run = forward_backward(lambda i=inputs, r=resets: call(i, r, "triton"), leaves)
         times[name] = time_ms(run)
         times[f"{name}, replayed"] = time_ms(captured(run))
+
+    if op == "srwm":
+        # The first is met by no step, as in a training that goes well; the second by most.
+        inputs, resets = make(shape, True)
+        leaves = [z for z in inputs if z.requires_grad]
+        for rule in ({"decay": 0.95}, {"decay": 0.95, "limit": 30.0}, {"decay": 0.95, "limit": 0.1}):
+            name = ", ".join(f"{setting} {value:g}" for setting, value in rule.items())
+            run = forward_backward(lambda r=rule: call_srwm(inputs, resets, "triton", **r), leaves)
+            times[f"triton, {name}"] = time_ms(run)
 
     inputs, resets = make(shape, False)
     leaves = [z for z in inputs if z.requires_grad]

@@ -64,7 +64,7 @@ class HeadsLayer(MemoryLayer):
     def forward(
         self, h: Tensor, state: LayerState | None = None, resets: Tensor | None = None
     ) -> tuple[Tensor, LayerState]:
-        resets = checked_resets(resets, h.shape[0], h.shape[1], h.device)
+        resets = checked_resets(resets, h)
         mixed, state = self.mix(self.norm(h), self.initial_state(len(h)) if state is None else state, resets)
         return h + self.dropout(self.project(mixed.flatten(-2))), state
 

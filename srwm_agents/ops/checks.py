@@ -29,17 +29,17 @@ def check_alike(name: str, tensor: Tensor, reference_name: str, reference: Tenso
         raise ValueError(f"{name} is on {tensor.device}, but {reference_name} is on {reference.device}")
 
 
-def checked_resets(resets: Tensor | None, batch: int, steps: int, device: torch.device) -> Tensor | None:
-    """``resets`` [B, T] as bool, where any number but 0 is True; None stays None.
+def checked_resets(resets: Tensor | None, x: Tensor) -> Tensor | None:
+    """``resets`` [B, T] as bool, where any number but 0 is True; None stays None. ``x`` is the input, [B, T, …].
 
     Raises:
         ValueError: another shape or device.
     """
     if resets is None:
         return None
-    check_shape("resets", resets, (batch, steps), "[B, T]")
-    if resets.device != device:
-        raise ValueError(f"resets is on {resets.device}, but x is on {device}")
+    check_shape("resets", resets, x.shape[:2], "[B, T]")
+    if resets.device != x.device:
+        raise ValueError(f"resets is on {resets.device}, but x is on {x.device}")
     return as_bool(resets)
 
 

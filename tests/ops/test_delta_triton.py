@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -153,8 +154,8 @@ def test_long_sequence_undone_step_by_step_stays_accurate(at) -> None:
 
 def test_two_chained_chunks_equal_one_sequence() -> None:
     def chunked(q, k, v, beta, state, *, resets, backend):
-        y1, state = delta_rule(*(z[:, :3] for z in (q, k, v, beta)), state=state, resets=resets[:, :3], backend=backend)
-        y2, state = delta_rule(*(z[:, 3:] for z in (q, k, v, beta)), state=state, resets=resets[:, 3:], backend=backend)
+        y1, state = delta_rule(*(z[:, :3] for z in (q, k, v, beta)), state, resets=resets[:, :3], backend=backend)
+        y2, state = delta_rule(*(z[:, 3:] for z in (q, k, v, beta)), state, resets=resets[:, 3:], backend=backend)
         return torch.cat([y1, y2], dim=1), state
 
     inputs, resets = make_inputs((2, 7, 1, 8, 6)), make_resets("consecutive", 2, 7)
@@ -165,15 +166,16 @@ def test_two_chained_chunks_equal_one_sequence() -> None:
 
 @pytest.mark.parametrize("backend", ["naive", "triton"])
 def test_step_by_step_equals_the_whole_sequence(backend: str) -> None:
-    q, k, v, beta, state = (z.float().to(DEVICE) for z in make_inputs((3, 9, 2, 12, 5)))
+    *inputs, state = (z.float().to(DEVICE) for z in make_inputs((3, 9, 2, 12, 5)))
     resets = make_resets("many", 3, 9)
     assert resets is not None
+    q, k, v, beta = inputs
     y, final = delta_rule(q, k, v, beta, state, resets=resets, backend=backend)
     outputs = []
     for t in range(9):
         now = slice(t, t + 1)
-        inputs = (q[:, now], k[:, now], v[:, now], beta[:, now])
-        y_t, state = delta_rule(*inputs, state, resets=resets[:, now], backend=backend)
+        part: Any = [z[:, now] for z in inputs]
+        y_t, state = delta_rule(*part, state, resets=resets[:, now], backend=backend)
         outputs.append(y_t)
     torch.testing.assert_close(torch.cat(outputs, dim=1), y, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(state, final, rtol=1e-5, atol=1e-6)

@@ -48,7 +48,7 @@ def delta_rule(
         BackendUnavailableError: the explicitly chosen backend cannot run these arguments here.
     """
     _check(q, k, v, beta, state, backend)
-    resets = checked_resets(resets, q.shape[0], q.shape[1], q.device)
+    resets = checked_resets(resets, q)
     widths = {"D": q.shape[-1], "O": v.shape[-1]}
     if use_kernels(backend, q, widths=widths) and q.shape[1] > 0:  # no step, no kernel
         from srwm_agents.ops.delta.autograd import delta_rule_triton

@@ -62,7 +62,7 @@ def srwm(
     """
     rule = Rule(decay, unit_keys, limit)
     _check(x, weights, state, rule, backend)
-    resets = checked_resets(resets, x.shape[0], x.shape[1], x.device)
+    resets = checked_resets(resets, x)
     widths = {"D": x.shape[-1], "O": weights.y.shape[-1]}
     if use_kernels(backend, x, widths=widths) and x.shape[1] > 0:  # no step, no kernel
         from srwm_agents.ops.srwm.autograd import srwm_triton
