@@ -51,13 +51,15 @@ def row(folder: Path, millions: list[int], *, short: bool = False) -> str:
     cells += [around(curves, million) for million in millions]
     if not short:
         cells += [cell(summary, name) for name in ("final_return", "low", "high")]
+        found = summary.get("validation", {})
+        cells += [cell(found, name) for name in ("return", "return_low", "return_high")]
     return "| " + " | ".join(cells) + " |"
 
 
 def table(names: list[str], millions: list[int], *, short: bool = False) -> str:
     """A table of runs."""
     head = ["run", "seed", "games in flight", "rollout", "age", "frames, M", *(f"{million}M" for million in millions)]
-    head += [] if short else ["last 2M", "low", "high"]
+    head += [] if short else ["last 2M", "low", "high", "validation", "low", "high"]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join([*lines, *(row(HERE / name, millions, short=short) for name in names)])
 
