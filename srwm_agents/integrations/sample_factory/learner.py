@@ -298,8 +298,6 @@ class SRWMLearner(Learner):
     def _summaries(self, result: UpdateResult, minibatch: Rollout, policy_version: int) -> AttrDict:
         assert self.actor_critic is not None
         losses, valids = result.losses, minibatch.valids
-        lag = (policy_version - minibatch.versions)[valids].float()
-        ratios = losses.ratios[valids]
         values: dict[str, Any] = {
             "lr": self.curr_lr,
             **self.actor_critic.summaries(),
@@ -316,17 +314,22 @@ class SRWMLearner(Learner):
             "consistency_loss": losses.consistency,
             "entropy": losses.entropy,
             "kl_divergence": losses.kl,
-            "value": losses.values[valids].mean(),
-            "target": losses.targets[valids].mean(),
-            "adv_std": losses.advantages[valids].std(),
-            "adv_mean": losses.advantages[valids].mean(),
-            "ratio_mean": ratios.mean(),
-            "ratio_min": ratios.min(),
-            "ratio_max": ratios.max(),
-            "version_diff_avg": lag.mean(),
-            "version_diff_min": lag.min(),
-            "version_diff_max": lag.max(),
         }
+        if valids.any():  # random starts can fill a whole minibatch
+            ratios = losses.ratios[valids]
+            lag = (policy_version - minibatch.versions)[valids].float()
+            values |= {
+                "value": losses.values[valids].mean(),
+                "target": losses.targets[valids].mean(),
+                "adv_std": losses.advantages[valids].std(),
+                "adv_mean": losses.advantages[valids].mean(),
+                "ratio_mean": ratios.mean(),
+                "ratio_min": ratios.min(),
+                "ratio_max": ratios.max(),
+                "version_diff_avg": lag.mean(),
+                "version_diff_min": lag.min(),
+                "version_diff_max": lag.max(),
+            }
         self.last_summary_time = time.time()
         return AttrDict({name: float(value) for name, value in [*values.items(), *self._game_summaries()]})
 

@@ -108,6 +108,16 @@ def test_random_steps_teach_nothing(make_learner, make_batch) -> None:
     assert any(not torch.equal(grad, expected[name]) for name, grad in gradients(learner, batch).items())
 
 
+def test_a_minibatch_of_random_steps_alone_has_summaries_too(make_learner, make_batch) -> None:
+    learner = make_learner("--random_starts=leaper=100")
+    learner._should_save_summaries = lambda: True
+    batch = make_batch(learner)
+    batch["obs"]["exploring"] = torch.ones(*batch["obs"]["last_reward"].shape)
+    stats = learner.train(batch)["train"]
+    assert stats["valids_fraction"] == 0
+    assert "ratio_min" not in stats
+
+
 @pytest.mark.parametrize("critic", ["detached", "separate"])
 def test_values_of_a_critic_teach_the_policy_nothing(make_learner, make_batch, critic: str) -> None:
     """The critic's values make the targets, and no value's error changes the policy's features; advantages' does."""
