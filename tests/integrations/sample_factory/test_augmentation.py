@@ -70,7 +70,7 @@ def test_consistency_leaves_ratios_alone_and_is_the_plain_sum(make_learner, make
     settings = learner.update.settings.loss
     moved = {**minibatch.observations, "obs": shift_images(minibatch.observations["obs"], 4)}
     plain = actor_critic_losses(learner.actor_critic, minibatch, settings)
-    with_moved = actor_critic_losses(learner.actor_critic, minibatch, settings, moved=moved)
+    with_moved = actor_critic_losses(learner.actor_critic, minibatch, settings, augmented=moved)
     torch.testing.assert_close(with_moved.ratios, torch.ones_like(plain.ratios), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(with_moved.targets, plain.targets)
 
