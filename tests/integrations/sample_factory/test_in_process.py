@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from srwm_agents.integrations.sample_factory.config import ConfigError
-from srwm_agents.integrations.sample_factory.in_process.games import GamesInPlay
-from srwm_agents.integrations.sample_factory.in_process.runner import limit_room
+from srwm_agents.integrations.sample_factory.in_process.runner import limit_buffers
 from srwm_agents.integrations.sample_factory.in_process.streams import LoopThread
+from srwm_agents.integrations.sample_factory.in_process.vector_runner import VectorRunner
 from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
 
 # Sample Factory prints a line for each of these at import; ours is imported first to keep gym quiet.
@@ -85,7 +85,7 @@ def test_a_rollout_is_what_was_seen_done_and_got(make_model, monkeypatch, device
     model.model_to_device(where)
     model.eval()
     buffers = BufferMgr(cfg, info)
-    games, mirror = (GamesInPlay(cfg, 0, buffers, where) for _ in range(2))
+    games, mirror = (VectorRunner(cfg, 0, buffers, where) for _ in range(2))
     env = mirror._vector
     observation = mirror._observation
     episodes, ended_in_all, finished = [], 0, None
@@ -93,7 +93,7 @@ def test_a_rollout_is_what_was_seen_done_and_got(make_model, monkeypatch, device
     state = torch.zeros(cfg.vector_size, cfg.rnn_size, device=where)
     with torch.no_grad():
         for _ in range(30):  # rollouts
-            assert games.find_room()
+            assert games.acquire_buffer()
             for t in range(cfg.rollout):
                 games.act(model, version=7)
                 games.send()
@@ -137,7 +137,7 @@ def test_trajectories_have_no_more_room_than_needed(make_model, monkeypatch, bat
     flags = ("--num_workers=2", "--worker_num_splits=1", f"--num_batches_per_epoch={batches}")
     cfg, info, _ = make_model("--in_process=True", *flags)
     buffers = BufferMgr(cfg, info)
-    limit_room(buffers, vectors=2)
+    limit_buffers(buffers, vectors=2)
     assert buffers.traj_buffer_queues["cpu"].qsize() == expected
 
 
