@@ -1,4 +1,4 @@
-"""One process or several: what ``torchrun`` says, and the little that processes tell each other."""
+"""Process group of data-parallel training, as ``torchrun`` starts it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class Processes:
-    """The processes that train together; a context manager that joins them and parts from them.
+    """The processes that train together; a context manager for their process group.
 
-    Without ``torchrun`` there is one, and nothing here does anything.
+    Without ``torchrun`` there is one process, and every reduction is the identity.
     """
 
     def __init__(self, device: str) -> None:
-        """``device`` as in the settings; "cuda" is the GPU of the process's local rank."""
+        """Read rank and world size from the environment, and choose the device.
+
+        Args:
+            device: "auto" (CUDA where there is any), "cpu", "cuda" (the GPU of the process's local rank), "cuda:1", …
+
+        Raises:
+            ValueError: PyTorch cannot use the device.
+        """
         self.rank = int(os.environ.get("RANK", "0"))
         self.number = int(os.environ.get("WORLD_SIZE", "1"))
         name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -36,7 +43,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that validates, saves and speaks."""
+        """Whether this process, rank 0, is the one that validates, saves and prints."""
         return self.rank == 0
 
     def __enter__(self) -> Processes:
@@ -51,13 +58,13 @@ class Processes:
     ) -> None:
         if self.number > 1:
             if error is None:
-                self.wait()  # nobody hangs up while another still validates or saves
-            # A DDP that still hangs in a cycle would keep the group's threads, which must not outlive the interpreter.
+                self.wait()  # rank 0 may still validate or save
+            # A DDP module in a reference cycle would keep the group's threads, which must end before the interpreter.
             gc.collect()
             dist.destroy_process_group()
 
     def wrap(self, objective: nn.Module) -> nn.Module:
-        """The module with its gradients averaged over the processes."""
+        """Wrap a module in DDP, which averages its gradients over the processes."""
         if self.number == 1:
             return objective
         ids = [self.device.index] if self.device.type == "cuda" else None
@@ -65,7 +72,7 @@ class Processes:
 
     @contextlib.contextmanager
     def first_ahead(self) -> Iterator[None]:
-        """The first process goes through the block before the others: what it decodes, they find in the cache."""
+        """Run the block in the main process first, then in the others, which find its results in the cache."""
         if not self.first:
             self.wait()
         yield
@@ -73,13 +80,14 @@ class Processes:
             self.wait()
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Barrier: block until all processes have called it."""
         if self.number > 1:
             dist.barrier()
 
     def average_gradients(self, model: nn.Module) -> None:
-        """Replace each gradient by its mean over the processes, all of them in one message; what DDP does, for a
-        backward pass that is not DDP's own.
+        """Replace each gradient by its mean over the processes, with one all-reduce.
+
+        For backward passes without a DDP module.
         """
         if self.number == 1:
             return
@@ -89,20 +97,20 @@ class Processes:
             gradient.copy_(mean)
 
     def share(self, model: nn.Module) -> None:
-        """Give every process the first one's parameters and buffers."""
+        """Broadcast rank 0's parameters and buffers to all processes."""
         if self.number > 1:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, 0)
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """Of the processes' values."""
+        """Elementwise mean over the processes; overwrites ``values``."""
         if self.number > 1:
             dist.all_reduce(values)
             values /= self.number
         return values
 
     def any(self, mine: bool) -> bool:
-        """Whether any process says so: all stop at the same update, or none."""
+        """Whether ``mine`` is True in any process; all must call it."""
         if self.number == 1:
             return mine
         flag = torch.tensor(float(mine), device=self.device)

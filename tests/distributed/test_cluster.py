@@ -96,7 +96,7 @@ def make_pool(cluster) -> Iterator[Callable[..., CollectorPool]]:
 def test_collectors_are_lost_and_join(cluster, make_pool, make_distributed_learner) -> None:
     learner = make_distributed_learner()
     told = Told()
-    pool = make_pool(collector_settings(learner), 2, say=told)
+    pool = make_pool(collector_settings(learner), 2, log=told)
     weights = learner.weights()
     pool.publish(weights, 0)
     first = collect(pool, lambda rollouts: len(places(rollouts)) == 2 and len(rollouts) > 6)

@@ -141,7 +141,7 @@ def test_the_queue_cuts_rollouts_into_batches() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--with_pbt=True"], "--with_pbt is a flag of train_rl.py that distributed training has no use for"),
+        (["--with_pbt=True"], "--with_pbt is a flag of train_rl.py that distributed training does not support"),
         (["--worker_cpus=-1"], "--worker_cpus is -1.0, expected at least 0"),
         (["--games=starpilot,leper"], "unknown game 'leper'; did you mean 'leaper'?"),
         (["--num_envs_per_worker=7"], "expected a multiple of 2 (the number of games)"),
@@ -182,7 +182,7 @@ def test_processes_must_be_able_to_share(small_flags, tmp_path) -> None:
         check_processes(cfg(), 3)
     with pytest.raises(ConfigError, match="--num_workers is 2, expected at least one for each of 4"):
         check_processes(cfg(), 4)
-    with pytest.raises(ConfigError, match="--normalize_input=True"):
+    with pytest.raises(ConfigError, match="--normalize_input is True"):
         check_processes(cfg("--normalize_input=True"), 2)
 
 
