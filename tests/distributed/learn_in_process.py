@@ -32,7 +32,7 @@ def half(tree: dict, rank: int) -> dict:
 def main() -> None:
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     torch.set_num_threads(1)
-    # A seed of its own each: the first process's weights must win, and its seed is the single learner's.
+    # Different seeds: all must get rank 0's weights, whose seed is the single learner's.
     cfg = parse_distributed_args(
         [*SMALL, *sys.argv[2:], f"--seed={rank}", f"--train_dir={folder}", "--experiment=none"]
     )

@@ -1,4 +1,4 @@
-"""``gymnasium.make`` and ``gymnasium.make_vec`` know our environments without an import of ours."""
+"""``gymnasium.make`` and ``gymnasium.make_vec`` find our environments without an import of this package."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch) -> None:
-    """As the plug-in does it, whatever version of us is installed here, and undone afterwards."""
+    """Register the environments of this checkout as the plug-in does, whatever is installed, and undo it afterwards."""
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     with gymnasium.envs.registration.namespace("srwm"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names that are there already
         srwm_gymnasium.register()
 
 
-def test_the_plug_in_of_an_installed_package_is_light_and_enough(tmp_path) -> None:
-    """From pyproject.toml to gymnasium.make in a program that imports nothing of ours, and PyTorch only then."""
+def test_the_installed_plug_in_registers_without_importing_torch(tmp_path) -> None:
+    """A program that does not import this package gets an environment from gymnasium.make, and PyTorch only then."""
     metadata = "import setuptools; setuptools.setup()"
     subprocess.run(
         [sys.executable, "-c", metadata, "-q", "egg_info", "--egg-base", tmp_path],
@@ -52,7 +52,7 @@ def test_the_plug_in_of_an_installed_package_is_light_and_enough(tmp_path) -> No
     assert (run.stdout.strip(), run.stderr) == ("(3, 64, 64)", "")
 
 
-def test_every_game_and_mode_has_a_name() -> None:
+def test_every_game_and_mode_is_registered() -> None:
     names = {name for name in gymnasium.envs.registration.registry if name.startswith("srwm/")}
     expected = {f"srwm/Procgen-{game.name}-{mode}-v0" for game in GAMES.values() for mode in game.modes}
     assert names == expected | {"srwm/Procgen-v0"}
@@ -118,7 +118,7 @@ def test_many_games_in_one_vector() -> None:
     env.close()
 
 
-def test_wrong_uses_are_named() -> None:
+def test_errors_name_the_value() -> None:
     with pytest.raises(gymnasium.error.NameNotFound, match="Did you mean: `Procgen-bigfish-easy`"):
         gymnasium.make("srwm/Procgen-bigfish-memory-v0")
     with pytest.raises(ValueError, match=r"no games named, expected vector_kwargs="):

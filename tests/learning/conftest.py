@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class ThreadPool:
-    """A :class:`srwm_agents.learning.pooling.Pool` of threads, which wait for each other at every exchange."""
+    """A :class:`srwm_agents.learning.pooling.Pool` of threads, with a barrier at every reduction."""
 
     number = 2
 
@@ -39,7 +39,7 @@ class ThreadPool:
 
 @pytest.fixture
 def as_two_learners():
-    """``run(function, whole)``: calls function(copy of whole, pool, half's number) for both halves; both results."""
+    """``run(function, whole)`` calls function(copy of whole, pool, index) in two threads; returns both results."""
 
     def run(function: Callable[[Any, ThreadPool, int], Any], whole: Any) -> list[Any]:
         pool = ThreadPool()

@@ -1,4 +1,4 @@
-"""Losses of a small model of the test's own, without any framework: parts of a batch, and what is not to be learned."""
+"""Losses and updates of a small model, without any framework: shared batches, lambda, non-finite values."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def make_update(model: Model, settings: LossSettings, scales: GameScales | None 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("policy_loss", ["vtrace", "ppo"])
 @pytest.mark.parametrize("kind", ["plain", "scales", "popart", "critic"])
-def test_two_learners_with_half_a_batch_each_learn_what_one_does(as_two_learners, kind, policy_loss, reduction) -> None:
-    """The same weights after three updates, though one has fewer valid steps and other games than the other."""
+def test_two_learners_with_half_a_batch_each_equal_one(as_two_learners, kind, policy_loss, reduction) -> None:
+    """The weights after three updates are equal, with different numbers of valid steps and games in the halves."""
     torch.manual_seed(0)
     model = Model(popart=kind == "popart", own_critic=kind == "critic")
     settings = LossSettings(
@@ -162,7 +162,7 @@ def test_the_clip_of_the_trace_is_no_lambda() -> None:
     assert (traced.targets - plain.targets).abs().max() > 0.1
 
 
-def test_what_is_not_finite_costs_an_update_and_nothing_else() -> None:
+def test_a_nonfinite_gradient_skips_one_update() -> None:
     torch.manual_seed(0)
     model = Model()
     scales = GameScales(GAMES, torch.device("cpu"))
