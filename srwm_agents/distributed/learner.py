@@ -28,20 +28,20 @@ class DistributedLearner(SRWMLearner):
     def init(self) -> Any:
         data = super().init()
         assert self.actor_critic is not None
-        self.processes.share(self.actor_critic)
+        self.processes.broadcast(self.actor_critic)
         return data
 
     def train(self, batch: TensorDict) -> dict[str, Any] | None:
         before = self.env_steps
         stats = super().train(batch)
-        self.env_steps = before + (self.env_steps - before) * self.processes.number
+        self.env_steps = before + (self.env_steps - before) * self.processes.world_size
         return stats
 
     def _save_impl(self, *args: Any, **kwargs: Any) -> bool:
-        return super()._save_impl(*args, **kwargs) if self.processes.first else False
+        return super()._save_impl(*args, **kwargs) if self.processes.is_main else False
 
     def _export(self, kind: str) -> None:
-        if self.processes.first:
+        if self.processes.is_main:
             super()._export(kind)
 
     def weights(self) -> dict[str, npt.NDArray[Any]]:

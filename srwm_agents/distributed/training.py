@@ -40,10 +40,10 @@ class DistributedTraining:
     def __init__(self, cfg: Any, processes: Processes, console: Console) -> None:
         self.cfg, self.processes, self.console = cfg, processes, console
         self.folder = experiment_folder(cfg)
-        if processes.first:
+        if processes.is_main:
             begin_experiment(cfg)
         processes.wait()
-        cfg_of_process = split_batch(cfg, processes.number)
+        cfg_of_process = split_batch(cfg, processes.world_size)
         self.learner = make_learner(cfg_of_process, functools.partial(DistributedLearner, processes))
         self.statistics = GameStatistics(cfg.games.split(","), cfg.distribution_mode, cfg.stats_avg, self.folder)
         self.stop_signal = 0
@@ -52,7 +52,7 @@ class DistributedTraining:
     def run(self) -> TrainingResult:
         """Train until done or stopped, and end the collectors."""
         cfg, learner = self.cfg, self.learner
-        if self.processes.first:
+        if self.processes.is_main:
             self.statistics.resume_from(learner.env_steps)
             where = f", resuming at {learner.env_steps:,} frames" if learner.env_steps else ""
             self._say(f"{cfg.experiment}: {cfg.core} on {cfg.games}, learning on {learner.device}{where}")
@@ -71,10 +71,10 @@ class DistributedTraining:
     def _loop(self, pool: CollectorPool) -> None:
         cfg, learner = self.cfg, self.learner
         number_of_rows = cfg.batch_size // cfg.rollout * cfg.num_batches_per_epoch
-        queue = RolloutQueue(number_of_rows // self.processes.number, cfg.max_policy_lag)
+        queue = RolloutQueue(number_of_rows // self.processes.world_size, cfg.max_policy_lag)
         began = saved = summarised = time.monotonic()
         warned = False
-        writer = SummaryWriter(self.folder / ".summary" / "0") if self.processes.first else None
+        writer = SummaryWriter(self.folder / ".summary" / "0") if self.processes.is_main else None
         pool.publish(learner.weights(), learner.train_step)
         display = TrainingDisplay(self.console, self.statistics, cfg.train_for_env_steps, cfg.train_for_seconds)
         with display:
@@ -92,7 +92,7 @@ class DistributedTraining:
                         writer.add_scalar(f"train/{name}", value, learner.env_steps)
                 if learner.env_steps >= cfg.train_for_env_steps:
                     break
-                if not self.processes.first:
+                if not self.processes.is_main:
                     continue
                 display.update(learner.env_steps)
                 now = time.monotonic()
@@ -132,7 +132,7 @@ class DistributedTraining:
 
     def _collectors(self) -> CollectorPool:
         cfg, processes = self.cfg, self.processes
-        share, more = divmod(cfg.num_workers, processes.number)
+        share, more = divmod(cfg.num_workers, processes.world_size)
         return CollectorPool(
             collector_settings(self.learner),
             share + (processes.rank < more),
@@ -189,7 +189,7 @@ class DistributedTraining:
         self.statistics.extra_summaries(cast(Any, None), 0, writer, self.learner.env_steps)
 
     def _say(self, line: str) -> None:
-        mine = "" if self.processes.number == 1 else f"[learner {self.processes.rank}] "
+        mine = "" if self.processes.world_size == 1 else f"[learner {self.processes.rank}] "
         self.console.print(mine + line, highlight=False, soft_wrap=True, markup=False)
 
 

@@ -140,7 +140,7 @@ def _train(args: argparse.Namespace, console: Console) -> int:
 
     settings = Settings(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Settings)})
     result = train(settings, console)
-    if not result.first:  # of several processes only the main one prints
+    if not result.is_main:  # of several processes only the main one prints
         return 0
     usual = Settings()
     where = "".join(

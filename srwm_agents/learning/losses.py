@@ -212,7 +212,7 @@ def actor_critic_losses(
 
     total = policy_loss + value_loss + exploration_loss + behaviour_kl + advantage_loss + consistency_loss
     if settings.reduction == "sum":
-        total = total * mean.count * pool.number
+        total = total * mean.count * pool.world_size
     return Losses(
         total, policy_loss, value_loss, exploration_loss, behaviour_kl, advantage_loss, consistency_loss, entropy, kl,
         log_ratios.exp(), values, targets, advantages,

@@ -11,7 +11,7 @@ class Pool(Protocol):
     """Learners that make one update together, each with its part of the batch."""
 
     @property
-    def number(self) -> int:
+    def world_size(self) -> int:
         """Number of learners."""
         ...
 
@@ -27,7 +27,7 @@ class Pool(Protocol):
 class SingleLearner:
     """The :class:`Pool` of a single learner: every reduction is the identity."""
 
-    number = 1
+    world_size = 1
 
     def mean(self, values: Tensor) -> Tensor:
         return values

@@ -243,7 +243,7 @@ def test_learners_that_share_a_batch_take_steps_of_one_size(make_distributed_lea
     """Sample Factory scales the step size by the share of valid steps, here that of all learners together."""
 
     class OtherHasNone:
-        number = 2
+        world_size = 2
 
         def mean(self, values: torch.Tensor) -> torch.Tensor:
             return values / 2

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 class ThreadPool:
     """A :class:`srwm_agents.learning.pooling.Pool` of threads, with a barrier at every reduction."""
 
-    number = 2
+    world_size = 2
 
     def __init__(self) -> None:
-        self._barrier = threading.Barrier(self.number, timeout=20)
+        self._barrier = threading.Barrier(self.world_size, timeout=20)
         self._given: dict[int, Tensor] = {}
 
     def mean(self, values: Tensor) -> Tensor:
