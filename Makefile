@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all of their set-up; nothing else is needed on a fresh Debian or Ubuntu.
+# `make demo` and `make test` first install everything that they need, also on a fresh Debian or Ubuntu.
 
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
@@ -15,10 +15,10 @@ $(READY): requirements.txt pyproject.toml scripts/setup.sh
 	@scripts/setup.sh $(VENV)
 	@touch $@
 
-demo: $(READY)  ## Train an SRWM agent on two Procgen games, evaluate it, draw its curves, film it (about 5 minutes).
+demo: $(READY)  ## Train an SRWM agent on two Procgen games, evaluate it, plot its curves, record a video (about 5 minutes).
 	$(PYTHON) train_rl.py --preset demo --restart_behavior overwrite
 	$(PYTHON) eval_rl.py --experiment demo --episodes 60 --video
-	@echo "Everything lies in train_dir/demo: learning_curves.png, evaluation/gameplay_sampled.mp4,"
+	@echo "Results are in train_dir/demo: learning_curves.png, evaluation/gameplay_sampled.mp4,"
 	@echo "evaluation/eval_sampled.csv, agent/ (for srwm_agents.load_agent) and TensorBoard's .summary/."
 
 test: $(READY)  ## Run the tests (those for a GPU only where there is one).
@@ -33,5 +33,5 @@ lint: $(READY)  ## Style, types, and the direction of imports.
 	$(VENV)/bin/pyright
 	$(VENV)/bin/lint-imports
 
-clean:  ## Remove the virtual environment and caches; experiments stay.
+clean:  ## Remove the virtual environment and caches; keep experiments.
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Play, print the table, write the reports; returns the exit status."""
+    """Play episodes, print the table, write the reports; returns the exit status."""
     from srwm_agents.evaluation.command import evaluate
 
     return evaluate(argv)

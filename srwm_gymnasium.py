@@ -1,7 +1,7 @@
-"""The names of our environments for gymnasium, which calls :func:`register` by itself when it is imported.
+"""gymnasium plug-in: registers our environments when gymnasium is imported.
 
-It stands outside of the packages, and imports nothing until an environment is made, because it runs in every program
-of every environment that we are installed in. gymnasium puts ``srwm/`` before each name.
+It is a top-level module, and :func:`register` imports the table of games only, not PyTorch, because it runs in every
+program that imports gymnasium where this package is installed. gymnasium puts ``srwm/`` before each name.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ def register() -> None:
 
 
 def make_vector(num_envs: int, max_episode_steps: int | None = None, **options: Any) -> Any:
-    """What ``gymnasium.make_vec(…, vectorization_mode="custom", vector_kwargs=options)`` makes.
+    """Entry point of ``gymnasium.make_vec(…, vectorization_mode="custom", vector_kwargs=options)``.
 
     Args:
         num_envs: environments in all.
-        max_episode_steps: gymnasium always passes it; None, since Procgen ends its episodes itself.
+        max_episode_steps: must be None, since Procgen ends its episodes itself; gymnasium always passes it.
         options: of :func:`envs.make_procgen`.
+
+    Raises:
+        ValueError: ``max_episode_steps`` is given, no games are named, or as ``make_procgen``.
     """
     from envs import make_procgen
 
@@ -47,8 +50,8 @@ def make_vector(num_envs: int, max_episode_steps: int | None = None, **options: 
 def __getattr__(name: str) -> Any:
     """``vector_GAME_MODE``: :func:`make_vector` for one game and mode.
 
-    gymnasium 0.29 tells a custom vector environment nothing of its specification's kwargs, and writes specifications as
-    JSON: the entry point has to be a name, and the name has to say it all.
+    gymnasium 0.29 does not pass a specification's kwargs to a custom vector environment, and writes specifications as
+    JSON, so the entry point must be a name that contains game and mode.
     """
     what, _, rest = name.partition("_")
     game, _, mode = rest.partition("_")

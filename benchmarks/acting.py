@@ -1,6 +1,6 @@
-"""Milliseconds of one step of acting, batch 1, on one CPU core: the paper's model with each core, and its parts.
+"""Latency of one acting step, batch 1, on one CPU thread: the paper's model with each core, and its parts.
 
-The exact command behind the committed table:
+The committed table was made with:
 
     python benchmarks/acting.py --json docs/performance/acting.json
 """
@@ -27,7 +27,7 @@ from srwm_agents.cores import CORES
 
 
 def milliseconds(run: Callable[[], object], repeats: int) -> dict[str, float]:
-    """Median, min and max of ``repeats`` calls after ten to warm up."""
+    """Median, min and max time of ``repeats`` calls, after ten calls as a warm-up."""
     for _ in range(10):
         run()
     times = []
@@ -39,7 +39,7 @@ def milliseconds(run: Callable[[], object], repeats: int) -> dict[str, float]:
 
 
 def measure(core: str, repeats: int) -> dict[str, dict[str, float]]:
-    """A whole step from a frame in NumPy to an action in NumPy, and of it the encoder and the core."""
+    """Times of a whole step, from a NumPy frame to a NumPy action, and of its encoder and core alone."""
     torch.manual_seed(0)
     agent = Agent(AgentConfig(core=core, core_settings={}, num_actions=15)).eval()
     frame = np.random.default_rng(0).integers(0, 256, (1, 3, 64, 64), dtype=np.uint8)
@@ -62,7 +62,7 @@ def measure(core: str, repeats: int) -> dict[str, dict[str, float]]:
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print a table, write JSON; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [name for name in CORES if name != "introspective"]  # which is for small sizes
+    names = [name for name in CORES if name != "introspective"]  # it is meant for small sizes
     parser.add_argument("--cores", default=",".join(names), help="default: %(default)s")
     parser.add_argument("--repeats", type=int, default=300, help="timed calls (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")

@@ -1,10 +1,10 @@
 """Frames a second by the number of collectors on this machine, and the bytes that a frame costs between machines.
 
-The first rollout is checked: the learner must compute the policy that the collector acted. Then, for each number of
-collectors, frames are counted for some seconds after all of them have joined: once thrown away (what the collectors
-can do) and once learnt from (what training does). Bytes are of the objects that Ray stores and sends.
+First a check on a rollout: the learner must compute the policy that the collector acted with. Then, for each number of
+collectors, frames are counted for some seconds after all of them have joined: once discarded (the collectors' rate) and
+once learnt from (training's rate). Bytes are those of the objects that Ray stores and sends.
 
-The exact command behind the committed table:
+The committed table was made with:
 
     python benchmarks/distributed.py --json docs/performance/distributed.json
 """
@@ -55,9 +55,9 @@ def check(learner: DistributedLearner, rollout: CollectedRollout) -> float:
 
 
 def measure(learner: DistributedLearner, number: int, seconds: float, learn: bool) -> dict[str, Any]:
-    """Frames a second with ``number`` collectors, and the check's error."""
+    """Frames a second with ``number`` collectors, the share of time that the learner works, and the check's error."""
     cfg = learner.cfg
-    pool = CollectorPool(collector_settings(learner), number, cpus=cfg.worker_cpus, say=lambda line: None)
+    pool = CollectorPool(collector_settings(learner), number, cpus=cfg.worker_cpus, log=lambda line: None)
     pool.publish(learner.weights(), learner.train_step)
     queue = RolloutQueue(cfg.batch_size // cfg.rollout * cfg.num_batches_per_epoch, cfg.max_policy_lag)
     error = None
@@ -86,7 +86,7 @@ def measure(learner: DistributedLearner, number: int, seconds: float, learn: boo
 
 
 def bytes_of(arrays: Arrays) -> int:
-    """Of all arrays in a rollout."""
+    """Bytes of all arrays in a rollout."""
     return sum(bytes_of(entry) if isinstance(entry, dict) else entry.nbytes for entry in arrays.values())
 
 
@@ -116,7 +116,7 @@ def main() -> None:
             collected = measure(learner, number, args.seconds, learn=False)
             learnt = measure(learner, number, args.seconds, learn=True)
             rows.append({"collectors": number, "collected": collected, "learnt": learnt})
-        pool = CollectorPool(collector_settings(learner), 1, cpus=cfg.worker_cpus, say=lambda line: None)
+        pool = CollectorPool(collector_settings(learner), 1, cpus=cfg.worker_cpus, log=lambda line: None)
         pool.publish(learner.weights(), learner.train_step)
         while (rollout := pool.next_rollout(1.0)) is None:
             pass

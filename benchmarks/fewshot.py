@@ -1,8 +1,8 @@
-"""Time few-shot training: updates a second at a preset's sizes, launched one by one and as a CUDA graph.
+"""Few-shot training throughput: updates a second at a preset's sizes, with and without CUDA graph and torch.compile.
 
-Glyphs of Omniglot's format stand in for Omniglot, so that no data set is needed: 28×28 grey, as many classes as it has.
-First each way of running is checked: 20 updates from the same seed must lose as much as the plain ones. Then medians
-(min-max) over windows of updates, and where a plain update's time goes on the device (torch.profiler).
+Glyphs take the place of Omniglot, so that no data set is needed: 28×28 grey images, the same number of classes. First
+each mode is checked: 20 updates from the same seed must have the same mean loss as the plain mode. Then medians
+(min-max) over windows of updates are printed, and the plain mode's device time by kind of kernel (torch.profiler).
 
     python benchmarks/fewshot.py --json docs/results/fewshot/speed.json
     python benchmarks/fewshot.py --preset omniglot-1shot --queries 1
@@ -43,12 +43,12 @@ MODES = {
 }
 CHECKED_UPDATES = 20
 TOLERANCE = 0.05
-"""Of the mean loss over the checked updates, relative: bfloat16 and TF32 round otherwise in compiled kernels, and the
-differences grow from update to update; a draw that repeats or a missed update changes far more."""
+"""Largest relative difference of the mean loss in the check. bfloat16 and TF32 round differently in compiled kernels,
+and the differences grow from update to update; a repeated draw or a missed update changes far more."""
 
 
 def settings_of(preset: str, overrides: list[str], mode: str) -> Settings:
-    """The preset's settings, with the overriding flags, on glyphs of its data set's format."""
+    """The preset's settings with overriding flags, on glyphs in its data set's image format."""
     parser = OneLineParser(allow_abbrev=False)
     add_settings(parser)
     parser.set_defaults(**load_recipe("fewshot", preset))
@@ -78,7 +78,7 @@ def updates_per_second(trainer: Trainer, device: torch.device, updates: int, win
 
 
 def device_time(trainer: Trainer, device: torch.device, updates: int = 10) -> dict[str, float]:
-    """Milliseconds of device time an update, by kind of kernel."""
+    """Device time of one update in milliseconds, by kind of kernel."""
     activities = [
         torch.profiler.ProfilerActivity.CUDA if device.type == "cuda" else torch.profiler.ProfilerActivity.CPU
     ]

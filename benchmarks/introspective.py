@@ -1,15 +1,15 @@
-"""What the introspective net's two gradients cost, in time and memory, by sequence length and number of connections.
+"""Time and memory of the introspective net's two gradients, by sequence length and number of connections.
 
 First the two are compared in float64. Then, with B sequences in float32, medians (min-max) over several runs of
 
-- a step of the forward gradient and of back-propagation through time, at several sequence lengths T;
-- the same at several numbers of connections n, the forward gradient against its law n² log2 n;
+- the time of a step of the forward gradient and of back-propagation through time, at several sequence lengths T;
+- the same at several numbers of connections n, with the forward gradient's growth against n² log2 n;
 - the memory of both: p and q, and what autograd keeps, each storage counted once.
 
-Where they cross, for each n: the T from which back-propagation keeps more than p and q; and the T from which it takes
-longer than a step of the forward gradient, which counts for who needs a gradient after *every* step.
+Crossings, for each n: the T from which back-propagation keeps more memory than p and q; and the T from which it takes
+longer than a step of the forward gradient, which matters where a gradient is needed after *every* step.
 
-The exact command behind the committed numbers (docs/results/introspective.md):
+The committed numbers (docs/results/introspective.md) were made with:
 
     python benchmarks/introspective.py --json docs/results/introspective/benchmark.json
 """
@@ -47,7 +47,7 @@ TOLERANCE = 1e-9
 def problem(
     wiring: Wiring, steps: int, batch: int, dtype: torch.dtype, device: str
 ) -> tuple[Dynamics, Tensor, Sequences]:
-    """A net, its weights for each sequence, and random sequences with a target at every step."""
+    """Make a net, its weights for each sequence, and random sequences with a target at every step."""
     generator = torch.Generator().manual_seed(0)
     weight = initial_weights(wiring, 1.0, generator).expand(batch, -1, -1)
     x = torch.randn(batch, steps, wiring.num_inputs, generator=generator)
@@ -74,7 +74,7 @@ def check(wiring: Wiring, batch: int, device: str) -> float:
 
 
 def seconds(runs: dict[Any, Callable[[], object]], number: int, device: str) -> dict[Any, dict[str, float]]:
-    """Median, min and max of each; they take turns, so that a machine's other work meets all of them alike."""
+    """Median, min and max time of each; runs are interleaved, so that other load affects all alike."""
     times: dict[Any, list[float]] = {name: [] for name in runs}
     for turn in range(number + 1):
         for name, run in runs.items():
@@ -90,7 +90,7 @@ def seconds(runs: dict[Any, Callable[[], object]], number: int, device: str) -> 
 
 
 def both(wiring: Wiring, steps: int, args: argparse.Namespace) -> dict[str, Callable[[], object]]:
-    """A gradient over ``steps`` either way. The forward one goes on where the set-up ended: p and q are there."""
+    """Functions that compute a gradient over ``steps`` with each method; "forward" reuses p and q of the set-up."""
     dynamics, weight, sequences = problem(wiring, steps, args.batch_size, torch.float32, args.device)
     begun = forward_gradient(dynamics, weight, Sequences(*(part[:, :1] for part in sequences)))
     leaf = weight.clone().requires_grad_()
@@ -105,7 +105,7 @@ def both(wiring: Wiring, steps: int, args: argparse.Namespace) -> dict[str, Call
 
 
 def memory(wiring: Wiring, steps: int, args: argparse.Namespace) -> dict[str, int]:
-    """Bytes of p and q, and of what autograd keeps."""
+    """Bytes of p and q, and of the tensors that autograd keeps."""
     dynamics, weight, sequences = problem(wiring, steps, args.batch_size, torch.float32, args.device)
     kept: dict[int, int] = {}
 
@@ -122,12 +122,12 @@ def memory(wiring: Wiring, steps: int, args: argparse.Namespace) -> dict[str, in
 
 
 def exponent(ns: list[int], times: list[float]) -> float:
-    """The power of n² log2 n that the times grow with; 1 is the law."""
+    """The exponent a of the fit times ~ (n² log2 n)^a; 1 is expected."""
     return float(np.polyfit(np.log([n**2 * np.log2(n) for n in ns]), np.log(times), 1)[0])
 
 
 def crossings(wiring: Wiring, row: dict[str, Any], args: argparse.Namespace) -> dict[str, float]:
-    """The two lengths at which back-propagation through time becomes the dearer one; see the top."""
+    """The two lengths from which back-propagation through time costs more; see the module's docstring."""
     once, twice = memory(wiring, args.steps, args), memory(wiring, 2 * args.steps, args)
     return {
         "memory": once["forward"] / ((twice["bptt"] - once["bptt"]) / args.steps),
@@ -136,7 +136,7 @@ def crossings(wiring: Wiring, row: dict[str, Any], args: argparse.Namespace) -> 
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """CPU, GPU, threads, load and versions."""
     name = platform.processor() or platform.machine()
     cpu = Path("/proc/cpuinfo")
     if cpu.exists():

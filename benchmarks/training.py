@@ -1,11 +1,11 @@
-"""Training frames a second by core: the same settings for each, one after the other, on this machine.
+"""Training throughput by core, in frames a second: the same settings for each, one after the other.
 
 Each core is checked first: outputs, final state and gradients of the fast path in float32 against the naive ops in
-float64. Then ``train_rl.py`` trains for some time with each core in turn, as many rounds as asked for. The rate is the
-slope of frames over time in curves.csv once training is under way; what comes before (processes, compilation,
-simulators) is reported as the start.
+float64. Then ``train_rl.py`` trains for ``--seconds`` with each core in turn, for ``--rounds`` rounds. The rate is the
+slope of frames over time in curves.csv after the first frames; the time before (processes, compilation, simulators) is
+reported as the start.
 
-The exact commands behind the committed tables:
+The committed tables were made with:
 
     python benchmarks/training.py --cores srwm,lstm --json docs/performance/training.json
     python benchmarks/training.py --cores srwm,lstm --batch_size=1536
@@ -35,7 +35,7 @@ from srwm_agents.cores import CORES, make_core
 
 TRAIN = Path(__file__).resolve().parents[1] / "train_rl.py"
 TOLERANCE = 1e-3
-"""Relative error to float64 that the check allows; float32 through 32 steps of two layers keeps about 1e-5."""
+"""Largest relative error to float64 in the check; float32 over 32 steps of two layers has about 1e-5."""
 
 
 def check(core: str, device: str) -> float:
@@ -48,7 +48,7 @@ def check(core: str, device: str) -> float:
     x = torch.randn(8, 33, settings["input_size"], device=device)
     state = torch.randn(8, fast.state_size, device=device) * 0.1
     if core == "srwm_no_carry":
-        state[:, -1] = 7  # which counts steps
+        state[:, -1] = 7  # its last entry counts steps
     resets = torch.rand(8, 33, device=device) < 0.05
     results = []
     for module, dtype in ((fast, torch.float32), (exact, torch.float64)):
@@ -66,10 +66,10 @@ def check(core: str, device: str) -> float:
 
 
 def train(core: str, seconds: int, flags: list[str]) -> dict[str, Any]:
-    """Train once in a folder that is thrown away.
+    """Train once in a temporary folder.
 
-    Frames a second once under way, seconds of start, frames in all, and Sample Factory's own account of where each
-    process spent its seconds.
+    Returns frames a second after the start, seconds of the start, frames in all, and Sample Factory's profile of each
+    process.
     """
     with tempfile.TemporaryDirectory() as folder:
         command = [
@@ -85,7 +85,7 @@ def train(core: str, seconds: int, flags: list[str]) -> dict[str, Any]:
     under_way = points[points > 0]
     if len(under_way) < 3:
         raise SystemExit(f"{core}: too short to measure after {seconds} s: give more --seconds")
-    # The first point with frames is somewhere inside its interval; the slope begins at the next.
+    # The first point with frames covers an unknown part of its interval, so the slope begins at the next.
     first, last = under_way.index[1], under_way.index[-1]
     return {
         "frames_per_second": float((under_way[last] - under_way[first]) / (last - first)),
@@ -97,7 +97,7 @@ def train(core: str, seconds: int, flags: list[str]) -> dict[str, Any]:
 
 
 def profile(log: list[str]) -> dict[str, dict[str, float]]:
-    """Seconds by process and part, from the tables at the end of Sample Factory's log."""
+    """Seconds by process and activity, from the tables at the end of Sample Factory's log."""
     seconds: dict[str, dict[str, float]] = {}
     process = None
     for line in log:
@@ -112,7 +112,7 @@ def profile(log: list[str]) -> dict[str, dict[str, float]]:
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
+    """GPU, CPU cores and versions."""
     cuda = torch.cuda.is_available()
     return {
         "gpu": torch.cuda.get_device_name() if cuda else None,

@@ -1,7 +1,7 @@
-"""One update of the learner alone: milliseconds, and which kernels they go to.
+"""Time of one learner update by CUDA kernel.
 
-A batch of made-up trajectories is trained on again and again, with nothing else on the device. Flags are those of
-``train_rl.py``; the preset is ``fast`` unless another is named. The exact command behind the committed numbers:
+The learner trains on a synthetic batch repeatedly, with nothing else on the device. Flags are those of ``train_rl.py``;
+the preset is ``fast`` unless another is named. The committed numbers were made with:
 
     python benchmarks/update.py --json docs/performance/update.json
 """
@@ -37,7 +37,7 @@ from srwm_agents.integrations.sample_factory.learner import SRWMLearner
 
 
 def make_learner(flags: list[str], folder: str) -> SRWMLearner:
-    """An initialised learner without processes, envs or a runner."""
+    """Make an initialised learner without processes, environments or a runner."""
     register()
     preset = [] if any(flag.startswith("--preset") for flag in flags) else ["--preset=fast"]
     cfg = finish_config(parse_train_args([*preset, f"--train_dir={folder}", "--experiment=e", "--seed=1", *flags]))
@@ -56,7 +56,7 @@ def make_learner(flags: list[str], folder: str) -> SRWMLearner:
 
 
 def make_batch(learner: SRWMLearner) -> Any:
-    """Trajectories of the right shapes, on the learner's device; what is in them does not change the work."""
+    """Make trajectories of the right shapes on the learner's device; their values do not affect the time."""
     cfg = learner.cfg
     number = cfg.batch_size // cfg.rollout * cfg.num_batches_per_epoch
     batch: Any = alloc_trajectory_tensors(

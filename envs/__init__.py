@@ -1,4 +1,4 @@
-"""Procgen: what the games are, many of them in one vector environment, and single ones for ``gymnasium.make``."""
+"""Procgen: the table of games, the vector environment, and single environments for ``gymnasium.make``."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = [
     "parse_games",
 ]
 
-_LATER = {"ProcgenEnv": "envs.single", "ProcgenVectorEnv": "envs.procgen", "make_procgen": "envs.procgen"}
+_LAZY = {"ProcgenEnv": "envs.single", "ProcgenVectorEnv": "envs.procgen", "make_procgen": "envs.procgen"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs gymnasium and PyTorch when it is asked for: gymnasium itself asks for the games' names."""
-    if name not in _LATER:
+    """Import lazily what needs gymnasium and PyTorch: gymnasium's plug-in needs the table of games only."""
+    if name not in _LAZY:
         raise AttributeError(f"module 'envs' has no attribute {name!r}")
-    return getattr(import_module(_LATER[name]), name)
+    return getattr(import_module(_LAZY[name]), name)

@@ -1,4 +1,4 @@
-"""Returns and lengths of episodes in a vector of environments, per game."""
+"""Returns and lengths of the episodes in a vector environment."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy.typing as npt
 
 
 class EpisodeTracker:
-    """Adds up rewards and steps of each environment and gives both out when its episode ends."""
+    """Sums rewards and steps of each environment's current episode."""
 
     def __init__(self, num_envs: int) -> None:
         self._returns = np.zeros(num_envs, dtype=np.float64)
         self._lengths = np.zeros(num_envs, dtype=np.int64)
 
     def restart(self) -> None:
-        """Forget the episodes under way."""
+        """Set all sums to zero."""
         self._returns[:] = 0
         self._lengths[:] = 0
 

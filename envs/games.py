@@ -1,4 +1,4 @@
-"""What is known of each Procgen game: its modes and the constants that normalise its scores."""
+"""Table of Procgen's games: distribution modes and score-normalisation constants."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ MODES = ("easy", "hard", "extreme", "memory", "exploration")
 
 @dataclass(frozen=True)
 class Game:
-    """One Procgen game.
+    """One Procgen game: its modes, and its score constants in easy and hard mode.
 
-    Score constants are (R_min, R_max) of Cobbe et al., "Leveraging Procedural Generation to Benchmark Reinforcement
-    Learning", ICML 2020 (arXiv:1912.01588), appendix C: R_min is the return of a policy that sees no observation,
-    R_max the highest reachable one (or a reliably reached one where that has no bound).
+    Constants are (R_min, R_max) of Cobbe et al., "Leveraging Procedural Generation to Benchmark Reinforcement
+    Learning", ICML 2020 (arXiv:1912.01588), appendix C: R_min is the return of a policy without observations, R_max the
+    highest possible return (where that is unbounded, one that is reached reliably).
     """
 
     name: str
@@ -28,7 +28,7 @@ def _game(name: str, easy: tuple[float, float], hard: tuple[float, float], *more
     return Game(name, easy, hard, ("easy", "hard", *more_modes))
 
 
-# Modes: Cobbe et al., 2020, and the simulator's own sources; it aborts the process on any other.
+# Modes: Cobbe et al., 2020, and the simulator's sources; the simulator aborts the process on any other.
 # The paper's appendix gives leaper (3, 10); Irie et al.'s code normalises with (1.5, 10). We use the former.
 _GAMES = (
     _game("bigfish", (1, 40), (0, 40)),
@@ -61,16 +61,16 @@ MAX_LEVEL = 2**31 - 1
 
 
 def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """A question about the closest of the allowed names, empty if none is close: a part of an error's line."""
+    """For error messages: ``"did you mean 'maze'? "`` with the closest allowed name; empty if none is close."""
     close = difflib.get_close_matches(name, list(allowed), n=1)
     return f"did you mean {close[0]!r}? " if close else ""
 
 
 def parse_games(games: str | Sequence[str]) -> list[str]:
-    """``"bigfish,maze"`` or a sequence of names -> a list of known names.
+    """Split ``"bigfish,maze"``, or copy a sequence, into a list of names, and check them.
 
     Raises:
-        ValueError: no game, a name twice, or an unknown name, with the closest known one.
+        ValueError: no name, a name twice, or an unknown one; the message has the closest known name.
     """
     names = [name.strip() for name in games.split(",")] if isinstance(games, str) else list(games)
     names = [name for name in names if name]
@@ -85,7 +85,7 @@ def parse_games(games: str | Sequence[str]) -> list[str]:
 
 
 def check_mode(games: Sequence[str], mode: str) -> None:
-    """Raise ``ValueError`` unless every game has the distribution mode."""
+    """Raise ``ValueError`` unless the distribution mode exists in every game."""
     if mode not in MODES:
         raise ValueError(f"unknown distribution_mode {mode!r}, allowed: {', '.join(MODES)}")
     for name in games:
@@ -98,7 +98,7 @@ def check_mode(games: Sequence[str], mode: str) -> None:
 
 
 def check_levels(num_levels: int, start_level: int) -> None:
-    """Raise ``ValueError`` unless [start_level, start_level + num_levels) is a range of levels; 0 levels: no bound."""
+    """Raise ``ValueError`` unless [start_level, start_level + num_levels) are valid levels; num_levels 0: unbounded."""
     if not 0 <= num_levels <= MAX_LEVEL:
         raise ValueError(f"num_levels is {num_levels}, allowed: 0 (no bound) to {MAX_LEVEL}")
     if not 0 <= start_level <= MAX_LEVEL - num_levels:
@@ -106,7 +106,7 @@ def check_levels(num_levels: int, start_level: int) -> None:
 
 
 def normalised_score(game: str, mode: str, score: float) -> float:
-    """(R - R_min) / (R_max - R_min); modes other than "easy" use the hard constants.
+    """Normalised score (R - R_min) / (R_max - R_min); modes other than "easy" use the hard constants.
 
     Source: Cobbe et al., ICML 2020, section 2.3. Deviation: the paper gives constants for easy and hard only.
     """

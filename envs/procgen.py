@@ -1,4 +1,4 @@
-"""Many Procgen games in one C++ vector environment."""
+"""Procgen as a gymnasium vector environment: many games in one C++ simulator."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
 
     Observations are a dict: ``obs`` uint8 [N, 3, 64, 64]; ``last_reward`` float32 [N, 1], the reward of the step
     before, clipped to ±1, 0 at an episode's first step; with ``last_action`` also ``last_action`` float32 [N, 15],
-    one-hot, zeros at an episode's first step; with ``random_starts`` also ``exploring`` float32 [N, 1], 1 where a
-    random action will be taken whatever ``step`` is given: what follows there says nothing about a policy.
+    one-hot, zeros at an episode's first step; with ``random_starts`` also ``exploring`` float32 [N, 1], 1 where the
+    next action will be replaced by a random one, so that the transition is not the policy's.
 
-    Environments reset themselves in the same step: where ``terminated`` is True, the observation is already the next
-    episode's first. Procgen ends an episode that ran out of time like any other, so ``truncated`` is always False.
+    Autoreset is same-step: where ``terminated`` is True, the observation is already the next episode's first. Procgen
+    does not tell time limits from other ends of episodes, so ``truncated`` is always False.
 
     ``infos`` of each step: ``episode`` = {"r": [N] raw return so far, "l": [N] length so far}, both with random steps;
     ``_episode`` [N], True where these are final; ``level_seed``, ``prev_level_seed`` and ``prev_level_complete`` [N],
@@ -42,7 +42,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
 
     With ``device`` None everything is NumPy; with a torch device observations, rewards and flags are tensors there.
 
-    ``step_async`` sets the simulator's threads to work and returns at once; ``step_wait`` gives what ``step`` would.
+    ``step_async`` starts the simulator's threads and returns at once; ``step_wait`` returns what ``step`` does.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012 (gymnasium's own convention)
@@ -60,7 +60,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         """Use :func:`make_procgen`, which checks the arguments before C++ can abort the process."""
         self.games = list(games)
         self.game_index = np.arange(num_envs) % len(games)
-        """[N], which game each environment plays, an index into ``games``."""
+        """[N], index into ``games`` of each environment's game."""
         self.device = device
         self._options = simulator_options
         self._last_action = last_action
@@ -82,7 +82,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
 
     def _start(self) -> Any:
         simulator = new_simulator(num=self.num_envs, env_name=",".join(self.games), **self._options)
-        # What it observes are then its own buffers, overwritten by the next step: each use below makes its one copy.
+        # Observations are then the simulator's own buffers, overwritten by the next step; each use below copies once.
         simulator._reuse_arrays = True
         explores = "exploring" in self.single_observation_space.spaces  # type: ignore[attr-defined]
         self._starts = RandomStarts(self._longest_start, self._options["rand_seed"]) if explores else None
@@ -98,7 +98,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
     def reset(  # type: ignore[override]  (gymnasium lets a seed be a list, one an environment; the simulator has one)
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin new episodes everywhere; a seed restarts the simulator with it, so the same seed gives the same run."""
+        """Begin new episodes in all environments; with a seed, restart the simulator, so that runs are reproducible."""
         if seed is not None and not (self._fresh and seed == self._options["rand_seed"]):
             self._options["rand_seed"] = check_seed(seed)
             self._stop()
@@ -115,7 +115,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         return self._observation(observed["rgb"], nothing, np.zeros(self.num_envs, np.int64), everywhere), {}
 
     def step_async(self, actions: Array | Tensor | Sequence[int]) -> None:
-        """Begin one step everywhere; the simulator's threads take it while the caller does something else.
+        """Begin one step of all environments on the simulator's threads, and return at once.
 
         Raises:
             ValueError: the wrong number of actions, or one outside 0..14.
@@ -133,7 +133,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
 
     def _act(self, actions: Array) -> None:
         if self._upload is not None:
-            self._upload.wait()  # the simulator is about to draw over what is being copied
+            self._upload.wait()  # the simulator is about to overwrite the frames that are being copied
         self._simulator.act(actions)
 
     def step_wait(self, **kwargs: Any) -> tuple[Observation, Any, Any, Any, dict[str, Any]]:
@@ -152,7 +152,7 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         return observation, self._tensor(rewards), self._tensor(first), truncated, infos
 
     def _simulator_info(self) -> dict[str, Array]:
-        # gym3 gives infos as one dict an environment; its underlying arrays are what a vector environment wants.
+        # gym3's public interface returns one dict an environment; these are the arrays behind it.
         raw = self._simulator._info
         return {name: raw[name].copy() for name in ("level_seed", "prev_level_seed", "prev_level_complete")}
 
@@ -180,20 +180,20 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         return {"obs": self._image(rgb), **{name: self._tensor(extra) for name, extra in extras.items()}}
 
     def _image(self, rgb: Array) -> Tensor:
-        # Travels as it lies; the change of layout happens on the device.
+        # Copied in the simulator's layout; transposed on the device.
         frames = torch.from_numpy(rgb).to(self.device) if self._upload is None else self._upload.frames()
         return frames.permute(0, 3, 1, 2).contiguous()
 
     def _tensor(self, array: Array) -> Tensor:
         tensor = torch.from_numpy(array)
         if self._upload is not None:
-            # From pinned memory, so that nobody waits; PyTorch keeps such memory until the copy is done.
+            # Asynchronous from pinned memory, which PyTorch keeps until the copy is done.
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
 
 def check_seed(seed: int) -> int:
-    """Raise ``ValueError`` unless the simulator takes the seed."""
+    """Return a seed in the simulator's range, 0 to 2**31 - 1; ``ValueError`` for any other."""
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed is {seed}, allowed: 0 to {2**31 - 1}")
     return int(seed)
@@ -223,15 +223,15 @@ def make_procgen(
         games: names, as a sequence or "bigfish,maze".
         num_envs: environments in all; a multiple of the number of games.
         distribution_mode: "easy" | "hard" | "extreme" | "memory" | "exploration"; every game must have it.
-        num_levels: how many levels there are; 0 for no bound.
+        num_levels: number of levels; 0: unbounded.
         start_level: the first level's seed.
         seed: of the choice of levels and of random starts, 0 to 2**31 - 1; None for a random one.
-        num_threads: C++ threads beside the caller's; 0 runs in the caller's, None takes what the machine has, up to 4.
+        num_threads: C++ threads beside the caller's; 0 runs in the caller's; None: the number of CPUs, at most 4.
         device: None for NumPy; a torch device for tensors there.
         last_action: add the last action, one-hot, to the observation.
-        random_starts: games and the largest number of random steps with which each of their episodes begins, as
-            {"maze": 100} (``envs.random_starts``); adds ``exploring`` to the observation. None: no such steps.
-        render_mode: "rgb_array" allows ``render()``, at a cost; None.
+        random_starts: the largest number of random actions at the beginning of an episode, by game, as {"maze": 100}
+            (``envs.random_starts``); adds ``exploring`` to the observation. None: no random actions.
+        render_mode: "rgb_array" allows ``render()`` and makes steps slower; None.
         use_backgrounds, restrict_themes, use_monochrome_assets, center_agent: as in Procgen.
 
     Raises:
@@ -262,7 +262,7 @@ def make_procgen(
         "use_monochrome_assets": use_monochrome_assets,
         "center_agent": center_agent,
     }
-    if distribution_mode != "exploration":  # which fixes its own level and refuses to be told
+    if distribution_mode != "exploration":  # it has one fixed level and refuses these options
         options |= {"num_levels": num_levels, "start_level": start_level}
     return ProcgenVectorEnv(
         names,

@@ -1,4 +1,4 @@
-"""Random actions at the beginning of each episode, so that one level is seen from many of its places."""
+"""Random actions at the beginning of each episode, so that a level is learned from many of its states."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from envs.games import NUM_ACTIONS
 Array = npt.NDArray[Any]
 
 MAX_STEPS = 10_000
-"""More than an episode of any game has."""
+"""Largest allowed number of random steps, more than an episode of any game has."""
 _KEEP = 0.75
-"""Probability that a random action is taken once more: 4 steps on average."""
+"""Probability of repeating a random action: 4 steps on average."""
 
 
 class RandomStarts:
     """Replaces the actions of each episode's first k steps by random ones, k drawn anew for each from 0 to a bound.
 
-    Source: Weltevrede et al., "Exploration Implies Data Augmentation" (arXiv:2410.03565), Explore-Go. Deviations: who
-    explores is no trained policy but chance, which keeps to an action for some steps (else it would hardly leave the
-    place where it begins); and k steps may end the episode, after which the next one begins with a k of its own.
+    Source: Weltevrede et al., "Exploration Implies Data Augmentation" (arXiv:2410.03565), Explore-Go. Deviations: the
+    exploring policy is not trained but random, with repeated actions (independent ones would hardly leave the initial
+    state); and an episode may end within its k steps, after which the next one draws its own k.
     """
 
     def __init__(self, longest: Array, seed: int) -> None:
-        """``longest`` [N], the bound on k of each environment, 0 for none."""
+        """``longest`` [N]: the bound on k of each environment; 0: no random actions."""
         self._longest = longest
         self._random = np.random.default_rng(seed)
         self._left = np.zeros(len(longest), np.int64)
@@ -44,7 +44,7 @@ class RandomStarts:
         return self._left > 0
 
     def replace(self, actions: Array) -> Array:
-        """The actions [N] that are taken in place of ``actions``, for one step."""
+        """Replace ``actions`` [N] of one step by random ones where ``exploring``."""
         drawn = self._random.integers(NUM_ACTIONS, size=len(actions))
         keep = self._random.random(len(actions)) < _KEEP
         self._actions = np.where(keep, self._actions, drawn)
@@ -54,7 +54,7 @@ class RandomStarts:
 
 
 def check_random_starts(random_starts: dict[str, int], games: list[str]) -> None:
-    """Raise ``ValueError`` for a game that is not played, or what is no number of steps."""
+    """Raise ``ValueError`` for a game that is not in ``games``, or an invalid number of steps."""
     for game, steps in random_starts.items():
         if game not in games:
             raise ValueError(f"random_starts names {game!r}, but the games are: {', '.join(games)}")

@@ -1,4 +1,4 @@
-"""Starts the C++ simulator: the one place that imports Procgen."""
+"""Construction of the C++ simulator; the only module that imports Procgen."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class SimulatorError(RuntimeError):
 
 
 def hush_gym() -> None:
-    """Keep the retired `gym` quiet, which Procgen and others import: users of ours cannot act on its farewell."""
+    """Suppress the deprecation notice that the unmaintained ``gym``, a dependency of Procgen, prints when imported."""
     with contextlib.suppress(ModuleNotFoundError):
         importlib.import_module("gym_notices.notices").notices.clear()
 
 
 def new_simulator(**options: Any) -> Any:
-    """A ``ProcgenGym3Env``; options as its constructor takes them, validated by the caller.
+    """Make a ``ProcgenGym3Env``; ``options`` of its constructor, validated by the caller.
 
     Raises:
         SimulatorError: Procgen or the system libraries that it links to are missing.

@@ -15,15 +15,15 @@ Observation = dict[str, Any]
 
 
 class ProcgenEnv(gymnasium.Env[Observation, int]):
-    """What ``gymnasium.make("srwm/Procgen-bigfish-easy-v0")`` makes: a vector environment of one, without the vector.
+    """A single Procgen environment, as ``gymnasium.make("srwm/Procgen-bigfish-easy-v0")`` makes it.
 
-    Observations are :class:`envs.ProcgenVectorEnv`'s: ``obs`` uint8 [3, 64, 64], ``last_reward`` float32 [1] and, on
-    request, ``last_action`` float32 [15]. Many environments are much faster in one vector: ``envs.make_procgen``, or
-    ``gymnasium.make_vec(…, vectorization_mode="custom")``.
+    Observations are those of :class:`envs.ProcgenVectorEnv` without the batch dimension: ``obs`` uint8 [3, 64, 64],
+    ``last_reward`` float32 [1] and, on request, ``last_action`` float32 [15]. Many environments are much faster as one
+    vector: ``envs.make_procgen``, or ``gymnasium.make_vec(…, vectorization_mode="custom")``.
 
-    The simulator never draws an episode's last image: with ``terminated`` comes the next episode's first observation,
-    which ``reset()`` then returns again. ``info`` holds ``level_seed``, ``prev_level_seed`` and
-    ``prev_level_complete``, as the simulator gives them.
+    The simulator does not render an episode's last state: with ``terminated`` the observation is the next episode's
+    first one, which ``reset()`` then returns again. ``info`` holds the simulator's ``level_seed``, ``prev_level_seed``
+    and ``prev_level_complete``.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012 (gymnasium's own convention)
@@ -39,13 +39,13 @@ class ProcgenEnv(gymnasium.Env[Observation, int]):
         render_mode: str | None = None,
         **options: Any,
     ) -> None:
-        """Make it; arguments, ``options`` and errors as of :func:`envs.make_procgen`."""
+        """Make a simulator of one environment; arguments, ``options`` and errors as in :func:`envs.make_procgen`."""
         options.setdefault("num_threads", 0)
         self._vector = make_procgen(
             game, 1, distribution_mode, num_levels, start_level, seed, render_mode=render_mode, **options
         )
         self.games = self._vector.games
-        """The one game, as a list: what vector environments call ``games``."""
+        """The game's name, in a list as in vector environments."""
         self.render_mode = render_mode
         self.observation_space = cast(spaces.Space[Observation], self._vector.single_observation_space)
         self.action_space = cast(spaces.Space[int], self._vector.single_action_space)
@@ -54,9 +54,9 @@ class ProcgenEnv(gymnasium.Env[Observation, int]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin an episode; a seed restarts the simulator with it, so the same seed gives the same run.
+        """Begin an episode; with a seed, restart the simulator, so that runs are reproducible.
 
-        The simulator's seeds end at 2**31 - 1; larger ones, which vector environments draw, begin again at 0.
+        Seeds are taken modulo 2**31, the simulator's range: gymnasium's vector environments draw larger ones.
         """
         super().reset(seed=seed)
         if seed is None and self._begun is not None:

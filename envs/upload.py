@@ -14,12 +14,12 @@ from torch import Tensor
 class Upload:
     """Copies one array, which a simulator overwrites again and again, to a device.
 
-    The array's own memory is page-locked for as long as it is used, so that the device fetches it by itself: no copy
-    on the host, and no wait. Who writes the array must call :meth:`wait` before.
+    The array's own memory is page-locked, so that copies are asynchronous and need no staging buffer. Call :meth:`wait`
+    before overwriting the array.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """``device`` is a CUDA device."""
+        """``device``: a CUDA device."""
         self._device = device
         self._copied = torch.cuda.Event()
         self._cuda: Any = torch.cuda.cudart()
@@ -27,7 +27,7 @@ class Upload:
         self._locked = False
 
     def begin(self, array: npt.NDArray[Any]) -> None:
-        """Use ``array``; where the system allows no page-locking, copies go through memory that PyTorch has locked."""
+        """Page-lock ``array``; where that fails, copies go through PyTorch's pinned memory."""
         self._array = array
         with torch.cuda.device(self._device):
             self._locked = int(self._cuda.cudaHostRegister(array.ctypes.data, array.nbytes, 0)) == 0
@@ -35,18 +35,18 @@ class Upload:
                 _clear_last_error()
 
     def frames(self) -> Tensor:
-        """A copy of the array on the device, under way on the current stream."""
+        """Start a copy of the array to the device on the current stream, and return it."""
         tensor = torch.from_numpy(self._array)
         copy = (tensor if self._locked else tensor.pin_memory()).to(self._device, non_blocking=True)
         self._copied.record(torch.cuda.current_stream(self._device))
         return copy
 
     def wait(self) -> None:
-        """Until the last copy is done; from then on the array may be overwritten."""
+        """Block until the last copy is done, after which the array may be overwritten."""
         self._copied.synchronize()
 
     def end(self) -> None:
-        """Unlock the array, which may then be freed."""
+        """Wait for the last copy and unlock the array, which may then be freed."""
         self.wait()
         if self._locked:
             self._cuda.cudaHostUnregister(self._array.ctypes.data)

@@ -3,7 +3,7 @@
     python examples/impala_torchrl.py --games starpilot,fruitbot --frames 200000
 
 Source: Espeholt et al., ICML 2018 (arXiv:1802.01561): V-trace targets, policy gradient, value loss, entropy bonus.
-The collector's rollouts are cut into minibatches of whole rollouts, so that all but the first are off-policy.
+Each batch is split into minibatches of whole rollouts, so that all updates but the first are off-policy.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--minibatches", type=int, default=2, help="updates from each batch of rollouts")
     parser.add_argument("--frames", type=int, default=200_000, help="frames to train for")
     parser.add_argument("--learning_rate", type=float, default=1e-3, help="Adam's")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, actions and levels")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, actions and levels")
     parser.add_argument("--agent", default="", help="folder to save the portable agent in")
     return parser.parse_args()
 
 
 def add_targets(policy: Any, critic: Any, data: Any, gamma: float) -> None:
-    """Write V-trace's "advantage" and "value_target" into rollouts [B, T], and the values that they are made of.
+    """Write V-trace's "advantage" and "value_target" into rollouts [B, T].
 
-    TorchRL's function, without the ``VTrace`` module around it. That one (0.14.1) runs the critic over the observations
-    and over the next ones by themselves, and a memory that begins with the second observation has not seen the first;
-    and its pi(a|x) is of a newly drawn action, not of the one that was taken.
+    TorchRL's function without its ``VTrace`` module. That one (0.14.1) runs the critic once over the observations and
+    once over the next ones, where a recurrent critic starts from the second observation without having seen the first;
+    and its pi(a|x) is of a newly sampled action, not of the one that was taken.
     """
     observations = torch.cat([data.select(*critic.in_keys), data["next"].select(*critic.in_keys)[:, -1:]], dim=1)
     with torch.no_grad(), set_recurrent_mode(True):
@@ -101,7 +101,7 @@ def main() -> None:
             if len(finished):
                 returns[game] = finished.mean().item()
         batch["next", "reward"].clamp_(-1, 1)
-        # What the policy wrote while acting would stand in the place of what the learner computes.
+        # The losses would use these outputs of the behaviour policy in place of the learner's.
         batch = batch.exclude("logits", "embed")
         for minibatch in batch[torch.randperm(args.num_envs)].chunk(args.minibatches):
             add_targets(policy, critic, minibatch, gamma=0.99)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a virtual environment with the pinned requirements and this package, and sees to Procgen's system libraries.
+# Makes a virtual environment with the pinned requirements and this package; installs Procgen's system libraries.
 # usage: scripts/setup.sh VENV     (PYTHON=/path/to/python3.12 chooses the interpreter)
 set -euo pipefail
 venv=${1:?usage: scripts/setup.sh VENV}
@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 fail() { echo "setup: error: $1" >&2; exit 1; }
 
-# Runs a command as root, or says which one the user has to run.
+# Runs a command if root, else fails with the command that the user has to run.
 as_root() {
   if [ "$(id -u)" = 0 ]; then DEBIAN_FRONTEND=noninteractive bash -c "$1" >/dev/null
   else fail "this needs root; run: sudo bash -c '$1'"; fi

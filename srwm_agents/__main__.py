@@ -1,4 +1,4 @@
-"""``python -m srwm_agents COMMAND …``: finds the command's module and calls it."""
+"""Command-line dispatcher: ``python -m srwm_agents COMMAND …``."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 
 class Command(NamedTuple):
-    """Where a command is, and what it needs."""
+    """A command's entry point and optional dependencies."""
 
     function: str
-    """ "module:function"; it takes the rest of the arguments and returns a status."""
+    """ "module:function", which takes the remaining arguments and returns the exit status."""
     about: str
-    """One line about it."""
+    """Help text, one line."""
     extra: str = ""
-    """The optional extra of this package that it needs, if one."""
+    """The extra of this package that it needs, if any."""
     modules: tuple[str, ...] = ()
-    """What that extra brings."""
+    """The modules that it needs from that extra."""
 
 
 COMMANDS = {
@@ -36,7 +36,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Call the command that the first argument names; returns its exit status."""
+    """Run the command that the first argument names; returns its exit status."""
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         lines = "\n".join(f"  {name:<14} {command.about}" for name, command in COMMANDS.items())

@@ -1,4 +1,4 @@
-"""One process or several: what ``torchrun`` says, and the little that processes tell each other."""
+"""Process group of data-parallel training, as ``torchrun`` starts it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class Processes:
-    """The processes that train together; a context manager that joins them and parts from them.
+    """The processes that train together; a context manager for their process group.
 
-    Without ``torchrun`` there is one, and nothing here does anything.
+    Without ``torchrun`` there is one process, and every reduction is the identity.
     """
 
     def __init__(self, device: str) -> None:
-        """``device`` as in the settings; "cuda" is the GPU of the process's local rank."""
+        """Read rank and world size from the environment, and choose the device.
+
+        Args:
+            device: "auto" (CUDA where there is any), "cpu", "cuda" (the GPU of the process's local rank), "cuda:1", …
+
+        Raises:
+            ValueError: PyTorch cannot use the device.
+        """
         self.rank = int(os.environ.get("RANK", "0"))
-        self.number = int(os.environ.get("WORLD_SIZE", "1"))
+        self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         if name == "cuda":
             name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
@@ -35,75 +42,76 @@ class Processes:
             raise ValueError(f"--device is {device!r}, which PyTorch cannot use here; try cpu or cuda") from error
 
     @property
-    def first(self) -> bool:
-        """Whether this process is the one that validates, saves and speaks."""
+    def is_main(self) -> bool:
+        """Whether this process, rank 0, is the one that validates, saves and prints."""
         return self.rank == 0
 
     def __enter__(self) -> Processes:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
-        if self.number > 1:
+        if self.world_size > 1:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.number > 1:
+        if self.world_size > 1:
             if error is None:
-                self.wait()  # nobody hangs up while another still validates or saves
-            # A DDP that still hangs in a cycle would keep the group's threads, which must not outlive the interpreter.
+                self.wait()  # rank 0 may still validate or save
+            # A DDP module in a reference cycle would keep the group's threads, which must end before the interpreter.
             gc.collect()
             dist.destroy_process_group()
 
     def wrap(self, objective: nn.Module) -> nn.Module:
-        """The module with its gradients averaged over the processes."""
-        if self.number == 1:
+        """Wrap a module in DDP, which averages its gradients over the processes."""
+        if self.world_size == 1:
             return objective
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(objective, device_ids=ids)
 
     @contextlib.contextmanager
-    def first_ahead(self) -> Iterator[None]:
-        """The first process goes through the block before the others: what it decodes, they find in the cache."""
-        if not self.first:
+    def main_process_first(self) -> Iterator[None]:
+        """Run the block in the main process first, then in the others, which find its results in the cache."""
+        if not self.is_main:
             self.wait()
         yield
-        if self.first:
+        if self.is_main:
             self.wait()
 
     def wait(self) -> None:
-        """Until all processes are here."""
-        if self.number > 1:
+        """Barrier: block until all processes have called it."""
+        if self.world_size > 1:
             dist.barrier()
 
     def average_gradients(self, model: nn.Module) -> None:
-        """Replace each gradient by its mean over the processes, all of them in one message; what DDP does, for a
-        backward pass that is not DDP's own.
+        """Replace each gradient by its mean over the processes, with one all-reduce.
+
+        For backward passes without a DDP module.
         """
-        if self.number == 1:
+        if self.world_size == 1:
             return
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         flat = self.mean(_flatten_dense_tensors(gradients))
         for gradient, mean in zip(gradients, _unflatten_dense_tensors(flat, gradients), strict=True):
             gradient.copy_(mean)
 
-    def share(self, model: nn.Module) -> None:
-        """Give every process the first one's parameters and buffers."""
-        if self.number > 1:
+    def broadcast(self, model: nn.Module) -> None:
+        """Broadcast rank 0's parameters and buffers to all processes."""
+        if self.world_size > 1:
             for tensor in model.state_dict().values():
                 dist.broadcast(tensor, 0)
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """Of the processes' values."""
-        if self.number > 1:
+        """Elementwise mean over the processes; overwrites ``values``."""
+        if self.world_size > 1:
             dist.all_reduce(values)
-            values /= self.number
+            values /= self.world_size
         return values
 
     def any(self, mine: bool) -> bool:
-        """Whether any process says so: all stop at the same update, or none."""
-        if self.number == 1:
+        """Whether ``mine`` is True in any process; all must call it."""
+        if self.world_size == 1:
             return mine
         flag = torch.tensor(float(mine), device=self.device)
         dist.all_reduce(flag, dist.ReduceOp.MAX)

@@ -1,1 +1,1 @@
-"""Training on many machines: Sample Factory's learner, fed by TorchRL's Ray collectors."""
+"""Distributed training: Sample Factory's learner with rollouts from TorchRL's Ray collectors on other machines."""

@@ -1,4 +1,4 @@
-"""The command line: the flags of ``train_rl.py``, less those of its own engine, and a few more."""
+"""Flags of ``distributed train``: those of ``train_rl.py`` without Sample Factory's workers, and a few more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from srwm_agents.integrations.sample_factory.config import ConfigError, finish_c
 
 PROG = "python -m srwm_agents distributed train"
 
-OF_ANOTHER_ENGINE = (
+UNSUPPORTED_FLAGS = (
     *("serial_mode", "in_process", "async_rl", "batched_sampling", "worker_num_splits", "policy_workers_per_policy"),
     *("num_policies", "with_vtrace", "actor_worker_gpus", "env_gpu_observations", "env_gpu_actions"),
     *("force_envs_single_thread", "num_batches_to_accumulate", "default_niceness", "set_workers_cpu_affinity"),
@@ -25,43 +25,45 @@ OF_ANOTHER_ENGINE = (
     *("wandb_job_type", "wandb_tags", "save_best_metric", "save_best_every_sec", "save_milestones_sec"),
     *("use_record_episode_statistics",),
 )
-"""Flags of ``train_rl.py`` that steer Sample Factory's workers; given here, they are an error."""
+"""Flags of ``train_rl.py`` that configure Sample Factory's workers; an error here."""
 
 
 def make_distributed_parser() -> argparse.ArgumentParser:
-    """The parser of ``train_rl.py`` with this command's own flags."""
+    """Make the parser of ``train_rl.py`` with this command's own flags."""
     parser = make_parser()
     parser.prog = PROG
     parser.description = (
-        "Train on many machines: this process learns, collectors play wherever the Ray cluster has room. The flags are "
-        "those of train_rl.py; --num_workers is the number of collectors, --num_envs_per_worker the games of each."
+        "Train on many machines: this process learns, collectors run wherever the Ray cluster has free CPUs. The flags "
+        "are those of train_rl.py; --num_workers is the number of collectors, --num_envs_per_worker the games of each."
     )
     ours = parser.add_argument_group("distributed")
     ours.add_argument(
         "--ray_address",
         default="",
-        help="Of a running cluster, host:port; empty: RAY_ADDRESS, else one on this machine",
+        help="Address of a running cluster, host:port; empty: RAY_ADDRESS, else a cluster on this machine alone",
     )
     ours.add_argument("--worker_cpus", default=1.0, type=float, help="CPUs that each collector reserves")
-    ours.add_argument("--worker_gpus", default=0.0, type=float, help="Part of a GPU that each collector acts on")
+    ours.add_argument(
+        "--worker_gpus", default=0.0, type=float, help="Share of a GPU that each collector reserves and acts on; 0: CPU"
+    )
     parser.set_defaults(worker_num_splits=1)
     for action in parser._actions:
-        if action.dest in OF_ANOTHER_ENGINE:
+        if action.dest in UNSUPPORTED_FLAGS:
             action.help = argparse.SUPPRESS
     return parser
 
 
 def parse_distributed_args(argv: Sequence[str]) -> Any:
-    """From a command line to a finished configuration.
+    """Parse a command line into a finished configuration.
 
     Raises:
-        ConfigError: a setting that cannot work, or has no meaning here.
+        ConfigError: a setting that cannot work, or that distributed training does not support.
     """
     args = parse_train_args(argv, make_distributed_parser())
-    for name in OF_ANOTHER_ENGINE:
+    for name in UNSUPPORTED_FLAGS:
         if name in args.cli_args:
             raise ConfigError(
-                f"--{name} is a flag of train_rl.py that distributed training has no use for: leave it out"
+                f"--{name} is a flag of train_rl.py that distributed training does not support: leave it out"
             )
     cfg = finish_config(args, in_process=False)  # which presets turn on for an engine with threads
     if "env_threads" not in cfg.given:
@@ -70,20 +72,20 @@ def parse_distributed_args(argv: Sequence[str]) -> Any:
         if cfg[name] < 0:
             raise ConfigError(f"--{name} is {cfg[name]}, expected at least 0")
     if not cfg.with_vtrace:
-        raise ConfigError("--with_vtrace is False, allowed: True (collectors act with weights that are behind)")
+        raise ConfigError("--with_vtrace is False, allowed: True (rollouts are off-policy)")
     return cfg
 
 
 def ray_address(cfg: Any) -> str:
-    """Of the cluster that is to be joined; empty for one of this process's own."""
+    """Address of the cluster to join; empty to start one on this machine."""
     return cfg.ray_address or os.environ.get("RAY_ADDRESS", "")
 
 
-def check_answers(address: str) -> None:
-    """Raise :class:`ConfigError` if nothing listens at host:port; Ray itself would go on trying for five minutes."""
+def check_reachable(address: str) -> None:
+    """Raise :class:`ConfigError` if nothing listens at host:port; Ray itself would retry for five minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not port.isdecimal():
-        return  # "auto" and the like, which Ray finds out at once
+        return  # "auto" and the like, which Ray resolves at once
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
@@ -92,22 +94,27 @@ def check_answers(address: str) -> None:
         ) from error
 
 
-def check_processes(cfg: Any, number: int) -> None:
-    """Raise :class:`ConfigError` unless ``number`` learner processes can share the work."""
-    if number == 1:
+def check_processes(cfg: Any, world_size: int) -> None:
+    """Raise :class:`ConfigError` unless ``world_size`` learner processes can share the batch and the collectors."""
+    if world_size == 1:
         return
     if not ray_address(cfg):
         raise ConfigError(
             "several learner processes need a running cluster (ray start --head): name it in --ray_address"
         )
     rollouts = cfg.batch_size // cfg.rollout
-    if rollouts % number:
+    if rollouts % world_size:
         raise ConfigError(
-            f"--batch_size / --rollout is {rollouts}, expected a multiple of {number} (the number of learner processes)"
+            f"--batch_size / --rollout is {rollouts}, "
+            f"expected a multiple of {world_size} (the number of learner processes)"
         )
-    if cfg.num_workers < number:
-        raise ConfigError(f"--num_workers is {cfg.num_workers}, expected at least one for each of {number} learners")
+    if cfg.num_workers < world_size:
+        raise ConfigError(
+            f"--num_workers is {cfg.num_workers}, expected at least one for each of {world_size} learners"
+        )
     if cfg.normalize_input:
-        raise ConfigError("--normalize_input=True does not go with several learner processes: statistics would differ")
+        raise ConfigError(
+            "--normalize_input is True, allowed with several learner processes: False (their statistics would differ)"
+        )
     if cfg.lr_schedule.startswith("kl_adaptive"):
         raise ConfigError(f"--lr_schedule is {cfg.lr_schedule}, allowed with several processes: constant, linear_decay")

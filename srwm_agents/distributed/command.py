@@ -1,4 +1,4 @@
-"""The command line: ``python -m srwm_agents distributed train …``."""
+"""Command line of distributed training: ``python -m srwm_agents distributed train …``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PROG = "python -m srwm_agents distributed"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``train``, the one command there is; returns its exit status. Errors are one line on stderr."""
+    """Run ``train``, the only command; returns its exit status. Errors are one line on stderr."""
     command, *rest = list(argv) or ["--help"]
     if command in ("-h", "--help"):
         print(f"usage: {PROG} train … (see {PROG} train --help)\n\nTrain with collectors on many machines.")
@@ -21,9 +21,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _train(argv: Sequence[str]) -> int:
-    number = int(os.environ.get("WORLD_SIZE", "1"))
-    if number > 1 and "LOCAL_RANK" in os.environ:
-        # Each process of torchrun sees its own GPU as the first one. Before anything asks CUDA.
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size > 1 and "LOCAL_RANK" in os.environ:
+        # Each process of torchrun sees its own GPU only, as cuda:0; this must be set before CUDA is initialised.
         visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
         rank = int(os.environ["LOCAL_RANK"])
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[rank] if rank < len(visible) else str(rank)
@@ -38,17 +38,17 @@ def _train(argv: Sequence[str]) -> int:
     from srwm_agents.integrations.sample_factory.config import ConfigError
     from srwm_agents.integrations.sample_factory.processes import quiet_console_log
 
-    first = int(os.environ.get("RANK", "0")) == 0
+    is_main = int(os.environ.get("RANK", "0")) == 0
     console = Console()
     try:
         cfg = parse_distributed_args(argv)
-        check_processes(cfg, number)
+        check_processes(cfg, world_size)
         if not cfg.log_console:
             quiet_console_log()
         result = train(cfg, console)
     except (ConfigError, CheckpointError, SimulatorError, CollectorError) as error:
         return _failed(str(error), 1)
-    if first and result.exit_status == 0 and result.folder is not None:
+    if is_main and result.exit_status == 0 and result.folder is not None:
         console.print(f"agent: {result.agent}", highlight=False, soft_wrap=True)
     return result.exit_status
 

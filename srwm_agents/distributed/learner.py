@@ -1,4 +1,4 @@
-"""Sample Factory's learner in one process or in several, and the rollouts that wait for it."""
+"""The learner of one process or of several, and the queue of rollouts before it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from srwm_agents.processes import Processes
 
 
 class DistributedLearner(SRWMLearner):
-    """The learner of ``train_rl.py``, with its gradients averaged over the processes that ``torchrun`` started.
+    """The learner of ``train_rl.py``, with gradients averaged over the processes that ``torchrun`` started.
 
-    Each process learns from its own collectors' rollouts, ``batch_size`` over all of them; weights and optimiser are
-    the same everywhere, because they begin the same and get the same gradients. The first process saves.
+    Each process learns from its own collectors' rollouts; ``batch_size`` is that of all processes together. Weights and
+    optimiser state stay equal, because they start equal and get the same gradients. The main process saves.
     """
 
     def __init__(self, processes: Processes, *args: Any) -> None:
@@ -28,46 +28,46 @@ class DistributedLearner(SRWMLearner):
     def init(self) -> Any:
         data = super().init()
         assert self.actor_critic is not None
-        self.processes.share(self.actor_critic)
+        self.processes.broadcast(self.actor_critic)
         return data
 
     def train(self, batch: TensorDict) -> dict[str, Any] | None:
         before = self.env_steps
         stats = super().train(batch)
-        self.env_steps = before + (self.env_steps - before) * self.processes.number
+        self.env_steps = before + (self.env_steps - before) * self.processes.world_size
         return stats
 
     def _save_impl(self, *args: Any, **kwargs: Any) -> bool:
-        return super()._save_impl(*args, **kwargs) if self.processes.first else False
+        return super()._save_impl(*args, **kwargs) if self.processes.is_main else False
 
     def _export(self, kind: str) -> None:
-        if self.processes.first:
+        if self.processes.is_main:
             super()._export(kind)
 
     def weights(self) -> dict[str, npt.NDArray[Any]]:
-        """What collectors act with, as an ``Agent`` names it."""
+        """Weights for the collectors, under an ``Agent``'s names."""
         assert self.actor_critic is not None
-        # Copies: on the CPU these would be the very weights that the next update changes.
+        # Copied, because on the CPU the next update would change them.
         return {name: tensor.clone().numpy() for name, tensor in portable_weights(self.actor_critic).items()}
 
 
 class RolloutQueue:
-    """Rollouts of many collectors, cut into batches of as many rows as an update takes."""
+    """Queue of collectors' rollouts that gives batches of a fixed number of trajectories (rows)."""
 
     def __init__(self, rows_per_batch: int, max_lag: int) -> None:
-        """A rollout that is ``max_lag`` updates behind or more is left out, ``--max_policy_lag``."""
+        """``max_lag``: a rollout ``max_lag`` or more updates old is dropped, as ``--max_policy_lag``."""
         self.rows_per_batch = rows_per_batch
         self.max_lag = max_lag
         self.dropped = 0
-        """Rows that were too old."""
+        """Number of dropped rows."""
         self._rollouts: deque[tuple[Arrays, int]] = deque()
 
     def put(self, rollout: CollectedRollout) -> None:
-        """Add all rows of a rollout."""
+        """Append a rollout."""
         self._rollouts.append((rollout.arrays, rollout.version))
 
     def take(self, version: int) -> Arrays | None:
-        """The oldest rows that make a batch for update ``version``, or None while there are too few."""
+        """Remove and return the oldest rows as a batch for update ``version``; None if there are too few."""
         fresh = deque((arrays, made) for arrays, made in self._rollouts if version - made < self.max_lag)
         self.dropped += self._count(self._rollouts) - self._count(fresh)
         self._rollouts = fresh

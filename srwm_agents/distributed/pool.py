@@ -1,4 +1,4 @@
-"""Collectors on any number of machines, of which any may be lost and others may join."""
+"""Elastic pool of Ray collectors: lost ones are replaced, and machines may join at any time."""
 
 from __future__ import annotations
 
@@ -25,32 +25,31 @@ from srwm_agents.distributed.rollouts import (
 )
 
 _IN_FLIGHT = 2
-"""Rollouts that each collector is asked for ahead: it plays the next one while the learner uses the last."""
+"""Rollouts requested of each collector at a time, so that it works on the next one while the learner uses the last."""
 _RETRY_SECONDS = 2.0
-"""Between two attempts at replacing a collector that never delivered anything."""
+"""Pause before replacing a collector that was lost before its first rollout."""
 
 
 class CollectorError(RuntimeError):
-    """A collector cannot work anywhere: its settings or its machine's installation are wrong, not its luck."""
+    """A collector fails for a reason that another machine would not change, as wrong settings."""
 
 
 @dataclass(eq=False)
 class _Member:
-    """A collector that runs, or waits for a machine that has room for it."""
+    """A collector that runs, or that Ray has not yet placed on a machine."""
 
     number: int
     actor: Any
     place: str = ""
-    """Where it runs; empty until its first rollout has come."""
+    """Machine that it runs on; empty until its first rollout has arrived."""
 
 
 class CollectorPool(RayCollector):
     """TorchRL's Ray collectors, asynchronous and elastic.
 
-    ``RayCollector`` ends with an exception when one of its actors dies. Here a dead one is dropped and another is
-    asked for; Ray starts it as soon as some machine has room, at once on a machine that is there, or whenever one
-    joins the cluster. Weights go out with each request as a reference to one object, which Ray brings to each
-    machine once, however many collectors it has.
+    ``RayCollector`` ends with an exception when one of its actors dies. Here a dead actor is removed and a new one is
+    requested; Ray starts it as soon as a machine of the cluster has free CPUs, or when another machine joins. Each
+    request refers to the weights as one object, which Ray copies once to each machine, however many collectors it has.
     """
 
     def __init__(
@@ -61,23 +60,23 @@ class CollectorPool(RayCollector):
         first_number: int = 0,
         cpus: float = 1,
         gpus: float = 0,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
-        """Ask for ``number`` collectors; Ray must be initialised.
+        """Make a pool; its collectors start with the first :meth:`publish`. Ray must be initialised.
 
         Args:
             settings: of every collector; each adds its own number to the seed.
-            number: of collectors.
-            first_number: of the first one, so that several learners' collectors play different levels.
-            cpus, gpus: that Ray reserves for each.
-            say: is told in a line of each collector that is lost or joins.
+            number: how many collectors.
+            first_number: number of the first one, so that several learners' collectors get different seeds.
+            cpus, gpus: reserved for each by Ray.
+            log: called with a line of text for each collector that joins or is lost.
         """
         self._settings, self._cpus, self._gpus = settings, cpus, gpus
-        self._say = say
+        self._log = log
         self._next_number = first_number
         self._wanted = number
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The policy is not an nn.Module")  # it is made where it acts
+            warnings.filterwarnings("ignore", "The policy is not an nn.Module")  # each collector makes its own
             super().__init__(
                 [],
                 frames_per_batch=settings.rollout * settings.environment["num_envs"],
@@ -85,7 +84,7 @@ class CollectorPool(RayCollector):
                 collector_class=RolloutCollector,  # type: ignore[reportArgumentType]  (declared as a function)
                 collector_kwargs=[],
                 remote_configs=[],
-                weight_sync_schemes={},  # these would fix the collectors once and for all
+                weight_sync_schemes={},  # these need a fixed set of collectors
             )
         self._members: list[_Member] = []
         self._pending: dict[Any, _Member] = {}
@@ -94,11 +93,11 @@ class CollectorPool(RayCollector):
 
     @property
     def places(self) -> list[str]:
-        """Where collectors run that have delivered something, one entry a collector."""
+        """Machines of the collectors that have delivered a rollout, one entry a collector."""
         return [member.place for member in self._members if member.place]
 
     def publish(self, weights: dict[str, npt.NDArray[Any]], version: int) -> None:
-        """Act with these weights from the next request on; the first call starts the collectors."""
+        """Use these weights from the next request on; the first call starts the collectors."""
         self._weights = (ray.put(weights), version)
         while len(self._members) < self._wanted:
             self._add()
@@ -107,7 +106,7 @@ class CollectorPool(RayCollector):
         """The next rollout of any collector, or None if none came within ``timeout`` seconds.
 
         Raises:
-            CollectorError: a collector failed for a reason that another machine would not mend.
+            CollectorError: a collector failed with an exception, or does not start.
         """
         self._replace_lost()
         if not self._pending:
@@ -126,17 +125,17 @@ class CollectorPool(RayCollector):
                 raise CollectorError(f"collector {member.number} does not start: {error}") from error
             self._lose(member, error)
             return None
-        except RayError as error:  # the machine is gone, and what it had played with it
+        except RayError as error:  # the machine is lost, and the rollout with it
             self._lose(member, error)
             return None
         self._request(member)
         if not member.place:
             member.place = rollout.place
-            self._say(f"collector {member.number} plays on {member.place}: {len(self.places)} of {self._wanted}")
+            self._log(f"collector {member.number} runs on {member.place}: {len(self.places)} of {self._wanted}")
         return rollout
 
     def close(self) -> None:
-        """End all collectors, those too that still wait for a machine."""
+        """End all collectors, also those not yet placed on a machine."""
         self._pending.clear()
         self._members.clear()
         self.shutdown()
@@ -182,17 +181,17 @@ class CollectorPool(RayCollector):
 
     def _lose(self, member: _Member, error: RayError) -> None:
         if member not in self._members:
-            return  # the second request of a collector whose loss is known
+            return  # another request of a collector that is already removed
         self._members.remove(member)
         self.remote_collectors.remove(member.actor)
         self._pending = {ref: other for ref, other in self._pending.items() if other is not member}
         with contextlib.suppress(RayError):
-            ray.kill(member.actor)  # one that is only out of reach would hold its CPUs when it is back
+            ray.kill(member.actor)  # if it was only unreachable, it would keep its CPUs reserved
         reason = textwrap.shorten(str(error), 120, placeholder=" …")
         where = member.place or "its machine"
-        self._say(f"lost collector {member.number} on {where}: {len(self.places)} of {self._wanted} go on ({reason})")
+        self._log(f"lost collector {member.number} on {where}: {len(self.places)} of {self._wanted} go on ({reason})")
         if not member.place:
-            self._last_replacement = time.monotonic()  # it never worked: not again at once
+            self._last_replacement = time.monotonic()  # it never delivered anything: wait before retrying
 
     def _replace_lost(self) -> None:
         while len(self._members) < self._wanted and time.monotonic() - self._last_replacement > _RETRY_SECONDS:

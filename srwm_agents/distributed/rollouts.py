@@ -1,4 +1,4 @@
-"""What runs on the collectors' machines: games, an agent that acts, and rollouts in as few bytes as they can be."""
+"""Collectors: environments, acting agent, and rollouts as compact NumPy arrays."""
 
 from __future__ import annotations
 
@@ -26,43 +26,43 @@ Arrays = dict[str, Any]
 
 @dataclass(frozen=True)
 class CollectorSettings:
-    """What a collector is made from; it travels once, when the collector starts."""
+    """Settings of a collector, sent once when it starts."""
 
     agent: dict[str, Any]
     """An :class:`AgentConfig` as a dict."""
     environment: dict[str, Any]
     """Keyword arguments of ``make_environment``."""
     rollout: int
-    """Steps of a rollout."""
+    """Steps a rollout."""
     threads: int
-    """Of PyTorch."""
+    """PyTorch's CPU threads."""
     device: str
-    """Where the agent acts: "cpu" or "cuda", the one that Ray gives it."""
+    """Where the agent acts: "cpu", or "cuda" for the GPU that Ray assigns."""
     seed: int
     """Of actions and levels."""
 
 
 @dataclass(frozen=True)
 class CollectedRollout:
-    """One rollout of every environment of a collector, as it travels: NumPy arrays, which Ray does not copy."""
+    """One rollout of all environments of a collector, as NumPy arrays, which Ray shares without a copy."""
 
     arrays: Arrays
-    """What :func:`srwm_agents.integrations.sample_factory.standalone.trajectories` asks for: observations of T + 1
-    steps, everything else of T, and the recurrent state once, before the first step."""
+    """Input of :func:`srwm_agents.integrations.sample_factory.standalone.trajectories`, [N, …]: observations of T + 1
+    steps, the recurrent state before the first step, everything else of T steps."""
     episodes: tuple[npt.NDArray[Any], ...]
-    """game_index, return and length of each episode that ended."""
+    """game_index, return and length of the episodes that ended, an array each."""
     version: int
-    """Update of the learner that the weights are from."""
+    """Number of the learner's update that the weights are from."""
     place: str
     """Host name, address and Ray node, for messages."""
 
 
 class ActingAgent(TensorDictModuleBase):
-    """An agent as a collector's policy that keeps its state to itself.
+    """A collector's policy that holds its recurrent state itself, not in the tensordict.
 
-    A state that travels in the tensordict, as ``SRWMModule`` has it, is stored at each step: 53 KB a frame for the
-    default SRWM, against 12 KB of image. Here the collector's memory holds one state an environment, and the rollout
-    the one before its first step, which is all that a learner needs to compute the rest again.
+    A state in the tensordict, as with ``SRWMModule``, is stored at each step: 53 KB a frame for the default SRWM,
+    against 12 KB of image. Here the policy holds one state an environment, and a rollout only the state before its
+    first step, from which the learner recomputes the others.
     """
 
     def __init__(self, config: AgentConfig, device: torch.device, seed: int) -> None:
@@ -72,7 +72,7 @@ class ActingAgent(TensorDictModuleBase):
         self.in_keys = [*self.names, IS_INIT]
         self.out_keys = ["action", "log_prob_actions", "action_logits", "values"]
         self.state: Tensor | None = None
-        """[N, state_size], after the last step; None before the first."""
+        """[N, state_size], state after the last step; None before the first."""
         self.generator = torch.Generator(device).manual_seed(seed)
 
     @torch.no_grad()
@@ -94,18 +94,18 @@ class ActingAgent(TensorDictModuleBase):
 
 
 class RolloutCollector(Collector):
-    """TorchRL's collector with one method more, for Ray to call."""
+    """TorchRL's collector with :meth:`play` as a remote method."""
 
     def __repr__(self) -> str:
-        return "collector"  # Ray puts this before each line that is printed here; TorchRL's has fifty lines
+        return "collector"  # Ray prefixes each printed line with this; TorchRL's has fifty lines
 
     def __bool__(self) -> bool:
-        # An endless collector's length is a float, at which Python raises; and Ray asks for an actor's truth when it
-        # reports an exception, so that its process would die in place of telling what happened.
+        # An endless collector's length is a float, for which bool() raises. Ray takes an actor's bool() when it reports
+        # an exception, so without this the actor would die and the exception would be lost.
         return True
 
     def play(self, weights: dict[str, npt.NDArray[Any]], version: int) -> CollectedRollout:
-        """Act for one rollout with the learner's ``weights`` of update ``version``."""
+        """Collect one rollout with the learner's ``weights`` of update ``version``."""
         policy: Any = self.policy
         policy.agent.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
         before = None if policy.state is None else policy.state.cpu().clone()
@@ -128,7 +128,7 @@ def _place() -> str:
 
 
 def _arrays(data: TensorDictBase, before: Tensor | None, policy: ActingAgent, version: int) -> Arrays:
-    """From TorchRL's [B, T] tensordict to what the learner takes."""
+    """Convert TorchRL's [N, T] tensordict to the arrays of a :class:`CollectedRollout`."""
     following: Any = data.get("next")
     observed = {
         name: torch.cat([_entry(data, name), _entry(following, name)[:, -1:]], dim=1)
@@ -138,7 +138,7 @@ def _arrays(data: TensorDictBase, before: Tensor | None, policy: ActingAgent, ve
     observed["game_index"] = observed["game_index"].float()
     first = _entry(data, IS_INIT)[:, 0]
     size = policy.agent.core.state_size
-    state = torch.zeros(len(first), max(1, size))  # Sample Factory's states are at least one float wide
+    state = torch.zeros(len(first), max(1, size))  # Sample Factory's states have at least one column
     if before is not None and size:
         state = torch.where(first, 0, before)
     tensors = {
@@ -166,20 +166,20 @@ def _finished_episodes(data: TensorDictBase) -> tuple[npt.NDArray[Any], ...]:
 
 
 def make_collector_environment(settings: CollectorSettings) -> EnvBase:
-    """The games of one collector."""
+    """Make the environments of one collector, and set its number of PyTorch threads."""
     torch.set_num_threads(settings.threads)
     return make_environment(**settings.environment)
 
 
 def make_acting_agent(settings: CollectorSettings) -> ActingAgent:
-    """The policy of one collector; its weights come with the first rollout that is asked for."""
+    """Make the policy of one collector; :meth:`RolloutCollector.play` loads its weights."""
     torch.manual_seed(settings.seed)
     config = AgentConfig.from_json(settings.agent)
     return ActingAgent(config, torch.device(settings.device), settings.seed)
 
 
 def concatenate(parts: list[Arrays]) -> Arrays:
-    """Rollouts of several collectors, side by side along the batch."""
+    """Concatenate rollouts along the batch dimension."""
     return {
         name: concatenate([part[name] for part in parts])
         if isinstance(entry, dict)
@@ -189,7 +189,7 @@ def concatenate(parts: list[Arrays]) -> Arrays:
 
 
 def rows(arrays: Arrays, start: int, stop: int) -> Arrays:
-    """Some of the environments' rollouts."""
+    """Slice a rollout along the batch dimension."""
     return {
         name: rows(entry, start, stop) if isinstance(entry, dict) else entry[start:stop]
         for name, entry in arrays.items()
@@ -197,7 +197,7 @@ def rows(arrays: Arrays, start: int, stop: int) -> Arrays:
 
 
 def as_tensors(arrays: Arrays) -> dict[str, Any]:
-    """The same as tensors; the arrays must be writable, which those that came through Ray are not before a copy."""
+    """Convert to tensors that share the arrays' memory; arrays from Ray are read-only and must be copied before."""
     return {
         name: as_tensors(entry) if isinstance(entry, dict) else torch.from_numpy(entry)
         for name, entry in arrays.items()

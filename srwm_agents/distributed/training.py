@@ -1,4 +1,4 @@
-"""The learner's loop: from the collectors' rollouts to updates, checkpoints and curves."""
+"""The distributed learner's training loop: rollouts, updates, checkpoints, curves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rich.console import Console
 from sample_factory.algo.utils.misc import TRAIN_STATS
 from torch.utils.tensorboard import SummaryWriter
 
-from srwm_agents.distributed.arguments import check_answers, ray_address
+from srwm_agents.distributed.arguments import check_reachable, ray_address
 from srwm_agents.distributed.learner import DistributedLearner, RolloutQueue
 from srwm_agents.distributed.pool import CollectorPool
 from srwm_agents.distributed.rollouts import CollectorSettings, as_tensors
@@ -35,23 +35,24 @@ _POLL_SECONDS = 0.5
 
 
 class DistributedTraining:
-    """One learner process's part of a run."""
+    """The training loop of one learner process."""
 
     def __init__(self, cfg: Any, processes: Processes, console: Console) -> None:
         self.cfg, self.processes, self.console = cfg, processes, console
         self.folder = experiment_folder(cfg)
-        if processes.first:
+        if processes.is_main:
             begin_experiment(cfg)
         processes.wait()
-        self.learner = make_learner(share_of(cfg, processes.number), functools.partial(DistributedLearner, processes))
+        cfg_of_process = split_batch(cfg, processes.world_size)
+        self.learner = make_learner(cfg_of_process, functools.partial(DistributedLearner, processes))
         self.statistics = GameStatistics(cfg.games.split(","), cfg.distribution_mode, cfg.stats_avg, self.folder)
         self.stop_signal = 0
         """Of the signal that asked to stop."""
 
     def run(self) -> TrainingResult:
-        """Train until done or stopped; the collectors are gone when this returns."""
+        """Train until done or stopped, and end the collectors."""
         cfg, learner = self.cfg, self.learner
-        if self.processes.first:
+        if self.processes.is_main:
             self.statistics.resume_from(learner.env_steps)
             where = f", resuming at {learner.env_steps:,} frames" if learner.env_steps else ""
             self._say(f"{cfg.experiment}: {cfg.core} on {cfg.games}, learning on {learner.device}{where}")
@@ -70,17 +71,17 @@ class DistributedTraining:
     def _loop(self, pool: CollectorPool) -> None:
         cfg, learner = self.cfg, self.learner
         number_of_rows = cfg.batch_size // cfg.rollout * cfg.num_batches_per_epoch
-        queue = RolloutQueue(number_of_rows // self.processes.number, cfg.max_policy_lag)
+        queue = RolloutQueue(number_of_rows // self.processes.world_size, cfg.max_policy_lag)
         began = saved = summarised = time.monotonic()
         warned = False
-        writer = SummaryWriter(self.folder / ".summary" / "0") if self.processes.first else None
+        writer = SummaryWriter(self.folder / ".summary" / "0") if self.processes.is_main else None
         pool.publish(learner.weights(), learner.train_step)
         display = TrainingDisplay(self.console, self.statistics, cfg.train_for_env_steps, cfg.train_for_seconds)
         with display:
             while True:
                 batch = self._next_batch(pool, queue)
                 stopping = bool(self.stop_signal) or time.monotonic() - began > cfg.train_for_seconds
-                # All processes stop before the same update, or none: they wait for each other's gradients.
+                # All processes must stop before the same update, since each update averages all gradients.
                 if self.processes.any(stopping or batch is None) or batch is None:
                     break
                 batch["rewards"] = np.clip(batch["rewards"] * cfg.reward_scale, -cfg.reward_clip, cfg.reward_clip)
@@ -91,7 +92,7 @@ class DistributedTraining:
                         writer.add_scalar(f"train/{name}", value, learner.env_steps)
                 if learner.env_steps >= cfg.train_for_env_steps:
                     break
-                if not self.processes.first:
+                if not self.processes.is_main:
                     continue
                 display.update(learner.env_steps)
                 now = time.monotonic()
@@ -105,7 +106,7 @@ class DistributedTraining:
                 if queue.dropped and not warned:
                     warned = True
                     self._say(
-                        f"rollouts more than --max_policy_lag = {cfg.max_policy_lag} updates behind are left out: "
+                        f"rollouts --max_policy_lag = {cfg.max_policy_lag} or more updates old are dropped: "
                         "there are more collectors than the learner can use"
                     )
         if writer is not None:
@@ -113,7 +114,7 @@ class DistributedTraining:
             writer.close()
 
     def _next_batch(self, pool: CollectorPool, queue: RolloutQueue) -> Any:
-        """Rows for one update; None if a signal comes before there are enough."""
+        """Wait for the batch of one update; None if a signal stops training before."""
         silent_since, said = time.monotonic(), False
         while not self.stop_signal:
             batch = queue.take(self.learner.train_step)
@@ -131,22 +132,22 @@ class DistributedTraining:
 
     def _collectors(self) -> CollectorPool:
         cfg, processes = self.cfg, self.processes
-        share, more = divmod(cfg.num_workers, processes.number)
+        share, more = divmod(cfg.num_workers, processes.world_size)
         return CollectorPool(
             collector_settings(self.learner),
             share + (processes.rank < more),
             first_number=processes.rank * share + min(processes.rank, more),
             cpus=cfg.worker_cpus,
             gpus=cfg.worker_gpus,
-            say=self._say,
+            log=self._say,
         )
 
     @contextmanager
     def _ray(self) -> Iterator[None]:
-        """Ray, in a cluster that is there or one of this process's own, which ends with it.
+        """Connect to a running Ray cluster, or start one that ends with this process.
 
         Raises:
-            ConfigError: the cluster cannot be reached.
+            ConfigError: the cluster cannot be joined.
         """
         quiet: Any = {"log_to_driver": self.cfg.log_console, "logging_level": "warning"}
         if address := ray_address(self.cfg):
@@ -154,8 +155,8 @@ class DistributedTraining:
                 ray.init(address=address, **quiet)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise ConfigError(
-                    f"the Ray cluster at {address!r} does not let us in: one that was started where a token was wants "
-                    "it from all; set RAY_AUTH_MODE=token, with the same ~/.ray/auth_token on each machine"
+                    f"the Ray cluster at {address!r} refuses the connection; if it was started with an authentication "
+                    "token, set RAY_AUTH_MODE=token, with the same ~/.ray/auth_token on each machine"
                 ) from error
         else:
             ray.init(address="local", include_dashboard=False, **quiet)
@@ -184,16 +185,16 @@ class DistributedTraining:
             self.learner.save_best(0, "normalised_score", score)
 
     def _write_curves(self, writer: SummaryWriter | None) -> None:
-        # The runner, which this statistic does not look at, is Sample Factory's.
+        # The first argument is Sample Factory's runner, which this statistic does not use.
         self.statistics.extra_summaries(cast(Any, None), 0, writer, self.learner.env_steps)
 
     def _say(self, line: str) -> None:
-        mine = "" if self.processes.number == 1 else f"[learner {self.processes.rank}] "
+        mine = "" if self.processes.world_size == 1 else f"[learner {self.processes.rank}] "
         self.console.print(mine + line, highlight=False, soft_wrap=True, markup=False)
 
 
 def collector_settings(learner: DistributedLearner) -> CollectorSettings:
-    """What the collectors of a learner are made from."""
+    """Settings of a learner's collectors, from its configuration and model."""
     cfg = learner.cfg
     assert learner.actor_critic is not None
     agent = export_agent(cfg, learner.actor_critic, cast(spaces.Dict, learner.env_info.obs_space), {})
@@ -212,15 +213,20 @@ def collector_settings(learner: DistributedLearner) -> CollectorSettings:
         rollout=cfg.rollout,
         threads=max(1, int(cfg.worker_cpus)),
         device="cuda" if cfg.worker_gpus else "cpu",
-        # A resumed run sees other levels than before; without a seed, so does each run.
+        # A resumed run draws other levels than before; without a seed, so does each run.
         seed=(int.from_bytes(os.urandom(3)) if cfg.seed is None else cfg.seed) + learner.train_step,
     )
 
 
 def train(cfg: Any, console: Console) -> TrainingResult:
-    """Train with a finished configuration, in one process or as one of several that ``torchrun`` started."""
+    """Train with a finished configuration, in one process or as one of several that ``torchrun`` started.
+
+    Raises:
+        ConfigError: the Ray cluster cannot be reached or joined.
+        CollectorError: collectors cannot start or fail.
+    """
     if address := ray_address(cfg):
-        check_answers(address)
+        check_reachable(address)
     frames = frames_so_far(cfg)
     if frames >= cfg.train_for_env_steps:
         console.print(f"{cfg.experiment}: already trained for {frames:,} of {cfg.train_for_env_steps:,} frames")
@@ -229,9 +235,9 @@ def train(cfg: Any, console: Console) -> TrainingResult:
         return DistributedTraining(cfg, processes, console).run()
 
 
-def share_of(cfg: Any, processes: int) -> Any:
-    """The configuration of one of several learners: its part of a batch."""
-    if processes == 1:
+def split_batch(cfg: Any, world_size: int) -> Any:
+    """The configuration of one of ``world_size`` learners, with its part of the batch."""
+    if world_size == 1:
         return cfg
-    # A captured update cannot wait for other processes' gradients.
-    return type(cfg)(cfg, batch_size=cfg.batch_size // processes, cuda_graphs=False)
+    # The exchange of gradients cannot be captured in a CUDA graph here.
+    return type(cfg)(cfg, batch_size=cfg.batch_size // world_size, cuda_graphs=False)

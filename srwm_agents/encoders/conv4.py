@@ -1,4 +1,4 @@
-"""Conv-4: the small encoder of few-shot learning."""
+"""Conv-4: the small image encoder of few-shot learning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from srwm_agents.encoders.norm_pool import NormPool
 
 
 class Conv4Block(nn.Module):
-    """3×3 convolution, batch norm, ReLU, 2×2 max-pool, dropout: [N, C, H, W] -> half the size.
+    """3×3 convolution, batch norm, ReLU, 2×2 max-pool, dropout: [N, C, H, W] -> [N, channels, H // 2, W // 2].
 
     The convolution has no bias, which the norm would cancel.
     """
@@ -24,7 +24,7 @@ class Conv4Block(nn.Module):
 
 
 def conv4(in_channels: int, *, channels: int = 64, dropout: float = 0.0) -> nn.Sequential:
-    """Four blocks, flattened at the end.
+    """Conv-4 encoder: four :class:`Conv4Block` and a flatten.
 
     [N, C, H, W] -> [N, channels · (H // 16) · (W // 16)]: 64 for 28×28 and 64 channels, 800 for 84×84 and 32.
 

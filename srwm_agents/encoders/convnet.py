@@ -1,4 +1,4 @@
-"""Plain convolutional encoders: small enough for a CPU."""
+"""Plain convolutional encoders, small enough for a CPU."""
 
 from __future__ import annotations
 

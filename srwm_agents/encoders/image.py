@@ -29,8 +29,8 @@ ENCODERS: dict[str, Convs] = {
 class ImageEncoder(nn.Module):
     """Convolutions, then fully connected layers: [N, C, H, W] -> [N, output_size] float32.
 
-    uint8 images are divided by 255 here, on the device, so that only a quarter of the bytes travel; float images are
-    taken as they come.
+    uint8 images are divided by 255 here, on the device, so that a quarter of the bytes is copied to it; float images
+    are not scaled.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ImageEncoder(nn.Module):
 
         Args:
             name: a key of ``ENCODERS``; "resnet_impala" has 15 convolutions, "resnet_impala_wide" twice the channels
-                (Cobbe et al., ICML 2020, section 3), "resnet_impoola" the mean over all places in place of all places
+                (Cobbe et al., ICML 2020, section 3), "resnet_impoola" global average pooling in place of flattening
                 (Trumpp et al., RLJ 2025, arXiv:2503.05546); the convnets suit a CPU.
             image_shape: (C, H, W).
             mlp_layers: widths of the fully connected layers; empty gives the flattened convolutions' output.
@@ -74,6 +74,6 @@ class ImageEncoder(nn.Module):
         first = self.convs[0]
         if image.dtype == torch.uint8 and not (isinstance(first, ConvPool) and first.takes_bytes(image)):
             image = image.float() / 255
-        if image.is_floating_point():  # the layout that convolutions are fast in, on a GPU and on a CPU
+        if image.is_floating_point():  # convolutions are faster in this layout, on a GPU and on a CPU
             image = image.contiguous(memory_format=torch.channels_last)
         return self.mlp(self.convs(image).flatten(1)).float()

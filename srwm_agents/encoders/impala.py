@@ -15,7 +15,7 @@ from srwm_agents.ops.max_pool import max_pool
 class ConvPool(nn.Module):
     """A 3×3 convolution, then max-pooling by two: [N, C, H, W] -> [N, out_channels, (H + 1) // 2, (W + 1) // 2].
 
-    The bias is added after pooling, which it commutes with: to a quarter of the numbers.
+    The bias is added after pooling, to a quarter of the numbers: the two commute.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -24,7 +24,7 @@ class ConvPool(nn.Module):
 
     @staticmethod
     def takes_bytes(image: Tensor) -> bool:
-        """Whether a uint8 image may come as it is, in place of its 255th part: there is a fused operation then."""
+        """Whether ``forward`` takes a uint8 image undivided: on CUDA under bfloat16 autocast a fused op divides it."""
         autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
         return image.is_cuda and autocast
 
@@ -37,7 +37,7 @@ class ConvPool(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(relu(x)))), same shape out."""
+    """Residual block x + conv(relu(conv(relu(x)))), same shape out."""
 
     def __init__(self, channels: int, activation: type[nn.Module]) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class ResidualBlock(nn.Module):
 
 
 def impala_convs(in_channels: int, channels: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:
-    """Sections of convolution, max-pool by two and two residual blocks, then the activation.
+    """IMPALA's convolutions: sections of convolution, max-pool and two residual blocks, then the activation.
 
     Source: Espeholt et al., ICML 2018 (arXiv:1802.01561), figure 3, right; channels 16, 32, 32 as in Procgen's
     baselines (Cobbe et al., ICML 2020).

@@ -1,4 +1,4 @@
-"""Batch norm and what follows it in the encoders of few-shot learning, as one module."""
+"""Fused batch norm, residual, leaky ReLU and max-pooling, for the few-shot encoders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class NormPool(nn.BatchNorm2d):
     """Batch norm, a residual, leaky ReLU and 2×2 max-pooling; parameters and buffers are batch norm's."""
 
     def __init__(self, channels: int, *, slope: float = 0.0, pool: bool = True) -> None:
-        """``slope`` of the activation below 0 (0: ReLU, 1: none); ``pool``: whether it halves the image."""
+        """``slope``: of the activation below 0 (0: ReLU, 1: none); ``pool``: whether to max-pool."""
         super().__init__(channels)
         self.slope = slope
         self.pool = pool

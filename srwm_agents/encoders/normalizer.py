@@ -1,4 +1,4 @@
-"""What stands before the encoder when an agent was trained on normalised observations."""
+"""Observation normalisation with fixed statistics, for agents trained on normalised observations."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from srwm_agents.encoders.observation import IMAGE_KEY
 
 
 class ObservationNormalizer(nn.Module):
-    """Fixed shift and scale of the image, then (x - mean) / sqrt(var + eps) clipped to ±clip, for the named entries.
+    """Observation normaliser: fixed shift and scale of the image, then (x - mean) / sqrt(var + eps) clipped to ±clip.
 
     The same arithmetic as Sample Factory's normaliser in evaluation mode (``--obs_subtract_mean``, ``--obs_scale``,
-    ``--normalize_input``), so that an exported agent sees what it was trained on. By default it does nothing.
+    ``--normalize_input``), so that an exported agent gets the inputs it was trained on. The default is the identity.
     """
 
     eps = 1e-5
@@ -23,7 +23,7 @@ class ObservationNormalizer(nn.Module):
     def __init__(
         self, subtract_mean: float = 0.0, scale: float = 1.0, running: Mapping[str, Sequence[int]] | None = None
     ) -> None:
-        """``running`` maps the entries with running statistics to their shapes."""
+        """``running`` maps the names of entries that have mean and variance to their shapes."""
         super().__init__()
         self.subtract_mean, self.scale = subtract_mean, scale
         self.running = dict(running or {})

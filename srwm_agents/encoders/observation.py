@@ -1,4 +1,4 @@
-"""From a dict of observations to the core's input: image features, then the other entries, side by side."""
+"""Encoder of dict observations: image features concatenated with the other entries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ResNet-12: the deeper encoder of few-shot learning."""
+"""ResNet-12: the deeper image encoder of few-shot learning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from srwm_agents.encoders.norm_pool import NormPool
 
 SLOPE = 0.1
-"""Of the leaky ReLUs."""
+"""Negative slope of the leaky ReLUs."""
 
 
 class ResNet12Block(nn.Module):
@@ -31,13 +31,13 @@ class ResNet12Block(nn.Module):
 
 
 def resnet12(in_channels: int, *, channels: int = 64, dropout: float = 0.0) -> nn.Sequential:
-    """Four residual blocks of ``channels`` times 1, 2.5, 5 and 10, then the mean over the image.
+    """ResNet-12 encoder: four residual blocks of ``channels`` times 1, 2.5, 5 and 10, then global average pooling.
 
     [N, C, H, W] -> [N, 10 · channels]; 64 channels give the usual widths 64, 160, 320, 640.
 
     Source: Oreshkin et al., "TADAM", NeurIPS 2018, for the blocks; Lee et al., "Meta-Learning with Differentiable
-    Convex Optimization", CVPR 2019, for these widths. Deviations: dropout in the place of DropBlock, and
-    the mean over the image in the place of its last 5×5 map.
+    Convex Optimization", CVPR 2019, for these widths. Deviations: dropout in place of DropBlock, and global average
+    pooling in place of the flattened last 5×5 map.
     """
     widths = [channels, channels * 5 // 2, channels * 5, channels * 10]
     blocks = [

@@ -1,4 +1,4 @@
-"""Playing with saved agents: episodes, statistics, reports, pictures."""
+"""Evaluation of saved agents: episodes, statistics, reports, plots."""
 
 from srwm_agents.evaluation.curves import plot_curves
 from srwm_agents.evaluation.rollouts import Forgetful, Policy, RandomPolicy, play_episodes

@@ -1,4 +1,4 @@
-"""Playing episodes: many at once, each environment the same number of them, the same seed the same episodes."""
+"""Evaluation episodes in a vector environment, reproducible and without a bias to short ones."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from srwm_agents.evaluation.splits import Split
 COLUMNS = ("split", "game", "episode", "return", "normalised_score", "length", "level", "completed")
 
 NOOP = 4
+"""Procgen's action without effect."""
 
 
 class Policy(Protocol):
-    """What can play: :class:`srwm_agents.Agent`, :class:`RandomPolicy`, or anything that acts like them."""
+    """A policy that can be evaluated, as :class:`srwm_agents.Agent` and :class:`RandomPolicy`."""
 
     def act(
         self,
@@ -31,32 +32,31 @@ class Policy(Protocol):
         deterministic: bool = True,
         generator: torch.Generator | None = None,
     ) -> tuple[npt.NDArray[np.int64], Tensor]:
-        """As :meth:`srwm_agents.Agent.act`."""
+        """Choose actions [N] and return them with the next state; see :meth:`srwm_agents.Agent.act`."""
         ...
 
 
 class RandomPolicy:
-    """Every action with the same probability, whatever it sees: the mark that an agent must pass."""
+    """The uniformly random policy, the baseline of every evaluation."""
 
     def act(
         self,
         observation: Mapping[str, Any],
         state: Tensor | None = None,
         *,
-        resets: npt.NDArray[np.bool_] | None = None,
-        deterministic: bool = True,
         generator: torch.Generator | None = None,
+        **_: Any,
     ) -> tuple[npt.NDArray[np.int64], Tensor]:
-        """Draw actions from ``generator``; ``deterministic`` changes nothing."""
+        """Draw actions from ``generator``; the other options are ignored."""
         batch = len(observation["obs"])
         return torch.randint(NUM_ACTIONS, (batch,), generator=generator).numpy(), torch.zeros(batch, 0)
 
 
 class Forgetful:
-    """A policy whose memory is wiped before every step: what it is worth without one."""
+    """A policy without memory: another one whose state is zeroed before every step."""
 
     def __init__(self, policy: Policy) -> None:
-        """``policy``: any other."""
+        """``policy``: the one whose state is zeroed."""
         self._policy = policy
 
     def act(
@@ -65,12 +65,11 @@ class Forgetful:
         state: Tensor | None = None,
         *,
         resets: npt.NDArray[np.bool_] | None = None,
-        deterministic: bool = True,
-        generator: torch.Generator | None = None,
+        **options: Any,
     ) -> tuple[npt.NDArray[np.int64], Tensor]:
-        """As the policy acts in the first step of an episode."""
+        """Act as at the first step of an episode; ``resets`` is ignored."""
         always = np.ones(len(observation["obs"]), dtype=bool)
-        return self._policy.act(observation, state, resets=always, deterministic=deterministic, generator=generator)
+        return self._policy.act(observation, state, resets=always, **options)
 
 
 def play_episodes(
@@ -90,26 +89,26 @@ def play_episodes(
     """Play exactly ``episodes`` episodes of each game on the levels of a split.
 
     Every environment plays a fixed number of episodes and then idles. Taking the first episodes to *finish* instead
-    would prefer short ones, and short ones have other scores.
+    would be biased to short ones, which have other scores.
 
     Args:
-        policy: who plays.
+        policy: the policy.
         games: names.
-        distribution_mode: Procgen's.
+        distribution_mode: of Procgen.
         split: the levels.
-        episodes: of each game.
-        seed: of levels and of sampled actions; the same seed gives the same frame.
+        episodes: number for each game.
+        seed: of levels and of sampled actions; the same seed gives the same data frame.
         deterministic: take the likeliest action; else sample.
-        max_envs: environments a game, at most.
-        last_action: whether the policy wants its last action in the observation.
-        device: where the policy is; for the generator of sampled actions.
+        max_envs: largest number of environments a game.
+        last_action: whether the policy needs its last action in the observation.
+        device: of the generator of sampled actions, the policy's.
         on_episode: called with the number of episodes that have just finished, for a progress bar.
 
     Returns:
         One row an episode, columns as ``COLUMNS``; ordered by game and environment, not by time.
 
     Raises:
-        ValueError: as :func:`envs.make_procgen`; episodes below 1.
+        ValueError: ``episodes`` is below 1, or as :func:`envs.make_procgen`.
     """
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}, expected at least 1")
@@ -124,7 +123,7 @@ def play_episodes(
         last_action=last_action,
     )
     generator = torch.Generator(device).manual_seed(seed)
-    # Environment i is the (i // games)-th of its game; the first ones play one episode more where it does not divide.
+    # Environment i is the (i // games)-th of its game; the first ones play the remainder, one episode more.
     quota = np.array([episodes // per_game + (i // len(games) < episodes % per_game) for i in range(env.num_envs)])
     played = np.zeros(env.num_envs, dtype=int)
     rows: list[tuple[int, int, float, int, int, bool]] = []

@@ -1,4 +1,4 @@
-"""Which levels an agent is evaluated on."""
+"""Evaluation splits: named ranges of levels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from envs.games import did_you_mean
 UNSEEN = (1000, 1200, 1400)
 """First levels of the three unseen splits of 200 levels each; Irie et al., ICML 2022, appendix."""
 VALIDATION = (500, 200)
-"""First level and number of levels for choosing settings; neither trained on nor among the unseen splits."""
+"""First level and number of levels of the split for choosing settings, disjoint from training and unseen levels."""
 NAMES = ("train", "validation", "test")
 
 
@@ -25,7 +25,7 @@ class Split:
 
 
 def make_splits(names: Sequence[str], environment: Mapping[str, Any]) -> list[Split]:
-    """Splits by name; "test" stands for the three unseen ones, "train" for what ``environment`` says was trained on.
+    """Make splits by name: "train" has the levels that ``environment`` records, "test" means the three unseen splits.
 
     Raises:
         ValueError: an unknown name; "train" for an agent that does not record its levels.

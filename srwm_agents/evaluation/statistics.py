@@ -1,4 +1,4 @@
-"""Means, intervals and aggregates of played episodes."""
+"""Statistics of evaluation episodes: means, bootstrap intervals, aggregates over games."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Samples = tuple[npt.NDArray[np.float64], ...]
 
 
 def per_game(episodes: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Each game's mean on each split, with its 95 % bootstrap interval.
+    """Mean of each game on each split, with its 95 % bootstrap interval.
 
     Args:
         episodes: rows as :func:`srwm_agents.evaluation.rollouts.play_episodes` returns them, of any number of splits.
         seed: of the bootstrap.
 
     Returns:
-        Rows (split, game) with columns episodes, return, return_low, return_high, and the same for normalised_score;
-        the interval is NaN for fewer than two episodes.
+        One row for each split and game, with columns episodes, return, return_low, return_high, and the same three for
+        normalised_score; the interval is NaN for fewer than two episodes.
     """
     rows: list[dict[str, Any]] = []
     for name, group in episodes.groupby(["split", "game"], sort=False):
@@ -42,9 +42,9 @@ def per_game(episodes: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 def aggregate(episodes: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Mean and interquartile mean (IQM) of the normalised score over games, a row a split.
 
-    The bootstrap is stratified by game: each game's episodes are drawn anew among themselves. IQM after Agarwal et
-    al., "Deep RL at the Edge of the Statistical Precipice", NeurIPS 2021; with one agent, its episodes take the place
-    of the paper's runs.
+    The bootstrap is stratified by game: each game's episodes are resampled on their own. IQM after Agarwal et al.,
+    "Deep RL at the Edge of the Statistical Precipice", NeurIPS 2021. Deviation: one agent's episodes take the place of
+    the paper's runs, so the interval says nothing about training seeds.
     """
     rows: list[dict[str, Any]] = []
     for split, group in episodes.groupby("split", sort=False):
@@ -60,7 +60,7 @@ def aggregate(episodes: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def unseen(episodes: pd.DataFrame) -> pd.DataFrame:
-    """The episodes on the unseen splits ("test …"), as of one split."""
+    """The episodes of all unseen splits ("test …"), relabelled as one split."""
     return episodes[episodes["split"].str.startswith("test")].assign(split="all three test ranges")
 
 

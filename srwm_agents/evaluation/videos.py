@@ -1,4 +1,4 @@
-"""A short video of an agent at play, one tile a game."""
+"""Videos of a policy's episodes, one tile a game."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def record_video(
 ) -> Path:
     """Play all games side by side on a split's levels and write an mp4 (H.264).
 
-    Each tile shows the game's name, the return of the episode so far, and that of the last finished one.
+    Each tile shows the game's name, the return of the episode so far, and that of the last finished one. Returns
+    ``file``; arguments as in :func:`srwm_agents.evaluation.rollouts.play_episodes`.
 
     Raises:
         ValueError: as :func:`envs.make_procgen`.

@@ -1,4 +1,4 @@
-"""Few-shot classifiers that learn new classes by rewriting their own weights while they read the examples."""
+"""Meta-learned few-shot classifiers: a recurrent core reads labelled examples and then answers queries."""
 
 from srwm_agents.fewshot.classifier import (
     ClassifierConfig,

@@ -1,4 +1,4 @@
-"""What is done to each training image, at random, on the device: shift, mirror, crop, change of colour."""
+"""Image augmentation on the device: random shift, flip, crop and colour jitter."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 ASPECT = 4 / 3
-"""Crops are up to this much wider than high, or higher than wide."""
+"""Largest ratio of a crop's longer to its shorter side."""
 _GREY = (0.299, 0.587, 0.114)
-"""Shares of red, green and blue in brightness (ITU-R BT.601)."""
+"""Weights of red, green and blue in the grey value (ITU-R BT.601)."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much; the default changes nothing. Each image is changed independently."""
+    """Random augmentation of images, each drawn independently; the default is the identity."""
 
     shift: int = 0
-    """Shift by up to this many pixels up, down, left and right; the edge is repeated."""
+    """Largest shift in pixels in each direction; the edge is repeated."""
     flip: bool = False
-    """Mirror half of the images left to right."""
+    """Whether half of the images are mirrored left to right."""
     crop: float = 1.0
-    """Smallest share of the image's area that a random crop, resized to the whole, keeps; 1: no crop."""
+    """Smallest share of the image's area in a random crop, which is resized to the whole image; 1: no crop."""
     colour: float = 0.0
     """Brightness, contrast and saturation are each multiplied by a factor in 1 ± this."""
 
@@ -37,22 +37,22 @@ class Augmentation:
             raise ValueError(f"colour is {self.colour}, expected 0 <= colour <= 1")
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """uint8 [M, C, H, W] -> uint8 of the same shape, on the same device, without a wait for it."""
+        """Augment uint8 images [M, C, H, W]; same shape, dtype and device, without a host sync."""
         if self.crop < 1:
             images = self._crop(images, generator)
         elif self.shift or self.flip:
-            images = self._move(images, generator)
+            images = self._shift_and_flip(images, generator)
         if self.colour > 0:
-            images = self._recolour(images, generator)
+            images = self._jitter_colour(images, generator)
         return images
 
-    def _move(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Shift and mirror in whole pixels: bytes stay the bytes they are."""
+    def _shift_and_flip(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Shift and mirror in whole pixels, without interpolation."""
         number, channels, height, width = images.shape
         options = {"device": images.device, "generator": generator}
-        moves = torch.randint(-self.shift, self.shift + 1, (2, number, 1), **options)
-        down = (torch.arange(height, device=images.device) + moves[0]).clamp(0, height - 1)
-        right = (torch.arange(width, device=images.device) + moves[1]).clamp(0, width - 1)
+        shifts = torch.randint(-self.shift, self.shift + 1, (2, number, 1), **options)
+        down = (torch.arange(height, device=images.device) + shifts[0]).clamp(0, height - 1)
+        right = (torch.arange(width, device=images.device) + shifts[1]).clamp(0, width - 1)
         if self.flip:
             right = torch.where(torch.rand(number, 1, **options) < 0.5, width - 1 - right, right)
         rows = torch.arange(number, device=images.device)[:, None, None, None]
@@ -72,7 +72,7 @@ class Augmentation:
         where = []
         for share, size in ((area.sqrt() * aspect, width), (area.sqrt() / aspect, height)):
             share = share.clamp(max=1.0)
-            # The image goes from -1 to 1, its pixels' middles from 1 / size - 1 to 1 - 1 / size.
+            # In grid_sample's coordinates the image is [-1, 1], and pixel centres are 1 / size - 1 to 1 - 1 / size.
             middle = (1 - share) * (2 * torch.rand(number, 1, **options) - 1)
             middle = middle + 2 * self.shift / size * (2 * torch.rand(number, 1, **options) - 1)
             where.append(middle + share * ((2 * torch.arange(size, device=images.device) + 1) / size - 1))
@@ -84,7 +84,7 @@ class Augmentation:
         sampled = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
         return sampled.round().to(torch.uint8)
 
-    def _recolour(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _jitter_colour(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         options = {"device": images.device, "generator": generator}
         factors = 1 + self.colour * (2 * torch.rand(3, len(images), 1, 1, 1, **options) - 1)
         pixels = images.float() * factors[0]

@@ -1,4 +1,4 @@
-"""All images of a split on one device, and the drawing of episodes from them in bulk."""
+"""Image bank: all images of a split on one device, from which batches of episodes are sampled."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Draw(NamedTuple):
 
 
 class ImageBank:
-    """uint8 images on a device, class after class. Everything is drawn there, with no word from the host."""
+    """uint8 images on a device, ordered by class; episodes are sampled there, without a host sync."""
 
     def __init__(self, images: ImageSet, device: torch.device | str = "cpu", rotations: bool = False) -> None:
-        """Copy the images to ``device`` (on the CPU a memory-mapped set is used where it lies).
+        """Copy the images to ``device``; on the CPU a memory-mapped set is used without a copy.
 
-        ``rotations`` adds each class turned by 90, 180 and 270 degrees as three more classes.
+        ``rotations`` adds each class rotated by 90, 180 and 270 degrees as three more classes.
         """
         pixels = torch.from_numpy(images.images).to(device)
         counts = torch.tensor(images.counts)
@@ -54,7 +54,7 @@ class ImageBank:
             raise DataError(f"{self.name} has a class of {self.fewest} images, these episodes need {per_class} of each")
 
     def choose(self, batch: int, ways: int, per_class: int, generator: torch.Generator | None = None) -> Chosen:
-        """Choose N classes for each episode, in random order, and different images of each: :class:`Chosen`."""
+        """Sample ``ways`` classes for each episode, in random order, and ``per_class`` different images of each."""
         keys = torch.rand(batch, self.num_classes, device=self.device, generator=generator)
         classes = keys.topk(ways, dim=1).indices
         keys = torch.rand(batch, ways, self._most, device=self.device, generator=generator)
@@ -70,7 +70,7 @@ class ImageBank:
         augmentation: Augmentation | None = None,
         generator: torch.Generator | None = None,
     ) -> Draw:
-        """The ``nth`` [B, S] chosen image of the class with the episode's label ``labels`` [B, S], for each."""
+        """Gather images: position (b, s) gets image number ``nth`` [B, S] of the class with label ``labels`` [B, S]."""
         rows = torch.arange(len(labels), device=self.device)[:, None]
         index = chosen.images[rows, labels, nth]
         images = self.images[index]
@@ -80,23 +80,23 @@ class ImageBank:
 
 
 class Chosen(NamedTuple):
-    """Which classes and images B episodes are made of."""
+    """Classes and images of B episodes."""
 
     classes: Tensor
-    """[B, N]: the data set's class behind each label."""
+    """[B, N]: the data set's class of each label."""
     images: Tensor
-    """[B, N, M]: M different images of each, as indices into the bank."""
+    """[B, N, M]: indices into the bank of M different images of each class."""
 
 
 def shuffled_labels(
     batch: int, ways: int, times: int, device: torch.device, generator: torch.Generator | None
 ) -> Tensor:
-    """[B, ways · times]: each label ``times`` times, in random order."""
+    """Labels [B, ways · times], each ``times`` times, in random order."""
     order = torch.rand(batch, ways * times, device=device, generator=generator).argsort(dim=1)
     return order % ways
 
 
 def occurrence(labels: Tensor, ways: int) -> Tensor:
-    """[B, S]: how often each position's label has stood before it in its row."""
+    """[B, S]: number of earlier positions in the row with the same label."""
     seen = torch.nn.functional.one_hot(labels, ways).cumsum(dim=1)
     return seen.gather(2, labels[..., None]).squeeze(2) - 1

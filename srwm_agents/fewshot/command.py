@@ -1,4 +1,4 @@
-"""The command line: ``python -m srwm_agents fewshot {train,eval,data}``."""
+"""Command line of few-shot learning: ``python -m srwm_agents fewshot {train,eval,data}``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROG = "python -m srwm_agents fewshot"
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Adds the default to a flag's text, unless there is none or the text says it."""
+    """Appends the default to a flag's help, unless there is none or the help contains it."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, "") or "default:" in (action.help or ""):
@@ -32,7 +32,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one of the commands; returns the exit status. Errors are one line on stderr."""
+    """Run ``train``, ``eval`` or ``data``; returns the exit status. Errors are one line on stderr."""
     args = _make_parser(_preset(argv)).parse_args(argv or ["--help"])
     try:
         return args.run(args, Console())
@@ -45,30 +45,30 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _make_parser(preset: str | None) -> OneLineParser:
-    """The whole parser; a preset's settings are the defaults of ``train``."""
+    """Make the parser; a preset's settings become the defaults of ``train``."""
     options: dict[str, Any] = {"formatter_class": HelpFormatter, "allow_abbrev": False}
     parser = OneLineParser(
         prog=PROG, description="Classifiers that learn new classes from a few labelled images.", **options
     )
     commands = parser.add_subparsers(metavar="{train,eval,data}", required=True)
 
-    text = "Train a few-shot classifier. The same command goes on where it was stopped."
+    text = "Train a few-shot classifier. The same command resumes a stopped run."
     train = commands.add_parser("train", help="train a classifier", description=text, **options)
     train.add_argument("--preset", choices=recipe_names("fewshot"), help="Settings by name; flags override them")
     add_settings(train)
     train.set_defaults(run=_train, **({"experiment": preset, **load_recipe("fewshot", preset)} if preset else {}))
 
-    text = "Measure a classifier on classes that it has never seen."
+    text = "Evaluate a classifier on classes that are not in training."
     evaluate = commands.add_parser("eval", help="evaluate a classifier", description=text, **options)
     _add_evaluation(evaluate)
     evaluate.set_defaults(run=_evaluate)
 
-    text = "What to get for each data set, and decoding it ahead of time."
+    text = "How to obtain each data set, and decoding it ahead of time."
     data = commands.add_parser("data", help="data sets", description=text, **options)
     actions = data.add_subparsers(metavar="{prepare}", required=True)
-    text = "Decode data sets into the cache; for what is missing, say what to get, from where, under which licence."
-    prepare = actions.add_parser("prepare", help="decode, or say what to get", description=text, **options)
-    prepare.add_argument("--dataset", help=f"Comma-separated, of: {', '.join(DATASETS)}; default: whatever is there")
+    text = "Decode data sets into the cache; for missing ones, print what to get, from where, under which licence."
+    prepare = actions.add_parser("prepare", help="decode, or print what to get", description=text, **options)
+    prepare.add_argument("--dataset", help=f"Comma-separated, of: {', '.join(DATASETS)}; default: all that are found")
     prepare.add_argument("--split", default="train,val,test", help="Comma-separated, of: train, val, test")
     prepare.add_argument("--image_size", type=int, help="Side of the images; default: the data set's")
     prepare.add_argument("--channels", type=int, choices=(1, 3), help="Grey or colour; default: the data set's")
@@ -86,24 +86,24 @@ def add_settings(parser: OneLineParser) -> None:
 
 
 def _add_directories(parser: OneLineParser) -> None:
-    parser.add_argument("--data_dir", type=Path, default=DEFAULT_DATA_DIR, help="Where the data sets lie")
-    parser.add_argument("--cache_dir", type=Path, help=f"Where decoded images are kept; default: {default_cache_dir()}")
+    parser.add_argument("--data_dir", type=Path, default=DEFAULT_DATA_DIR, help="Folder of the data sets")
+    parser.add_argument("--cache_dir", type=Path, help=f"Folder of decoded images; default: {default_cache_dir()}")
 
 
 def _add_evaluation(parser: OneLineParser) -> None:
     add = parser.add_argument
     add("--experiment", help="An experiment of fewshot train; its portable classifier is evaluated")
     add("--agent", type=Path, help="A portable classifier's folder")
-    add("--train_dir", type=Path, default=Path("train_dir"), help="Where experiments lie")
+    add("--train_dir", type=Path, default=Path("train_dir"), help="Folder of the experiments")
     add("--load_checkpoint_kind", default="best", choices=sorted(AGENT_FOLDERS), help="Which one of an experiment")
     add("--dataset", help="Other data sets than it was trained on, comma-separated")
     add("--split", default="val", choices=SPLITS, help="Which classes")
     add("--shots", type=int, help="Examples a class; default: as trained")
     add("--queries", type=int, help="Queries an episode, each answered on its own; default: one a class")
-    add("--rotations", help="Data sets with turned classes as classes of their own ('' for none); default: as trained")
+    add("--rotations", help="Data sets whose rotated classes are further classes ('' for none); default: as trained")
     add("--episodes", type=int, default=10_000, help="Episodes")
     add("--batch_size", type=int, default=100, help="Episodes at once")
-    add("--seed", type=int, default=0, help="Of the episodes: the same seed, the same numbers")
+    add("--seed", type=int, default=0, help="Of the episodes")
     add("--device", default="auto", help="cpu, cuda, cuda:1, …; auto: cuda where there is one")
     add(
         "--output", type=Path, help="Folder of the reports; default: evaluation/ in the experiment, or evaluation/AGENT"
@@ -112,7 +112,7 @@ def _add_evaluation(parser: OneLineParser) -> None:
 
 
 def _preset(arguments: Sequence[str]) -> str | None:
-    """The preset that a command line names, if it is one."""
+    """The preset that a command line names; None without one, or if it is unknown."""
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     finder.add_argument("--preset", nargs="?")
     name = finder.parse_known_args(underscored(arguments))[0].preset
@@ -124,7 +124,7 @@ def _train(args: argparse.Namespace, console: Console) -> int:
 
     settings = from_flags(Settings, args)
     result = train(settings, console)
-    if not result.first:  # of several processes one speaks
+    if not result.is_main:  # of several processes only the main one prints
         return 0
     usual = Settings()
     where = "".join(

@@ -1,4 +1,4 @@
-"""How well a classifier learns: accuracy over many episodes, and after each example inside them."""
+"""Few-shot accuracy: over many episodes, and after each example within them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def mean_interval(values: Floats) -> tuple[float, float]:
 
 @torch.no_grad()
 def final_accuracy(classifier: FewShotClassifier, episode: Episode) -> Tensor:
-    """[B, segments]: each episode's share of right answers after all examples of each segment."""
+    """Accuracy of each episode after all examples of each segment, [B, segments]."""
     memory = classifier.blank(len(episode[0].examples.labels))
     columns = []
     for examples, queries in episode:
@@ -42,10 +42,10 @@ def final_accuracy(classifier: FewShotClassifier, episode: Episode) -> Tensor:
 
 @torch.no_grad()
 def accuracy_within(classifier: FewShotClassifier, episode: Episode) -> list[tuple[Tensor, Tensor]]:
-    """Ask the queries after every example, not only at the end.
+    """Correctness of the queries' answers after every example, not only at the end.
 
-    Returns for each segment: whether each answer is right, bool [S + 1, B, Q], after 0, 1, … S examples; and how many
-    examples of the query's own class had been shown by then, [S + 1, B, Q].
+    Returns for each segment: whether each answer is right, bool [S + 1, B, Q], after 0, 1, … S examples; and the number
+    of examples of the query's class shown by then, [S + 1, B, Q].
     """
     memory = classifier.blank(len(episode[0].examples.labels))
     results = []
@@ -65,7 +65,7 @@ def accuracy_within(classifier: FewShotClassifier, episode: Episode) -> list[tup
 def validate(
     classifier: FewShotClassifier, task: Task, episodes: int, batch_size: int, seed: int
 ) -> tuple[float, float]:
-    """Mean final accuracy over segments and episodes, with half of its interval; the same seed asks the same."""
+    """Mean final accuracy over segments and episodes, and half its 95 % interval; ``seed`` fixes the episodes."""
     accuracies = [final_accuracy(classifier, episode) for episode in _episodes(task, episodes, batch_size, seed)]
     return mean_interval(torch.cat(accuracies).mean(1).cpu().numpy())
 
@@ -78,13 +78,13 @@ def evaluate(
     seed: int = 0,
     on_batch: Callable[[int], None] = lambda _: None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Play ``episodes`` episodes of ``task``.
+    """Evaluate a classifier on ``episodes`` episodes of ``task``, ``batch_size`` at a time.
 
     Returns:
         summary: a row a segment, with its accuracy after all examples.
-        curve: rows (segment, axis, x): accuracy after x examples in all (axis "examples"), and of those queries whose
-        own class has had x examples (axis "shots").
-        Both with columns accuracy, interval (half the 95 % interval) and episodes (that had such a query).
+        curve: rows (segment, axis, x): accuracy after x examples in all (axis "examples"), and of the queries whose own
+        class has had x examples (axis "shots").
+        Both have columns accuracy, interval (half the 95 % interval) and episodes (those with such a query).
     """
     by_example: list[list[Floats]] = [[] for _ in task.names]
     by_shot: list[list[Floats]] = [[] for _ in task.names]
@@ -116,14 +116,14 @@ def _episodes(task: Task, episodes: int, batch_size: int, seed: int) -> Any:
 
 
 def _by_shot(right: Tensor, seen: Tensor) -> Tensor:
-    """[B, K + 1]: each episode's share of right answers among its queries with k own examples; NaN where none."""
+    """[B, K + 1]: each episode's accuracy on queries with k examples of their class so far; NaN if there are none."""
     shots = int(seen.max()) + 1
     at = torch.nn.functional.one_hot(seen, shots).double()  # [S + 1, B, Q, K + 1]
     return (at * right[..., None]).sum((0, 2)) / at.sum((0, 2))
 
 
 def _padded(parts: list[Floats]) -> Floats:
-    """Rows of unequal width as one array, NaN where a part is narrower."""
+    """Concatenate arrays of unequal width, padded with NaN."""
     width = max(part.shape[1] for part in parts)
     padded = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=np.nan) for part in parts]
     return np.concatenate(padded)

@@ -1,4 +1,4 @@
-"""What training minimises: a loss over one episode of any task."""
+"""Training losses of few-shot classifiers, for a batch of episodes of any task."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from srwm_agents.fewshot.tasks import Episode
 
 
 class Objective(nn.Module):
-    """A classifier and what it is trained to do; the module that DDP or ``torch.compile`` wraps.
+    """A classifier with its training loss, as one module for DDP and ``torch.compile``.
 
     - Synchronous labels: cross-entropy of the queries' answers.
-    - Delayed labels: cross-entropy of the answers *and* of the prediction at every example, each weighing the same.
-    - Bootstrapped (two segments with the same queries): CE(now) + w · KL(future ‖ now) + CE(future), where the
-      future's answers are not trained by the KL. Irie & Schmidhuber, ICLR 2023 workshop; w = 10 there.
+    - Delayed labels: cross-entropy of the answers *and* of the prediction at every example, with equal weights.
+    - Bootstrapped (two segments with the same queries): CE(now) + w · KL(future ‖ now) + CE(future), where the KL has
+      no gradient into the future's answers. Irie & Schmidhuber, ICLR 2023 workshop; w = 10 there.
     - Auxiliary (optional): + a · cross-entropy of a linear classifier of the embeddings over all training classes,
-      on every image of the episode. Oreshkin et al., "TADAM", NeurIPS 2018, section 2.4, co-trains so; here in the
-      same step.
+      on every image of the episode. Source: Oreshkin et al., "TADAM", NeurIPS 2018, section 2.4. Deviation: in the same
+      step.
     """
 
     def __init__(
@@ -30,7 +30,14 @@ class Objective(nn.Module):
         auxiliary_weight: float = 0.0,
         identities: int = 0,
     ) -> None:
-        """``bootstrap_weight``: w above, None without bootstrapping; ``identities``: number of training classes."""
+        """Wrap a classifier.
+
+        Args:
+            classifier: what is trained.
+            bootstrap_weight: w above; None without bootstrapping.
+            auxiliary_weight: a above; 0: no auxiliary loss.
+            identities: number of training classes, for the auxiliary loss.
+        """
         super().__init__()
         self.classifier = classifier
         self.bootstrap_weight = bootstrap_weight
@@ -41,7 +48,7 @@ class Objective(nn.Module):
         """The loss, and the accuracy of the last segment's answers; both scalars."""
         classifier, delayed = self.classifier, self.classifier.config.labels == "delayed"
         draws = [draw for segment in episode for draw in segment]
-        # One pass through the encoder: its batch norms then see the whole episode.
+        # One pass through the encoder, so that its batch norms use the whole episode.
         embedded = classifier.embed(torch.cat([draw.images for draw in draws], dim=1))
         parts = embedded.split([draw.labels.shape[1] for draw in draws], dim=1)
 

@@ -1,4 +1,4 @@
-"""One update of the weights: learning-rate schedules, accumulated gradients, averaged weights."""
+"""Learning-rate schedules, gradient accumulation and clipping, and an average of the weights."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SCHEDULES = ("constant", "linear", "cosine", "inverse_sqrt")
 def learning_rate_factor(
     schedule: str, step: int, warmup_steps: int, train_steps: int, time_share: float = 0.0
 ) -> float:
-    """What the highest learning rate is multiplied by at update ``step`` (from 0).
+    """Factor of the peak learning rate at update ``step`` (from 0).
 
     A linear warm-up reaches 1 at step ``warmup_steps - 1``. Then "constant"; "linear" and "cosine" reach 0 after the
     last step; "inverse_sqrt" falls as 1 / sqrt(step) (Vaswani et al., NeurIPS 2017, eq. 3, which the published few-shot
-    code uses). Where training is limited in time too, ``time_share`` is how much of it has passed: "linear" and
-    "cosine" follow whichever of steps and time is nearer to its end.
+    code uses). Where training time is limited, too, ``time_share`` is the elapsed share: "linear" and "cosine" follow
+    whichever of steps and time is nearer to its end.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -39,9 +39,9 @@ def learning_rate_factor(
 
 
 def backward_in_parts(objective: nn.Module, draw: Callable[[], Episode], parts: int) -> Tensor:
-    """Back-propagate the mean of ``parts`` equal parts of a batch, so that their number changes memory, not scale.
+    """Gradient accumulation: back-propagate the mean loss of ``parts`` equal parts of a batch.
 
-    Gradients are added to what is there. Under DDP, processes exchange them once, with the last part.
+    Adds to the existing gradients. Under DDP, processes exchange them once, with the last part.
 
     Returns:
         Detached [2]: loss and accuracy, means over the parts.
@@ -57,23 +57,23 @@ def backward_in_parts(objective: nn.Module, draw: Callable[[], Episode], parts: 
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> None:
-    """Scale all gradients to a joint norm of at most ``max_norm``; 0 leaves them. Never waits for the device."""
+    """Clip the norm of all gradients together to ``max_norm``; 0: no clipping. No host sync."""
     if max_norm > 0:
         nn.utils.clip_grad_norm_(list(parameters), max_norm, foreach=True)
 
 
 class AveragedWeights:
-    """An exponential moving average of a model's parameters, with the model's own latest buffers."""
+    """Exponential moving average of a model's parameters, with the model's latest buffers."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        """Begin at the present weights; ``decay`` 0 gives the weights themselves."""
+        """Start from the current weights; with ``decay`` 0 the average is the model itself."""
         self.decay = decay
         self.source = model
         self.model = model if decay == 0 else copy.deepcopy(model).requires_grad_(False)
 
     @torch.no_grad()
     def update(self) -> None:
-        """After each update of the weights."""
+        """Update the average; to be called after each update of the weights."""
         if self.decay == 0:
             return
         torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]

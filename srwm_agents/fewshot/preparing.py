@@ -1,4 +1,4 @@
-"""The data command: decode what is there, and say what to get for what is not."""
+"""``fewshot data prepare``: decode data sets, and print how to obtain missing ones."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _PLAIN: Any = {"highlight": False, "soft_wrap": True}
 
 
 def prepare(args: argparse.Namespace, console: Console) -> int:
-    """Decode as the command line says; status 1 if a data set that was asked for by name has no split here."""
-    # A folder of one's own can only be meant by name: any folder has other folders in it.
+    """Run the command; returns status 1 if a data set that was requested by name has none of the splits here."""
+    # "folder" is used by name only: any data directory contains folders.
     names = [name for name in DATASETS if name != "folder"] if args.dataset is None else _list(args.dataset)
     splits = _list(args.split)
     for what, given, allowed in (("data set", names, tuple(DATASETS)), ("split", splits, SPLITS)):

@@ -1,4 +1,4 @@
-"""The evaluation command: play many episodes, print the table, write CSV, JSON and the picture of learning."""
+"""``fewshot eval``: evaluate a classifier, print a table, write CSV, JSON and a plot."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from srwm_agents.processes import Processes
 
 
 def evaluate_agent(args: argparse.Namespace, console: Console) -> int:
-    """Evaluate as the command line says; returns the exit status."""
+    """Run the command with parsed arguments; returns the exit status."""
     for name in ("episodes", "batch_size", "shots", "queries"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise ValueError(f"--{name} is {value}, expected at least 1")
     folder, name, output = _locate(args)
     with Processes(args.device) as processes:
-        # Some of cuDNN's algorithms add in another order each time; the same seed shall give the same numbers.
+        # Some cuDNN algorithms sum in a varying order; the same seed should give the same numbers.
         torch.backends.cudnn.deterministic = True
         classifier = load_classifier(folder, processes.device)
         config = classifier.config
@@ -76,7 +76,7 @@ def evaluate_agent(args: argparse.Namespace, console: Console) -> int:
 
 
 def _locate(args: argparse.Namespace) -> tuple[Path, str, Path]:
-    """The classifier's folder, its name, and where reports go unless told otherwise."""
+    """The classifier's folder, its name, and the default folder of reports."""
     if (args.experiment is None) == (args.agent is None):
         raise ValueError("name one of --experiment and --agent")
     if args.agent is not None:
@@ -92,7 +92,7 @@ def _locate(args: argparse.Namespace) -> tuple[Path, str, Path]:
 def write_reports(
     folder: Path, name: str, summary: pd.DataFrame, curve: pd.DataFrame, about: dict[str, Any]
 ) -> list[Path]:
-    """Write ``name.csv`` (the curve), ``name.json`` (everything) and ``name.png``."""
+    """Write ``name.csv`` (the curve), ``name.json`` (everything) and ``name.png``; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     table, document = folder / f"{name}.csv", folder / f"{name}.json"
     curve.to_csv(table, index=False)
@@ -103,7 +103,7 @@ def write_reports(
 
 
 def plot_curve(curve: pd.DataFrame, picture: Path, title: str, ways: int) -> Path:
-    """Draw accuracy after each example in all, and by examples of the query's own class; bands are 95 % intervals."""
+    """Plot accuracy by number of examples in all and of the query's class; bands are 95 % intervals."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     several = curve["segment"].nunique() > 1
@@ -147,5 +147,5 @@ def _table(summary: pd.DataFrame, title: str) -> Table:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows with null where a number is missing: JSON has no NaN."""
+    """Rows as dicts, with None for NaN, which JSON lacks."""
     return json.loads(frame.to_json(orient="records") or "[]")

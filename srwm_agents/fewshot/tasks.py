@@ -1,8 +1,8 @@
-"""The tasks: what an episode shows, and what it asks when.
+"""Few-shot tasks: samplers of episodes.
 
-An episode is a tuple of segments. Each shows labelled examples and then asks queries, *each on its own*: every query
-is answered from the memory as the examples left it, so that an episode with many queries measures the same thing as
-many episodes with one.
+An episode is a tuple of segments, each with labelled examples and then queries. Queries are *independent*: each is
+answered from the state after the examples, so that an episode with many queries measures the same as many episodes with
+one query.
 """
 
 from __future__ import annotations
@@ -30,31 +30,32 @@ Episode = tuple[Segment, ...]
 
 
 class Task(Protocol):
-    """Something that draws episodes."""
+    """A sampler of episodes."""
 
     names: tuple[str, ...]
-    """What each segment is, for reports."""
+    """Name of each segment, for reports."""
     device: torch.device
-    """Where the images are."""
+    """Device of the images."""
 
     def draw(self, batch: int, generator: torch.Generator | None = None) -> Episode:
-        """``batch`` episodes at once, on the bank's device; the same generator state gives the same episodes."""
+        """Sample ``batch`` episodes on ``device``; the same generator state gives the same episodes."""
         ...
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The numbers of a task."""
+    """Numbers of classes, examples and queries of an episode."""
 
     ways: int = 5
     """N, classes an episode."""
     shots: int = 1
     """K, examples a class."""
     queries: int = 1
-    """Queries asked after the examples; classes take turns in random order."""
+    """Queries an episode; every N of them have each class once, in random order."""
 
     @property
     def queries_per_class(self) -> int:
+        """Largest number of queries of one class."""
         return -(-self.queries // self.ways)
 
 
@@ -62,7 +63,7 @@ class FewShotTask:
     """N-way K-shot: N·K examples in random order, then the queries. Vinyals et al., NeurIPS 2016."""
 
     def __init__(self, bank: ImageBank, shape: Shape, augmentation: Augmentation | None = None) -> None:
-        """:class:`DataError` if the bank has too few classes or images."""
+        """Make the task; :class:`DataError` if the bank has too few classes or images."""
         bank.check(shape.ways, shape.shots + shape.queries_per_class)
         self.bank, self.shape, self.augmentation = bank, shape, augmentation
         self.names, self.device = (bank.name,), bank.device
@@ -75,10 +76,10 @@ class FewShotTask:
 
 
 class BootstrapTask:
-    """N-way K-shot twice over: after the examples and queries, more 'future' examples and the same queries again.
+    """Bootstrapped N-way K-shot: after examples and queries, further 'future' examples and the same queries again.
 
     Source: Irie & Schmidhuber, "Accelerating Neural Self-Improvement via Bootstrapping", ICLR 2023 workshop. The loss
-    lets the first answers follow the second ones (:mod:`srwm_agents.fewshot.objective`).
+    pulls the first answers towards the second ones (:mod:`srwm_agents.fewshot.objective`).
     """
 
     def __init__(
@@ -100,10 +101,10 @@ class BootstrapTask:
 
 
 class SequentialTask:
-    """Two data sets one after the other in one sequence: the memory learns the first, then must learn the second.
+    """Two data sets one after the other in one sequence, without a reset of the state in between.
 
-    Source: Irie et al., ICML 2022, section 4.2. In training each half of a batch begins with another data set, and
-    the number of examples of each part is drawn anew for every batch, from one a class on average to all K.
+    Source: Irie et al., ICML 2022, section 4.2. In training the halves of a batch have opposite orders of the data
+    sets, and the number of examples of each segment is drawn for every batch, from N to N·K.
     """
 
     def __init__(
@@ -115,7 +116,18 @@ class SequentialTask:
         both_orders: bool = True,
         random_lengths: bool = True,
     ) -> None:
-        """``banks`` in the order of the sequence (or, with ``both_orders``, of the first half of each batch)."""
+        """Make the task.
+
+        Args:
+            banks: the two data sets, in the order of the sequence (with ``both_orders``, of each batch's first half).
+            shape: of each segment.
+            augmentation: of all images; None: none.
+            both_orders: whether each batch's second half has the opposite order; its size must then be even.
+            random_lengths: whether numbers of examples are random; else N·K.
+
+        Raises:
+            ValueError: not two banks; :class:`DataError`: one has too few classes or images.
+        """
         if len(banks) != 2:
             raise ValueError(f"the sequential task takes two data sets, not {len(banks)}")
         for bank in banks:
@@ -143,7 +155,7 @@ class SequentialTask:
         longest = self.shape.ways * self.shape.shots
         if not self.random_lengths:
             return [longest, longest]
-        # Shapes are the host's business, so its generator draws them, whatever device the images are on.
+        # From the CPU's generator on any device, since the host needs shapes.
         return torch.randint(self.shape.ways, longest + 1, (2,)).tolist()
 
     def _draw(
@@ -168,7 +180,7 @@ def _examples(
     generator: torch.Generator | None,
     length: int | None = None,
 ) -> Draw:
-    """``shots`` images of each class from the ``first`` chosen on, shuffled, cut to ``length``."""
+    """Examples: of each class ``shots`` chosen images from number ``first`` on, shuffled, cut to ``length``."""
     labels = shuffled_labels(len(chosen.classes), ways, shots, bank.device, generator)[:, :length]
     return bank.fetch(chosen, labels, first + occurrence(labels, ways), augmentation, generator)
 
@@ -181,7 +193,7 @@ def _queries(
     generator: torch.Generator | None,
     first: int | None = None,
 ) -> Draw:
-    """Queries from the images after the examples; every round asks each class once, in random order."""
+    """Queries: chosen images from number ``first`` on (None: after the examples), each class once a round, shuffled."""
     batch, rounds = len(chosen.classes), shape.queries_per_class
     order = torch.rand(batch, rounds, shape.ways, device=bank.device, generator=generator).argsort(dim=2)
     labels = order.flatten(1)[:, : shape.queries]

@@ -39,7 +39,7 @@ class TrainingResult:
     """On validation classes; None before the first validation."""
     signal_number: int | None
     """What stopped it early, if a signal did."""
-    first: bool
+    is_main: bool
     """Whether this process is the one that speaks, of those that trained together."""
 
 
@@ -49,21 +49,21 @@ class Trainer:
     def __init__(self, settings: Settings, processes: Processes, track: Any = None) -> None:
         """Load the images and make everything, on the device; DataError or ValueError if something does not fit."""
         s, device = settings, processes.device
-        if s.batch_size % (processes.number * s.gradient_accumulation):
+        if s.batch_size % (processes.world_size * s.gradient_accumulation):
             raise ValueError(
-                f"batch_size is {s.batch_size}, expected a multiple of {processes.number} processes "
+                f"batch_size is {s.batch_size}, expected a multiple of {processes.world_size} processes "
                 f"times gradient_accumulation {s.gradient_accumulation}"
             )
-        if s.cuda_graph and (processes.number > 1 or device.type != "cuda"):
-            raise ValueError(f"cuda_graph needs one process on a CUDA device, not {processes.number} on {device}")
+        if s.cuda_graph and (processes.world_size > 1 or device.type != "cuda"):
+            raise ValueError(f"cuda_graph needs one process on a CUDA device, not {processes.world_size} on {device}")
         where = (s.data_dir, s.cache_dir, s.image_size, s.channels, track)
-        with processes.first_ahead():
+        with processes.main_process_first():
             images = Images.load(s.datasets, "train", *where)
         self.settings, self.processes = s, processes
         banks = images.banks(device, s.rotated)
         self.task = training_task(s, banks)
         self.validation_tasks = []
-        if processes.first:
+        if processes.is_main:
             # One query of each class: the answers are independent, so more of them only narrow the interval.
             shape = Shape(s.ways, s.shots, s.ways)
             self.validation_tasks = evaluation_tasks(
@@ -104,7 +104,7 @@ class Trainer:
 
     def _seed_processes(self) -> None:
         """Each process draws episodes of its own; a resumed run draws others than it drew before."""
-        if self.processes.number > 1:
+        if self.processes.world_size > 1:
             torch.manual_seed(self.settings.seed + 1_000_003 * (self.processes.rank + 1) + self.step)
 
     def update(self) -> None:
@@ -120,7 +120,7 @@ class Trainer:
         # All that it needs it draws itself, on the device.
         s = self.settings
         self.optimizer.zero_grad(set_to_none=True)
-        batch = s.batch_size // (s.gradient_accumulation * self.processes.number)
+        batch = s.batch_size // (s.gradient_accumulation * self.processes.world_size)
         self.totals += backward_in_parts(self._wrapped, lambda: self.task.draw(batch), s.gradient_accumulation)
         clip_gradients(self.objective.parameters(), s.max_grad_norm)
         self.optimizer.step()
@@ -217,8 +217,8 @@ def _train(settings: Settings, processes: Processes, console: Console) -> Traini
     experiment = Experiment(settings)
     content = experiment.load(settings)
     tune(processes.device, one_shape=settings.task != "sequential")
-    trainer = Trainer(settings, processes, tracker(console) if processes.first else None)
-    if processes.first:
+    trainer = Trainer(settings, processes, tracker(console) if processes.is_main else None)
+    if processes.is_main:
         experiment.begin(settings)
     processes.wait()
     before = 0.0
@@ -228,12 +228,12 @@ def _train(settings: Settings, processes: Processes, console: Console) -> Traini
         trainer.look_at_clock(before)
     with (
         _signals() as stop,
-        TrainingDisplay(console, trainer.share, quiet=not processes.first) as display,
+        TrainingDisplay(console, trainer.share, quiet=not processes.is_main) as display,
     ):
         if content is not None:
             display.say(f"resumed {experiment.folder} at update {trainer.step:,}")
         _loop(trainer, experiment, display, stop, before)
-    return TrainingResult(experiment.folder, trainer.step, trainer.best_accuracy, stop.number, processes.first)
+    return TrainingResult(experiment.folder, trainer.step, trainer.best_accuracy, stop.number, processes.is_main)
 
 
 @dataclass
@@ -245,7 +245,7 @@ class _Stop:
 
 def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, stop: _Stop, before: float) -> None:
     s, processes = trainer.settings, trainer.processes
-    writer = _writer(experiment.folder) if processes.first else None
+    writer = _writer(experiment.folder) if processes.is_main else None
     began = time.monotonic()
     last_save, last_look, looked_at = began, began, trainer.step
     row = {"loss": float("nan"), "accuracy": float("nan"), "steps_per_second": float("nan")}
@@ -254,14 +254,16 @@ def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, st
         return before + time.monotonic() - began
 
     def save() -> None:
-        if processes.first:
+        if processes.is_main:
             experiment.save(trainer.state(seconds()), trainer.history)
             experiment.save_classifier(trainer.portable(seconds()), "latest")
 
     while trainer.share < 1:
         trainer.update()
         validates = trainer.step % s.validate_every == 0 or trainer.step == s.train_steps
-        if not (validates or trainer.step % s.log_every == 0 or (processes.number == 1 and stop.number is not None)):
+        if not (
+            validates or trainer.step % s.log_every == 0 or (processes.world_size == 1 and stop.number is not None)
+        ):
             continue
         loss, accuracy = trainer.read_totals(trainer.step - looked_at)
         now = time.monotonic()
@@ -278,7 +280,7 @@ def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, st
             for name, value in row.items():
                 writer.add_scalar(f"train/{name}", value, trainer.step)
             writer.add_scalar("train/learning_rate", float(trainer.optimizer.param_groups[0]["lr"]), trainer.step)
-        if validates and processes.first:
+        if validates and processes.is_main:
             _validate(trainer, experiment, display, writer, row, seconds)
         out_of_time = s.train_for_seconds is not None and now - began >= s.train_for_seconds
         stopping = processes.any(out_of_time or stop.number is not None)
@@ -288,7 +290,7 @@ def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, st
         if stopping:
             break
         last_look, looked_at = time.monotonic(), trainer.step
-    if processes.first and trainer.history:
+    if processes.is_main and trainer.history:
         experiment.plot(trainer.history)
     if writer is not None:
         writer.close()

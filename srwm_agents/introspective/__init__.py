@@ -1,4 +1,4 @@
-"""The introspective net of 1993: it reads and rewrites its own weights, and has an exact gradient forward in time."""
+"""Schmidhuber's introspective net (ICANN 1993), which reads and rewrites its own weights, with its exact gradient."""
 
 from srwm_agents.introspective.bumps import BUMPS, Bump, Compact, Gaussian, make_bump
 from srwm_agents.introspective.dynamics import Dynamics, Sequences, State

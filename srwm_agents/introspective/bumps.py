@@ -1,4 +1,4 @@
-"""The bump g that decides how near a pointer must be to a connection's address; eqs. (2) and (3).
+"""The bump function g of eqs. (2) and (3), which weighs a connection by its address's distance from a pointer.
 
 A bump is any callable that maps squared distances to values in [0, 1] with g(0) = 1, and has the method ``slope`` for
 its derivative g' *with respect to the squared distance*, which eqs. (10) and (13) need. Both are elementwise.
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Bump(Protocol):
-    """What :class:`srwm_agents.introspective.dynamics.Dynamics` takes as g."""
+    """The function g of :class:`srwm_agents.introspective.dynamics.Dynamics`, with its derivative."""
 
     def __call__(self, squared_distance: Tensor) -> Tensor:
         """g(s)."""
@@ -26,7 +26,7 @@ class Bump(Protocol):
 
 @dataclass(frozen=True)
 class Gaussian:
-    """g(s) = exp(-s / (2 width²)): smooth, nearly zero far away, so that a gradient may call a pointer from afar."""
+    """Gaussian bump g(s) = exp(-s / (2 width²)): positive everywhere, so that distant pointers get a gradient, too."""
 
     width: float = 0.5
     """Standard deviation, in units of the distance between neighbouring addresses."""
@@ -43,9 +43,10 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class Compact:
-    """g(s) = (1 - s / width²)³ inside the radius ``width``, exactly zero outside; twice continuously differentiable.
+    """Bump with compact support: g(s) = (1 - s / width²)³ within the radius ``width``, 0 outside.
 
-    Different addresses differ by at least 1, so that with ``width`` <= 0.5 a pointer touches at most one connection.
+    It is twice continuously differentiable. Addresses are at least 1 apart, so with ``width`` <= 0.5 a pointer reaches
+    at most one connection.
     """
 
     width: float = 0.5
@@ -65,7 +66,7 @@ BUMPS: dict[str, type[Gaussian] | type[Compact]] = {"gaussian": Gaussian, "compa
 
 
 def make_bump(name: str, width: float) -> Bump:
-    """A bump by name; ValueError for an unknown name or a width that is not positive."""
+    """Make a bump by name; ValueError for an unknown name or a width that is not positive."""
     if name not in BUMPS:
         raise ValueError(f"unknown bump {name!r}, allowed: {', '.join(BUMPS)}")
     return BUMPS[name](width)

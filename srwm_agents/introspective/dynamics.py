@@ -7,12 +7,12 @@ n = num_connections = K·Z.
 Decisions where the paper leaves one, and deviations:
 
 - f: every unit computes ``offset + amplitude · tanh(slope · net)``. Outputs, ana and mod are logistic (offset ½,
-  amplitude ½, slope ½), hidden units tanh, and Δ is ``delta_scale · tanh``, signed as the paper demands. Hence
-  y(1) = f(0) is ½ for logistic units, not 0. ``delta_scale = 0`` is the ablation: a net that cannot change itself.
-- Eq. (4) asks whether d_k(t) *exists*; that is the bool tensor ``present``.
-- ``wipe`` (no part of the paper; off unless given) puts net, eval and val back to their values at time 1 before a
-  step and keeps the weights: what is remembered across a wipe was remembered by a weight. The paper's remark that a
-  sequence 'may be the concatenation of many conventional training sequences' is the same thing.
+  amplitude ½, slope ½), hidden units tanh, and Δ is ``delta_scale · tanh``, signed as the paper requires. Hence
+  y(1) = f(0) is ½ for logistic units, not 0. ``delta_scale = 0`` is the ablation without self-modification.
+- Eq. (4) depends on whether d_k(t) *exists*; that is the bool tensor ``present``.
+- ``wipe`` (not in the paper; off unless given) resets net, eval and val to their values at time 1 before a step and
+  keeps the weights, so that only weights can store anything across a wipe. The paper's remark that a sequence 'may be
+  the concatenation of many conventional training sequences' amounts to the same.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ACTIVATIONS = {"logistic": (0.5, 0.5, 0.5), "tanh": (0.0, 1.0, 1.0)}
 
 
 class State(NamedTuple):
-    """Everything that a step leaves to the next."""
+    """The net's state between two time steps."""
 
     net: Tensor
     """[B, K]: net inputs of the non-input units."""
@@ -43,7 +43,7 @@ class State(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What happened in one time step; the gradient and the pictures are made of it."""
+    """Intermediate values of one time step, for the gradient and for traces."""
 
     y: Tensor
     """[B, K]: activations of the non-input units."""
@@ -52,13 +52,13 @@ class Step(NamedTuple):
     distance: Tensor
     """[B, 2, n]: squared distances of ana (0) and mod (1) to each address."""
     touch: Tensor
-    """[B, 2, n]: g of them, how strongly each connection is read (0) and written (1)."""
+    """[B, 2, n]: g of the distances, the weight with which each connection is read (0) and written (1)."""
     error: Tensor
     """[B, n_o]: d - o where a target is present, else 0."""
 
 
 class Sequences(NamedTuple):
-    """A batch of input sequences with targets; ``blocks`` stretches them to n_r steps an input."""
+    """A batch of input sequences with targets."""
 
     x: Tensor
     """[B, T, n_x]."""
@@ -67,11 +67,13 @@ class Sequences(NamedTuple):
     present: Tensor
     """Bool [B, T, n_o]: d_k(t) exists."""
     wipe: Tensor
-    """Bool [B, T]: the activations, but not the weights, begin anew before the step."""
+    """Bool [B, T]: whether activations, but not weights, are reset before the step."""
 
     def blocks(self, steps_per_input: int) -> Sequences:
-        """Each input for n_r steps: [B, n_s, …] -> [B, n_s·n_r, …]. A target is due in a block's last step, a wipe
-        comes before its first."""
+        """Repeat each input for n_r = ``steps_per_input`` time steps: [B, n_s, …] -> [B, n_s·n_r, …].
+
+        Targets are present in a block's last step, wipes come before its first.
+        """
         last = torch.arange(steps_per_input, device=self.x.device) == steps_per_input - 1
         x, target, present, wipe = (part.repeat_interleave(steps_per_input, dim=1) for part in self)
         inputs = self.x.shape[1]
@@ -79,7 +81,7 @@ class Sequences(NamedTuple):
 
 
 class Dynamics(nn.Module):
-    """The hard-wired part of the net: all but its weights. Has buffers, no parameters."""
+    """The net without its weights: activations, addressing, and the time step. Has buffers, no parameters."""
 
     def __init__(
         self,
@@ -92,7 +94,7 @@ class Dynamics(nn.Module):
         """Make the dynamics, in float64; ``.to`` moves and casts them.
 
         Args:
-            wiring: the units.
+            wiring: units and connections.
             bump: g; None for ``Gaussian()``.
             delta_scale: the largest weight change a step; 0 forces Δ to 0.
             output_activation: "logistic" | "tanh".
@@ -124,7 +126,7 @@ class Dynamics(nn.Module):
         self.register_buffer("_opposite_and_same", torch.cat([1 - address, address], dim=1).T.clone(), persistent=False)
 
     def initial_state(self, weight: Tensor) -> State:
-        """Time 1: net, eval and val are 0; ``weight`` [B, K, Z] is W(1)."""
+        """The state at time 1: net, eval and val are 0; ``weight`` [B, K, Z] is W(1)."""
         wiring, batch = self.wiring, weight.shape[0]
         net, evals, val = (weight.new_zeros(batch, size) for size in (wiring.num_units, wiring.evals, 1))
         return State(net, evals, val, weight)
@@ -140,13 +142,13 @@ class Dynamics(nn.Module):
     def step(
         self, state: State, x: Tensor, target: Tensor | None = None, present: Tensor | None = None
     ) -> tuple[State, Step]:
-        """Time t to t + 1.
+        """One time step, eqs. (1)-(4): from the state at time t to that at t + 1.
 
         Args:
-            state: of time t.
-            x: [B, n_x], what the environment shows at time t.
-            target: [B, n_o]; None: there is none.
-            present: bool [B, n_o]; None with a target: all of them.
+            state: at time t.
+            x: [B, n_x], the input at time t.
+            target: [B, n_o]; None: no target.
+            present: bool [B, n_o], which targets exist; None: all.
         """
         wiring, batch = self.wiring, x.shape[0]
         y = self.activation(state.net)  # (1)
@@ -173,12 +175,12 @@ class Dynamics(nn.Module):
         return torch.cat([pointers**2, (1 - pointers) ** 2], dim=2) @ self._opposite_and_same
 
     def forward(self, weight: Tensor, sequences: Sequences, state: State | None = None) -> Rollout:
-        """Run whole sequences, differentiably (back-propagation through time is autograd's business).
+        """Run whole sequences, differentiably: autograd does back-propagation through time.
 
         Args:
             weight: [B, K, Z], W(1); unused if ``state`` is given.
             sequences: of T time steps (see ``Sequences.blocks``).
-            state: where to go on; None begins at time 1.
+            state: to continue from; None begins at time 1.
         """
         state = self.initial_state(weight) if state is None else state
         loss = weight.new_zeros(weight.shape[0])
@@ -191,7 +193,7 @@ class Dynamics(nn.Module):
 
 
 class Rollout(NamedTuple):
-    """What running the net gave."""
+    """Loss, outputs and final state of a run over sequences."""
 
     loss: Tensor
     """[B]: E_total."""
@@ -202,6 +204,6 @@ class Rollout(NamedTuple):
 
 
 def wiped(state: State, wipe: Tensor) -> State:
-    """``state`` with net, eval and val zero where bool ``wipe`` [B] says so."""
+    """``state`` with net, eval and val zeroed where ``wipe``, bool [B]."""
     keep = ~wipe[:, None]
     return State(state.net * keep, state.eval * keep, state.val * keep, state.weight)

@@ -1,23 +1,22 @@
-"""The exact gradient of E_total in the initial weights W(1), forward in time, eqs. (5)-(13), and when it pays.
+"""The exact gradient of E_total in the initial weights W(1), computed forward in time, eqs. (5)-(13).
 
 Source: J. Schmidhuber, "A self-referential weight matrix", ICANN 1993, section 'Initial learning algorithm'. With
 
     p^u_ab(t) = ∂u(t) / ∂w_ab(1)        q^ij_ab(t) = ∂w_ij(t) / ∂w_ab(1)        (6)
 
-carried from step to step, nothing grows with the sequence: O(n²) storage and O(n² log n) operations a step, for
-n = n_conn connections and log2 n address bits. Two things only need n²·log n: the update of q, which is one product
-of an n×(1 + bits) by a (1 + bits)×n matrix; all else is n².
+carried from step to step, storage is O(n²) at any sequence length, and a step takes O(n² log n) operations, for
+n = n_conn connections and log2 n address bits. Only the update of q needs n² log n, as one product of an n×(1 + bits)
+by a (1 + bits)×n matrix; all else is n².
 
-Checked against autograd and central differences (tests/introspective/test_gradients.py), the printed equations hold
+The printed equations, checked against autograd and central differences (tests/introspective/test_gradients.py), hold
 with these readings:
 
 - (11) lacks parentheses: the sum over l, and with it f', covers both terms,
   p^yk(t+1) = f'(net(t+1)) · Σ_l [ w_kl(t) p^l(t) + l(t) q^kl(t) ]; as printed, l(t) q^kl(t) would have a free index l.
 - In (10) and (13), g' is the derivative of g in its own argument, the *squared* distance, so that the inner derivative
   2 (pointer - address) stands beside it; a bump given as a function of the distance would need another formula.
-- (12)-(13) are consistent as printed: time indices are those of (3) differentiated. What has to be kept apart is the
-  order within a step: (10), (11) and (13) all read p, q, w and the activations of time t. Here q is therefore
-  updated last, in place.
+- (12)-(13) are consistent as printed: time indices are those of (3) differentiated. Order matters within a step: (10),
+  (11) and (13) all read p, q, w and the activations of time t. Here q is therefore updated last, in place.
 - (8) holds for all units because net(1) = val(1) = eval(1) = 0 are constants; y(1) = f(0) need not be 0.
 - (7) starts from ∂E_total(1) = 0 because o(1) is a constant, although E(1) itself need not be 0.
 - The abstract's O(n_conn log n_conn) a step is a slip: section 4's O(n_conn² log n_conn) is right, as q alone has
@@ -38,10 +37,10 @@ from srwm_agents.introspective.wiring import Wiring
 
 GRADIENTS = ("auto", "bptt", "forward")
 BPTT_TENSORS = 3
-"""Floats that autograd keeps a step, connection and sequence: the weight and both bumps. Measured in the tests;
+"""Floats that autograd keeps for each step, connection and sequence: the weight and both bumps. Measured in the tests;
 a bump may keep more (``Compact`` two)."""
 MEMORY_LIMIT = 2**31
-"""Bytes that "auto" lets back-propagation through time keep before it thinks of the forward gradient."""
+"""Largest memory in bytes for which "auto" uses back-propagation through time whatever the forward gradient takes."""
 
 
 class Sensitivity(NamedTuple):
@@ -54,7 +53,7 @@ class Sensitivity(NamedTuple):
 
 
 class ForwardGradient(NamedTuple):
-    """What running the net with its sensitivities gave."""
+    """Loss, gradient, outputs and final state of a run with sensitivities."""
 
     loss: Tensor
     """[B]: E_total."""
@@ -63,13 +62,13 @@ class ForwardGradient(NamedTuple):
     output: Tensor
     """[B, T, n_o]."""
     state: State
-    """After the last step; with ``sensitivity``, all that it takes to go on."""
+    """After the last step; with ``sensitivity``, sufficient to continue."""
     sensitivity: Sensitivity
     """After the last step."""
 
 
 def initial_sensitivity(wiring: Wiring, weight: Tensor) -> Sensitivity:
-    """Time 1, eqs. (8) and (12): p is zero, q the identity; ``weight`` [B, K, Z] says batch, dtype and device."""
+    """p and q at time 1, eqs. (8) and (12): zero and the identity; batch, dtype and device as ``weight`` [B, K, Z]."""
     batch, n = weight.shape[0], wiring.num_connections
     eye = torch.eye(n, dtype=weight.dtype, device=weight.device)
     return Sensitivity(weight.new_zeros(batch, wiring.evals + 1 + wiring.num_units, n), eye.repeat(batch, 1, 1))
@@ -85,14 +84,14 @@ def forward_gradient(
 ) -> ForwardGradient:
     """Run the net and its sensitivities over T time steps.
 
-    A stream may be cut anywhere: pass on ``state`` and ``sensitivity``, and add up loss and gradient.
+    A stream may be cut anywhere: pass ``state`` and ``sensitivity`` to the next call, and add up loss and gradient.
 
     Args:
         dynamics: of the net.
         weight: [B, K, Z], W(1); unused if ``state`` is given.
         sequences: of T time steps (see ``Sequences.blocks``).
-        state: where to go on; None begins at time 1.
-        sensitivity: belongs to ``state``; its q is taken over and changed in place. None begins at time 1.
+        state: to continue from; None begins at time 1.
+        sensitivity: that of ``state``; its q is overwritten. None begins at time 1.
 
     Raises:
         ValueError: only one of ``state`` and ``sensitivity`` is given.
@@ -151,7 +150,7 @@ def _step(
 
 
 class _ForwardInTime(torch.autograd.Function):
-    """Lets autograd use the forward gradient: E_total's gradient in W(1) is known when the sequence ends."""
+    """The forward gradient as an autograd function: forward computes the gradient, backward scales it."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, dynamics: Dynamics, sequences: Sequences) -> tuple[Tensor, Tensor]:
@@ -178,7 +177,7 @@ def sequence_loss(
         dynamics: of the net.
         weight: [B, K, Z], W(1); expand one net's weights to run it on many sequences.
         sequences: of T ≥ 1 time steps.
-        gradient: "bptt" lets autograd go back through time; "forward" carries p and q, and its outputs do not
+        gradient: "bptt": back-propagation through time by autograd; "forward": p and q, with outputs that do not
             require grad; "auto" chooses by :func:`cheaper_gradient`.
 
     Raises:
@@ -198,26 +197,26 @@ def sequence_loss(
 
 
 def forward_bytes(wiring: Wiring, batch: int = 1, element_size: int = 4) -> int:
-    """What p (old and new), and q take, for sequences of any length."""
+    """Bytes of p (old and new) and q, for sequences of any length."""
     n = wiring.num_connections
     return batch * element_size * n * (n + 2 * (wiring.evals + 1 + wiring.num_units))
 
 
 def bptt_bytes(wiring: Wiring, num_steps: int, batch: int = 1, element_size: int = 4) -> int:
-    """What autograd keeps of ``num_steps`` time steps."""
+    """Bytes that autograd keeps of ``num_steps`` time steps."""
     return batch * element_size * num_steps * BPTT_TENSORS * wiring.num_connections
 
 
 def cheaper_gradient(
     wiring: Wiring, num_steps: int, batch: int = 1, element_size: int = 4, memory_limit: int = MEMORY_LIMIT
 ) -> str:
-    """Which to use for one gradient a sequence, "bptt" or "forward".
+    """Choose the method for one gradient a sequence, "bptt" or "forward".
 
-    A step of back-propagation through time costs O(n log n) operations, one of the forward gradient n times as many,
-    and the length changes nothing about it. But its memory grows with the length, and passes the forward gradient's
-    n² at about ``num_steps`` = n / BPTT_TENSORS. So: back-propagation where its memory fits into ``memory_limit`` bytes
-    or is the smaller one, else the forward gradient. (Who needs a gradient after *every* step, as for learning online,
-    has another count: see docs/introspective.md.)
+    A step of back-propagation through time costs O(n log n) operations, one of the forward gradient n times as many, at
+    any sequence length. But the memory of back-propagation grows with the length, and exceeds the forward gradient's n²
+    from about ``num_steps`` = n / BPTT_TENSORS on. So the choice is back-propagation where its memory fits into
+    ``memory_limit`` bytes or is the smaller one, else the forward gradient. (A gradient after *every* step, as for
+    online learning, is another case: see docs/introspective.md.)
     """
     needed = bptt_bytes(wiring, num_steps, batch, element_size)
     fits = needed <= memory_limit or needed <= forward_bytes(wiring, batch, element_size)

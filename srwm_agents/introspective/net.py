@@ -1,4 +1,4 @@
-"""The introspective net as a module: wiring, dynamics and its initial weights, the only thing that is trained."""
+"""The introspective net as a module: wiring, dynamics, and the initial weights as its parameter."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from srwm_agents.ops.checks import check_alike, check_shape
 
 
 class Result(NamedTuple):
-    """What a call of :class:`IntrospectiveNet` returns."""
+    """Output of :class:`IntrospectiveNet`."""
 
     output: Tensor
     """[B, n_s, n_o]: the outputs in each block's last time step."""
     loss: Tensor
     """[B]: E_total, eq. (4); zeros without targets."""
     state: State
-    """After the last step; pass it to the next call to go on with the same sequences."""
+    """After the last step; pass it to the next call to continue the same sequences."""
 
 
 class IntrospectiveNet(nn.Module):
     """A fully recurrent net that reads and rewrites all of its connections; J. Schmidhuber, ICANN 1993.
 
-    ``weight`` [K, Z] is W(1), the initial weights; each sequence starts from it and rewrites a copy of its own. Two
-    ways lead to the exact gradient in it, and give the same numbers:
+    ``weight`` [K, Z] is W(1), the initial weights; each sequence starts from it and rewrites a copy of its own. There
+    are two methods for the exact gradient in it, with equal results:
 
         net(x, target).loss.sum().backward()                            # back-propagation through time
         net.loss(x, target, gradient="forward").sum().backward()        # eqs. (5)-(13), forward in time
@@ -58,9 +58,9 @@ class IntrospectiveNet(nn.Module):
         Args:
             num_inputs: n_x, 'normal' inputs.
             num_outputs: n_o, 'normal' outputs.
-            num_hidden: units besides outputs, pointers and Δ (the pointers' units are recurrent, too: 0 can do).
+            num_hidden: units besides outputs, pointers and Δ; 0 can suffice, as the pointers' units are recurrent, too.
             num_evals: n_eval, inputs that show the last errors; None: one an output.
-            steps_per_input: n_r, time steps an input is shown. With 1 an output cannot depend on its own input.
+            steps_per_input: n_r, time steps for which each input is shown; with 1 an output cannot depend on its input.
             bump: g; None for ``Gaussian()``.
             delta_scale: the largest weight change a step; 0 forces Δ to 0.
             output_activation: "logistic" | "tanh".
@@ -95,10 +95,10 @@ class IntrospectiveNet(nn.Module):
 
         Args:
             x: [B, n_s, n_x].
-            target: [B, n_s, n_o], due in each block's last step; None: there are none.
+            target: [B, n_s, n_o], compared in each block's last step; None: no targets.
             present: bool [B, n_s, n_o]: which targets exist; None: all that are given.
-            wipe: bool [B, n_s]: activations, not weights, begin anew before this input; None: never.
-            state: what the last call returned; None begins at time 1 with ``weight``.
+            wipe: bool [B, n_s]: reset activations, not weights, before this input; None: never.
+            state: the last call's; None begins at time 1 with ``weight``.
 
         Raises:
             ValueError: a wrong shape, dtype or device, naming the expected one.
@@ -116,7 +116,7 @@ class IntrospectiveNet(nn.Module):
         wipe: Tensor | None = None,
         gradient: str = "auto",
     ) -> Tensor:
-        """E_total [B] of whole sequences, its gradient in ``weight`` made as ``gradient`` says.
+        """E_total [B] of whole sequences, with the method ``gradient`` for its gradient in ``weight``.
 
         Arguments as in ``forward``; ``gradient`` as in :func:`srwm_agents.introspective.gradients.sequence_loss`.
         """
@@ -126,7 +126,7 @@ class IntrospectiveNet(nn.Module):
     def sequences(
         self, x: Tensor, target: Tensor | None = None, present: Tensor | None = None, wipe: Tensor | None = None
     ) -> Sequences:
-        """The arguments of ``forward``, checked and stretched to time steps."""
+        """Check the arguments of ``forward`` and repeat each input for n_r time steps."""
         if x.dim() != 3 or x.shape[-1] != self.wiring.num_inputs:
             raise ValueError(f"x has shape {list(x.shape)}, expected [B, n_s, {self.wiring.num_inputs}]")
         batch, inputs = x.shape[:2]
@@ -149,6 +149,6 @@ class IntrospectiveNet(nn.Module):
 
 
 def initial_weights(wiring: Wiring, scale: float, generator: torch.Generator | None = None) -> Tensor:
-    """Float64 [K, Z] from N(0, scale² / Z)."""
+    """Draw W(1), float64 [K, Z], from N(0, scale² / Z)."""
     weight = torch.randn(wiring.num_units, wiring.num_sources, generator=generator, dtype=torch.float64)
     return weight * (scale / wiring.num_sources**0.5)

@@ -1,4 +1,4 @@
-"""What the net is taught: three tasks, each a generator of input sequences with targets."""
+"""Training tasks: generators of input sequences with targets."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ BOOLEAN_FUNCTIONS: dict[str, tuple[int, int, int, int]] = {
 
 
 class TaskBatch(NamedTuple):
-    """Sequences, one entry an input (not yet stretched to blocks), and which answers count."""
+    """Sequences, one entry an input (see ``Sequences.blocks``), and which answers count for accuracy."""
 
     sequences: Sequences
     scored: Tensor
-    """Bool [B, n_s]: answers that decide success; a perfect learner gets all of them right."""
+    """Bool [B, n_s]: answers that count for accuracy; a perfect learner gets all of them right."""
 
 
 Generator = torch.Generator
@@ -55,11 +55,10 @@ def boolean(
     functions: tuple[str, ...] = ("and", "or", "xor", "nand"),
     trials: int = 12,
 ) -> TaskBatch:
-    """A Boolean function that the net is not told; x = (a, b, 1) with bits as -1 and 1, and a target a trial.
+    """Learn an unknown Boolean function from its errors; x = (a, b, 1) with bits -1 and 1, and a target every trial.
 
-    Only ``eval``, one step after each answer, says anything about the function. The first four trials show all four
-    patterns in a random order, the others are drawn anew; the answers after the fourth count, because then
-    everything has been shown once.
+    Only ``eval``, one step after each answer, depends on the function. The first four trials are all four patterns in
+    random order, the others are drawn independently; answers count from the fifth on, when every pattern has been seen.
     """
     tables = torch.tensor([BOOLEAN_FUNCTIONS[name] for name in functions], dtype=torch.float32)
     table = tables[torch.randint(len(functions), (number,), generator=generator)]
@@ -73,9 +72,9 @@ def boolean(
 
 
 def recall(number: int, generator: Generator, delay: int = 5) -> TaskBatch:
-    """Say after ``delay`` distracting inputs what was shown first; x = (cue or noise, show, ask).
+    """Recall a bit after ``delay`` distracting inputs; x = (cue or noise, show flag, ask flag).
 
-    The cue is -1 or 1, the noise between them is as large; there is a target only where the net is asked.
+    Cue and noise are -1 or 1; there is a target only where the ask flag is 1.
     """
     x = torch.zeros(number, delay + 2, 3)
     cue = torch.randint(2, (number,), generator=generator).float()
@@ -88,11 +87,11 @@ def recall(number: int, generator: Generator, delay: int = 5) -> TaskBatch:
 
 
 def rewrite(number: int, generator: Generator, keys: int = 2) -> TaskBatch:
-    """Store a bit for each key, lose all activations, say the bit that belongs to a key; x = (key one-hot, bit).
+    """Store a bit for each key in the weights, and recall it after activations are wiped; x = (one-hot key, bit).
 
-    All keys are shown with their bits (-1 or 1) in a random order, then asked with 0 in place of the bit, in a
-    random order. Before each question every activation is wiped: only a weight can have kept the answer. A net that
-    cannot change its weights answers each question the same way in every sequence and is right half the time.
+    All keys are shown with their bits (-1 or 1) in random order, then asked with 0 in place of the bit, in random
+    order. Before each question all activations are wiped, so that only weights can hold the answer. A net that cannot
+    change its weights answers each question the same way in every sequence and is right half the time.
     """
     bits = torch.randint(2, (number, keys), generator=generator).float()
     shown, asked = (torch.rand(number, keys, generator=generator).argsort(1) for _ in range(2))
@@ -112,19 +111,19 @@ TASKS: dict[str, Task] = {
     "boolean": Task(
         boolean,
         num_inputs=3,
-        about="find out from eval alone which of AND, OR, XOR, NAND it is, anew in each sequence",
+        about="infer from eval alone which of AND, OR, XOR, NAND a sequence uses",
         defaults={"steps_per_input": 3, "updates": 3000},
     ),
     "recall": Task(
         recall,
         num_inputs=3,
-        about="say after five distracting inputs what was shown first",
+        about="recall the first input after five distracting ones",
         defaults={"steps_per_input": 2, "updates": 1000},
     ),
     "rewrite": Task(
         rewrite,
         num_inputs=3,
-        about="keep two bits while all activations are wiped: only changed weights can",
+        about="store two bits while all activations are wiped, which only changed weights can do",
         defaults={"steps_per_input": 2, "updates": 1000},
     ),
 }

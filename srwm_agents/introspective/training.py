@@ -1,4 +1,4 @@
-"""Training of the initial weights: some nets side by side, one a seed, each as if it were alone."""
+"""Training of the initial weights: independent nets in one batch, one a seed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 SCHEDULES = ("linear_decay", "constant")
 SOLVED = 0.95
-"""Share of the counted answers that must be right, over ``EVALUATION_SEQUENCES`` fresh sequences."""
+"""Accuracy from which a net counts as having solved its task."""
 EVALUATION_SEQUENCES = 1000
+"""Sequences a net in an evaluation."""
 
 
 def _setting(default: Any, about: str, choices: Any = None, least: float | None = None) -> Any:
@@ -35,23 +36,23 @@ def _setting(default: Any, about: str, choices: Any = None, least: float | None 
 class TrainConfig:
     """The settings of a training run; the fields are the command line's flags, their metadata its help."""
 
-    task: str = _setting("boolean", "What is learned", TASKS)
+    task: str = _setting("boolean", "Task to learn", TASKS)
     updates: int = _setting(3000, "Weight changes of eq. (5), each after a batch of sequences", least=0)
     batch_size: int = _setting(32, "Sequences an update", least=1)
     seed: int = _setting(0, "Of initial weights and sequences", least=0)
     num_seeds: int = _setting(1, "Nets trained side by side, with seeds from --seed on", least=1)
-    gradient: str = _setting("auto", "Back-propagation through time, or forward in time, or the cheaper", GRADIENTS)
-    optimizer: str = _setting("adam", "sgd is eq. (5) as it stands", OPTIMIZERS)
+    gradient: str = _setting("auto", "bptt: back-propagation through time; forward; auto: the cheaper", GRADIENTS)
+    optimizer: str = _setting("adam", "sgd is eq. (5) as printed", OPTIMIZERS)
     learning_rate: float = _setting(0.01, "Step size of the optimizer", least=0)
-    lr_schedule: str = _setting("linear_decay", "Of the learning rate, to 0 at the last update", SCHEDULES)
-    max_grad_norm: float = _setting(1.0, "A longer gradient is cut to this length; 0: never", least=0)
+    lr_schedule: str = _setting("linear_decay", "Learning-rate schedule; linear_decay ends at 0", SCHEDULES)
+    max_grad_norm: float = _setting(1.0, "Largest norm of a net's gradient; 0: no clipping", least=0)
     num_hidden: int = _setting(0, "Hidden units; pointers are recurrent units, too", least=0)
-    steps_per_input: int = _setting(2, "Time steps an input is shown, n_r", least=1)
-    bump: str = _setting("gaussian", "g, which decides what a pointer touches", BUMPS)
+    steps_per_input: int = _setting(2, "Time steps for which each input is shown, n_r", least=1)
+    bump: str = _setting("gaussian", "g, the weight of a connection by its distance from a pointer", BUMPS)
     width: float = _setting(0.5, "Of g; neighbouring addresses are 1 apart", least=0)
-    delta_scale: float = _setting(1.0, "Largest weight change a time step; 0 forbids self-modification", least=0)
+    delta_scale: float = _setting(1.0, "Largest weight change a time step; 0: no self-modification", least=0)
     init_scale: float = _setting(1.0, "Initial weights are from N(0, init_scale² / sources)", least=0)
-    precision: str = _setting("float32", "Of everything", PRECISIONS)
+    precision: str = _setting("float32", "Of weights and activations", PRECISIONS)
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -65,20 +66,20 @@ class TrainConfig:
 
     @classmethod
     def of_task(cls, task: str, **settings: Any) -> TrainConfig:
-        """The task's own settings, overridden by ``settings``."""
+        """The task's default settings, overridden by ``settings``; ValueError for an unknown task."""
         if task not in TASKS:
             raise ValueError(f"task is {task!r}, allowed: {', '.join(TASKS)}")
         return cls(**{"task": task, **TASKS[task].defaults, **settings})
 
     def make_dynamics(self) -> Dynamics:
-        """The hard-wired part of the nets."""
+        """Make the dynamics that all nets of the run share."""
         task = TASKS[self.task]
         wiring = Wiring(task.num_inputs, task.num_outputs, self.num_hidden)
         dynamics = Dynamics(wiring, make_bump(self.bump, self.width), delta_scale=self.delta_scale)
         return dynamics.to(PRECISIONS[self.precision])
 
     def make_net(self) -> IntrospectiveNet:
-        """One net of this kind, with fresh weights."""
+        """Make one net with these settings and new initial weights."""
         task = TASKS[self.task]
         return IntrospectiveNet(
             task.num_inputs,
@@ -91,30 +92,30 @@ class TrainConfig:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As a dict of JSON's types."""
+        """The settings as a JSON-serialisable dict."""
         return asdict(self)
 
 
 @dataclass
 class Evaluation:
-    """How each net (a list entry a seed) does on fresh sequences."""
+    """Loss and accuracy of each net, a list entry a seed."""
 
     loss: list[float]
     """Mean E_total a sequence."""
     accuracy: list[float]
-    """Share of the counted answers that are right."""
+    """Share of the scored answers that are right."""
 
     @property
     def solved(self) -> list[bool]:
-        """Which nets have at least ``SOLVED`` of the counted answers right."""
+        """Which nets have an accuracy of at least ``SOLVED``."""
         return [accuracy >= SOLVED for accuracy in self.accuracy]
 
 
 class Training:
     """The nets of a run, their optimizer and their curves; ``srwm_agents.introspective.checkpoint`` saves it.
 
-    Each seed has its own initial weights and draws its own sequences, of which update u always gets the same: no
-    generator's state needs saving, and the ablation of a seed sees what the seed saw.
+    Each seed has its own initial weights and sequences. The sequences are a function of seed and update, so no
+    generator's state is saved, and an ablation of a seed gets the same sequences.
     """
 
     def __init__(self, config: TrainConfig, device: torch.device | str = "cpu") -> None:
@@ -127,7 +128,7 @@ class Training:
         self.optimizer = OPTIMIZERS[config.optimizer]([self.weights], lr=config.learning_rate)
         self.update = 0
         self.seconds = 0.0
-        """Spent on updates, over all resumptions."""
+        """Time spent on updates, over all resumptions."""
         self.curve: list[dict[str, Any]] = []
         self._recent: list[tuple[list[float], list[float]]] = []
 
@@ -137,7 +138,7 @@ class Training:
         return range(self.config.seed, self.config.seed + self.config.num_seeds)
 
     def run(self) -> Iterator[Evaluation]:
-        """Train to the last update; yields loss and accuracy on each update's sequences, before it."""
+        """Train to the last update; yields loss and accuracy on each update's sequences before the update."""
         while self.update < self.config.updates:
             began = time.perf_counter()
             result = self._one_update()
@@ -167,7 +168,7 @@ class Training:
         return result
 
     def _record(self, result: Evaluation) -> None:
-        """About a hundred points a curve, each the mean of all updates since the last."""
+        """Add to the curve: about a hundred points in all, each the mean over the updates since the last."""
         self._recent.append((result.loss, result.accuracy))
         if self.update % max(1, self.config.updates // 100) == 0 or self.update == self.config.updates:
             loss, accuracy = torch.tensor(self._recent, dtype=torch.float64).mean(0).round(decimals=6).tolist()
@@ -176,12 +177,12 @@ class Training:
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
-        """On ``EVALUATION_SEQUENCES`` sequences a net that training does not see."""
+        """Loss and accuracy on ``EVALUATION_SEQUENCES`` sequences a net that are not used in training."""
         loss, accuracy = self._play(EVALUATION_SEQUENCES, 1, "bptt")
         return Evaluation(loss.tolist(), accuracy.tolist())
 
     def evaluation_batch(self, index: int, number: int) -> TaskBatch:
-        """``number`` sequences of net ``index``, other ones than in training."""
+        """Draw ``number`` evaluation sequences of net ``index``."""
         return self.task.sample(number, _generator(self.seeds[index], 1))
 
     def _play(self, number: int, stream: int, gradient: str) -> tuple[Tensor, Tensor]:
@@ -202,6 +203,6 @@ class Training:
 
 
 def _generator(seed: int, stream: int) -> torch.Generator:
-    """Stream 0: initial weights, 1: evaluation, 2 + u: update u."""
-    # PyTorch's generator uses 32 bits of its seed only.
+    """The generator of a seed's initial weights (``stream`` 0), evaluation (1) or update u (2 + u)."""
+    # PyTorch's generator uses only 32 bits of its seed.
     return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, stream)).generate_state(1)[0]))

@@ -1,4 +1,4 @@
-"""Which units the net has, which connections join them, and each connection's binary address."""
+"""The net's units and connections, and the connections' binary addresses."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Wiring:
     hidden, ana, mod, delta; the slices below cut them. Connection w_ij, from source j to unit i, has the number
     ``i * num_sources + j``, whose binary digits, most significant first, are its address.
 
-    The paper's n_ana = n_mod = ceil(log2 n_conn) is circular, since the pointers' units have connections, too; taken
-    here is the least number of bits that fulfils it.
+    The paper's n_ana = n_mod = ceil(log2 n_conn) is circular, since the pointers' units have connections, too; the
+    smallest number of bits that satisfies it is used.
     """
 
     num_inputs: int
@@ -26,9 +26,9 @@ class Wiring:
     num_outputs: int
     """n_o, the 'normal' outputs o."""
     num_hidden: int = 0
-    """Non-input units that are nothing else."""
+    """Hidden units: non-input units besides outputs, pointers and Δ."""
     num_evals: int | None = None
-    """n_eval: eval unit k shows the last error of output k. None: one an output; fewer leave the last ones unseen."""
+    """n_eval: eval unit k shows the last error of output k. None: one an output; fewer: the first outputs' only."""
     num_bits: int = field(init=False)
     """n_ana = n_mod = ceil(log2 num_connections)."""
 
@@ -51,7 +51,7 @@ class Wiring:
 
     @property
     def evals(self) -> int:
-        """``num_evals``, as a number."""
+        """``num_evals`` without None."""
         assert self.num_evals is not None
         return self.num_evals
 
@@ -67,7 +67,7 @@ class Wiring:
 
     @property
     def num_connections(self) -> int:
-        """n_conn."""
+        """n_conn, the number of connections."""
         return self.num_units * self.num_sources
 
     @property
@@ -87,22 +87,22 @@ class Wiring:
 
     @property
     def mod(self) -> slice:
-        """The writing pointer among the units; it follows ana at once."""
+        """The writing pointer among the units, directly after ana."""
         return slice(self.ana.stop, self.ana.stop + self.num_bits)
 
     @property
     def delta(self) -> slice:
-        """Δ, the last unit."""
+        """The unit Δ, the last one."""
         return slice(self.num_units - 1, self.num_units)
 
     def addresses(self) -> Tensor:
-        """Float64 [num_connections, num_bits] of zeros and ones, most significant bit first."""
+        """The connections' addresses, float64 [num_connections, num_bits] of 0 and 1, most significant bit first."""
         numbers = torch.arange(self.num_connections)[:, None]
         places = torch.arange(self.num_bits - 1, -1, -1)
         return (numbers >> places & 1).double()
 
     def unit_names(self) -> list[str]:
-        """The names of the units, as pictures and traces show them."""
+        """The names of the units in plots and traces."""
         parts = [("o", self.num_outputs), ("h", self.num_hidden), ("ana", self.num_bits), ("mod", self.num_bits)]
         return [*(f"{name}{k}" for name, size in parts for k in range(size)), "Δ"]
 

@@ -1,7 +1,7 @@
 """The actor-critic loss on one minibatch of whole trajectories.
 
-Read :func:`actor_critic_losses` first: evaluate the rollout, compute targets, put them in units of each game, then
-policy loss, value loss and auxiliaries, each a small function below it.
+Read :func:`actor_critic_losses` first: evaluate the rollout, compute targets, scale them by game, then policy loss,
+value loss and auxiliaries. The functions below it compute the parts.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from srwm_agents.learning.scales import GameScales
 
 
 class ActionDistribution(Protocol):
-    """N distributions over actions, of any kind."""
+    """N action distributions: what the losses need of them."""
 
     def log_prob(self, actions: Tensor, /) -> Tensor:
-        """[N, K] -> [N]."""
+        """Log-probabilities of actions [N, K], [N]."""
         ...
 
     def entropy(self) -> Tensor:
-        """[N]."""
+        """Entropies, [N]."""
         ...
 
     def kl_divergence(self, other: Any, /) -> Tensor:
@@ -41,34 +41,40 @@ class ActionDistribution(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model computes of a rollout's observations, in one pass over time."""
+    """A model's outputs for a rollout's observations, from one pass over time."""
 
     features: Tensor
-    """[B, T, F], what the heads of the policy network read."""
+    """[B, T, F], input of the policy network's heads."""
     logits: Tensor
     """[B, T, A], parameters of the policy's distributions."""
     values: Tensor
-    """[B, T + 1] of the critic whose values make the targets; of a PopArt critic [B, T + 1, games], in games' units."""
+    """[B, T + 1], the critic's values, from which targets are computed; from PopArt [B, T + 1, games], normalised."""
     policy_values: Tensor | None = None
-    """[B, T], of the policy network's own value head, where the critic is another network."""
+    """[B, T], values of the policy network's own head; only with a separate critic."""
     action_advantages: Tensor | None = None
-    """[B, T, A], predicted for each action, where the critic is another network."""
+    """[B, T, A], predicted advantage of each action; only with a separate critic."""
 
 
 class ActorCritic(Protocol):
-    """A model that can be learned with."""
+    """A recurrent actor-critic: what the losses need of a model."""
 
     @property
     def popart(self) -> PopArtCritic | None:
-        """The critic, if it is PopArt's."""
+        """The PopArt critic; None with another one."""
         ...
 
     def evaluate(self, observations: Observations, state: Tensor, resets: Tensor) -> Evaluation:
-        """Run over entries [B, T + 1, …] from state [B, S], which ``resets`` bool [B, T + 1] empty before a step."""
+        """Run over time.
+
+        Args:
+            observations: entries [B, T + 1, …].
+            state: [B, S], before the first step.
+            resets: bool [B, T + 1], where the state is zeroed before the step.
+        """
         ...
 
     def distribution(self, logits: Tensor) -> ActionDistribution:
-        """[N, A] -> N distributions."""
+        """The N distributions with parameters ``logits`` [N, A]."""
         ...
 
 
@@ -81,27 +87,27 @@ class LossSettings:
     clip_rho: float = 1.0
     clip_c: float = 1.0
     lambda_: float = 1.0
-    """Of :func:`srwm_agents.learning.returns.vtrace`."""
+    """These three: see :func:`srwm_agents.learning.returns.vtrace`."""
     ppo_clip_ratio: float = 0.1
-    """Ratios count between 1 / (1 + this) and 1 + this."""
+    """PPO clips ratios to [1 / (1 + this), 1 + this]."""
     normalize_advantages: bool = False
-    """Advantages of each minibatch to mean 0 and deviation 1."""
+    """Whether each minibatch's advantages are scaled to mean 0 and deviation 1."""
     value_coeff: float = 0.5
     """Weight of the squared error of values."""
     advantage_coeff: float = 0.25
-    """Weight of the squared error of predicted advantages, where the critic is another network."""
+    """Weight of the squared error of predicted advantages; only with a separate critic."""
     exploration_loss: Literal["entropy", "symmetric_kl"] = "entropy"
     exploration_coeff: float = 0.01
     behaviour_kl_coeff: float = 0.0
     """Weight of KL(policy || behaviour policy)."""
     consistency_coeff: float = 0.0
-    """Weight of the difference between observations as they are and moved ones."""
+    """Weight of DrAC's consistency term, between original and augmented observations."""
     reduction: Literal["mean", "sum"] = "mean"
     """Over the valid steps of the minibatch, those of all learners together."""
 
 
 class Losses(NamedTuple):
-    """Scalars of the loss, each over the valid steps, and what the summaries look at."""
+    """The total loss and its parts (scalars over the valid steps), and the quantities that summaries report."""
 
     total: Tensor
     policy: Tensor
@@ -110,9 +116,9 @@ class Losses(NamedTuple):
     behaviour_kl: Tensor
     """KL from the behaviour policy, times its coefficient."""
     advantage: Tensor
-    """Error of the policy's predicted advantages, times its coefficient; 0 with a shared critic."""
+    """Squared error of predicted advantages, times its coefficient; 0 with a shared critic."""
     consistency: Tensor
-    """Difference between what is made of images and of moved ones, times its coefficient; 0 without moved ones."""
+    """DrAC's consistency term, times its coefficient; 0 without augmented observations."""
     entropy: Tensor
     kl: Tensor
     """Mean KL divergence from the behaviour policy."""
@@ -123,10 +129,10 @@ class Losses(NamedTuple):
     targets: Tensor
     """[B, T] V-trace targets."""
     advantages: Tensor
-    """[B, T] as they weigh the policy gradient."""
+    """[B, T], the weights of the policy gradient."""
 
     def detach(self) -> Losses:
-        """The same numbers without their history."""
+        """The same numbers without the autograd graph."""
         return Losses(*(entry.detach() for entry in self))
 
 
@@ -136,36 +142,35 @@ def actor_critic_losses(
     settings: LossSettings,
     scales: GameScales | None = None,
     pool: Pool = SINGLE,
-    moved: Observations | None = None,
+    augmented: Observations | None = None,
 ) -> Losses:
-    """Run the model over the rollout and one step more, and compute the loss of policy and values.
+    """Losses of policy and values on a rollout, from one pass of the model over its T + 1 observations.
 
-    The value of the step after the last is the learner's own, from the state that its own pass has reached: the
-    bootstrap value of Espeholt et al., ICML 2018 (arXiv:1802.01561), without gradient. The gradient flows through the
-    whole rollout, the recurrent state included; the state before it is the behaviour policy's, as stored.
+    The bootstrap value of Espeholt et al., ICML 2018 (arXiv:1802.01561), is the learner's own value of observation
+    T + 1, from the state that this pass has reached, without gradient. The gradient flows through the whole rollout,
+    the recurrent state included; the state before the first step is the behaviour policy's, as stored.
 
-    With a critic of its own network, the policy network's value head learns the same targets from features that it
-    cannot change, and those features learn to predict the advantage of the action taken (DAAC, Raileanu & Fergus,
-    ICML 2021, arXiv:2102.10330, eq. 5), in the units and with the normalisation of the policy gradient.
+    With a separate critic network, the policy network's value head learns the same targets without changing the
+    features that it reads, and these features learn to predict the advantage of the action taken (DAAC, Raileanu &
+    Fergus, ICML 2021, arXiv:2102.10330, eq. 5), in the units and with the normalisation of the policy gradient.
 
-    With PopArt, targets and advantages are computed in units of the reward; then its statistics move with the targets,
-    and value error and advantages are taken in units of the new deviation (van Hasselt et al., 2016,
+    With PopArt, targets and advantages are computed in units of the reward; then its statistics are updated with the
+    targets, and value error and advantages are divided by the new deviation (van Hasselt et al., 2016,
     arXiv:1602.07714, algorithm 1).
 
-    With ``moved`` observations there is DrAC's term (Raileanu et al., NeurIPS 2021, arXiv:2006.12862):
-    ``consistency_coeff`` times KL(pi(seen) || pi(moved)) + (V(seen) - V(moved))^2 / 2, with gradient through the moved
-    ones only. Deviations: the KL is summed over actions, where the published code samples one; with scales or PopArt
-    the second term is in the value loss's units; with a critic of its own network it is of the policy network's value
-    head.
+    With ``augmented`` observations DrAC's term is added (Raileanu et al., NeurIPS 2021, arXiv:2006.12862):
+    ``consistency_coeff`` times KL(pi(x) || pi(x')) + (V(x) - V(x'))^2 / 2, x' the augmented ones, with gradient through
+    x' only. Deviations: the KL is summed over actions, where the published code samples one; with scales or PopArt the
+    second term is in the value loss's units; with a separate critic V is the policy network's value head.
 
     Args:
-        model: what is trained.
+        model: the actor-critic that is trained.
         rollout: B trajectories of T steps.
         settings: choices and coefficients.
-        scales: sizes of the games' advantages, updated here; None leaves advantages and value errors as they are.
-        pool: the learners that this batch is divided between; the mean over them of the result's gradients is the
-            gradient of the whole batch.
-        moved: observations like the rollout's, changed in a way that policy and values should not notice.
+        scales: sizes of the games' advantages, updated here; None: advantages and value errors are not scaled.
+        pool: the learners that share this batch; the mean over them of the result's gradients is the gradient of the
+            whole batch.
+        augmented: the rollout's observations with augmented images; None: no consistency term.
     """
     evaluation = model.evaluate(rollout.observations, rollout.state, rollout.resets)
     policy = model.distribution(evaluation.logits.flatten(0, 1))
@@ -198,14 +203,16 @@ def actor_critic_losses(
     kl = mean(policy.kl_divergence(model.distribution(rollout.logits.flatten(0, 1))))
     behaviour_kl = settings.behaviour_kl_coeff * kl
     consistency_loss = torch.zeros_like(policy_loss)
-    if moved is not None:
+    if augmented is not None:
         policy_values = values if evaluation.policy_values is None else evaluation.policy_values
-        apart = _moved_apart(model, rollout, moved, evaluation.logits.detach(), policy_values.detach(), error_scale)
-        consistency_loss = settings.consistency_coeff * mean(apart)
+        originals = evaluation.logits.detach(), policy_values.detach()
+        consistency_loss = settings.consistency_coeff * mean(
+            _consistency_errors(model, rollout, augmented, *originals, error_scale)
+        )
 
     total = policy_loss + value_loss + exploration_loss + behaviour_kl + advantage_loss + consistency_loss
     if settings.reduction == "sum":
-        total = total * mean.count * pool.number
+        total = total * mean.count * pool.world_size
     return Losses(
         total, policy_loss, value_loss, exploration_loss, behaviour_kl, advantage_loss, consistency_loss, entropy, kl,
         log_ratios.exp(), values, targets, advantages,
@@ -213,10 +220,10 @@ def actor_critic_losses(
 
 
 class _StepMean:
-    """Means over the valid steps of a batch that several learners divide between them.
+    """Means over the valid steps of a batch that several learners share.
 
-    A learner's mean is its sum over the number of steps that the learners have on average: averaged over learners
-    that gives the mean over all steps, also where one has fewer valid ones than another.
+    A learner divides its own sum by the mean number of valid steps a learner. Averaged over learners, that is the mean
+    over all valid steps, also where learners have different numbers of them.
     """
 
     def __init__(self, valids: Tensor, pool: Pool) -> None:
@@ -235,7 +242,7 @@ class _StepMean:
 
 
 def _reward_units(values: Tensor, rollout: Rollout, popart: PopArtCritic | None) -> tuple[Tensor, Tensor]:
-    """Values [B, T] in units of the reward, and without gradient that of the step after the last, [B]."""
+    """Values [B, T] in units of the reward, and the bootstrap value [B] without gradient."""
     if popart is not None:
         values = popart.values(values, rollout.games)
     return values[:, :-1], values[:, -1].detach()
@@ -244,7 +251,7 @@ def _reward_units(values: Tensor, rollout: Rollout, popart: PopArtCritic | None)
 def _targets(
     rollout: Rollout, log_ratios: Tensor, values: Tensor, bootstrap: Tensor, settings: LossSettings
 ) -> VTraceReturns:
-    """V-trace's targets and advantages; for PPO, whose surrogate has the ratio in it, advantages without rho."""
+    """V-trace's targets and advantages; for PPO, whose surrogate contains the ratio, advantages without rho."""
     clips = {"clip_rho": settings.clip_rho, "clip_c": settings.clip_c}
     rewards, discounts, lambda_ = rollout.rewards, rollout.discounts, settings.lambda_
     returns = vtrace(log_ratios, rewards, discounts, values, bootstrap, **clips, lambda_=lambda_)
@@ -264,10 +271,11 @@ def _game_units(
     scales: GameScales | None,
     pool: Pool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Values to learn [B, T], and what advantages and squared value errors are divided by, [B, 1] each.
+    """Update the statistics of PopArt or of ``scales``, and return values and divisors in the new units.
 
-    Moves the statistics of PopArt or of ``scales``.
-    """  # fmt: skip
+    Returns:
+        values [B, T], divisor of advantages [B, 1], divisor of squared value errors [B, 1].
+    """
     if model.popart is not None:
         deviation = model.popart.update(targets, rollout.games, rollout.valids, pool)
         # The same values, now of the head that the optimiser will change.
@@ -291,21 +299,21 @@ def _ppo_losses(log_ratios: Tensor, advantages: Tensor, clip_ratio: float) -> Te
 
 
 def _advantage_error(evaluation: Evaluation, rollout: Rollout, advantages: Tensor, mean: _StepMean) -> Tensor:
-    """Mean squared error of the advantage predicted of the action taken; 0 if the model predicts none."""
+    """Mean squared error of the advantage predicted for the action taken; 0 if the model predicts none."""
     if evaluation.action_advantages is None:
         return torch.zeros((), device=advantages.device)
     of_taken = evaluation.action_advantages.gather(2, rollout.actions.long()).squeeze(2)
     return mean((advantages - of_taken).square())
 
 
-def _moved_apart(
-    model: ActorCritic, rollout: Rollout, moved: Observations, logits: Tensor, values: Tensor, error_scale: Tensor
+def _consistency_errors(
+    model: ActorCritic, rollout: Rollout, augmented: Observations, logits: Tensor, values: Tensor, error_scale: Tensor
 ) -> Tensor:
-    """[B, T], how far policy and value of moved observations are from ``logits`` and ``values`` of those as seen."""
-    evaluation = model.evaluate(moved, rollout.state, rollout.resets)
+    """DrAC's term at each step [B, T]; ``logits`` [B, T, A] and ``values`` [B, T] are of the original observations."""
+    evaluation = model.evaluate(augmented, rollout.state, rollout.resets)
     policy = model.distribution(logits.flatten(0, 1))
-    policies_apart = policy.kl_divergence(model.distribution(evaluation.logits.flatten(0, 1))).view_as(values)
-    moved_values = evaluation.policy_values
-    if moved_values is None:
-        moved_values, _ = _reward_units(evaluation.values, rollout, model.popart)
-    return policies_apart + (values - moved_values).square() / error_scale / 2
+    kl = policy.kl_divergence(model.distribution(evaluation.logits.flatten(0, 1))).view_as(values)
+    augmented_values = evaluation.policy_values
+    if augmented_values is None:
+        augmented_values, _ = _reward_units(evaluation.values, rollout, model.popart)
+    return kl + (values - augmented_values).square() / error_scale / 2

@@ -1,4 +1,4 @@
-"""Optimisers by name, and what they need to be captured in a CUDA graph."""
+"""Optimisers by name, with steps that a CUDA graph can capture."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class OptimizerSettings:
 def make_optimizer(
     parameters: Iterable[Parameter], settings: OptimizerSettings, *, captured: bool
 ) -> torch.optim.Optimizer:
-    """PyTorch's optimiser of that name; ``captured``: its steps go into a CUDA graph."""
+    """Make PyTorch's optimiser of that name; ``captured``: its steps go into a CUDA graph."""
     if settings.name == "rmsprop":
         optimizer: torch.optim.Optimizer = torch.optim.RMSprop(
             parameters, alpha=settings.rmsprop_alpha, eps=settings.rmsprop_eps, momentum=settings.rmsprop_momentum
@@ -37,14 +37,14 @@ def make_optimizer(
         optimizer = torch.optim.Adam(parameters, betas=settings.adam_betas, eps=settings.adam_eps)
     for group in optimizer.param_groups:
         group["lr"] = settings.learning_rate
-    settle_optimizer(optimizer, captured=captured)
+    set_capturable(optimizer, captured=captured)
     return optimizer
 
 
-def settle_optimizer(optimizer: torch.optim.Optimizer, *, captured: bool) -> None:
-    """Make an optimiser, new or just loaded, fit to be captured, or not.
+def set_capturable(optimizer: torch.optim.Optimizer, *, captured: bool) -> None:
+    """Set whether a CUDA graph captures the optimiser's steps; to be called again after loading a checkpoint.
 
-    A checkpoint brings the settings it was saved with; whether updates are captured is the running experiment's.
+    A checkpoint restores the setting that it was saved with, which need not be the running experiment's.
     """
     for group in optimizer.param_groups:
         device = group["params"][0].device
@@ -56,7 +56,7 @@ def settle_optimizer(optimizer: torch.optim.Optimizer, *, captured: bool) -> Non
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Of all parameters; where a captured step reads it from the device, there."""
+    """Set the learning rate of all parameters, in place on the device if a captured step reads it there."""
     for group in optimizer.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)

@@ -1,4 +1,4 @@
-"""What learners on several processes tell each other, as the algorithm sees it."""
+"""Reductions over the learner processes that share one batch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 
 class Pool(Protocol):
-    """The learners that share one update, each with its own part of the batch."""
+    """Learners that make one update together, each with its part of the batch."""
 
     @property
-    def number(self) -> int:
-        """How many they are."""
+    def world_size(self) -> int:
+        """Number of learners."""
         ...
 
     def mean(self, values: Tensor) -> Tensor:
@@ -25,9 +25,9 @@ class Pool(Protocol):
 
 
 class SingleLearner:
-    """The :class:`Pool` of one learner alone, in which nothing is exchanged."""
+    """The :class:`Pool` of a single learner: every reduction is the identity."""
 
-    number = 1
+    world_size = 1
 
     def mean(self, values: Tensor) -> Tensor:
         return values

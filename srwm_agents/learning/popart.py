@@ -1,4 +1,4 @@
-"""PopArt: a critic that learns each game's value in units of that game's own targets."""
+"""PopArt: a critic that normalises each game's value by running statistics of that game's targets."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from srwm_agents.learning.pooling import SINGLE, Pool
 
 
 class PopArtCritic(nn.Module):
-    """One linear value output a game, of mean 0 and deviation 1, beside the mean and deviation that undo that.
+    """A linear value head with one normalised output a game, and the mean and deviation that map it to rewards.
 
     Source: van Hasselt et al., NeurIPS 2016 (arXiv:1602.07714), algorithm 1 and section 2; for many tasks Hessel et
     al., AAAI 2019 (arXiv:1809.04474): V(x) of game i = sigma_i n_i(x) + mu_i. :meth:`update` moves mu_i and sigma_i
-    with the V-trace targets, and undoes in weight and bias what that would do to V. The step is corrected for its start
-    (step / (1 - (1 - step)^k) at a game's k-th minibatch), as the former paper suggests: the first minibatch sets the
-    statistics, and a game that is not in a minibatch keeps its own.
+    towards the statistics of the V-trace targets, and rescales weight and bias so that V stays the same. The step size
+    is bias-corrected (step / (1 - (1 - step)^k) at a game's k-th minibatch), as the former paper suggests: the first
+    minibatch sets the statistics. A game that is not in a minibatch keeps its statistics.
 
-    Deviation: sigma is at least 0.01, not 0.0001: smaller than that are the targets of a game that has given no reward
-    yet, whose noise should not be learned as if it were one. The optimiser's running means of gradients are not
-    rescaled, as is usual.
+    Deviation: sigma is at least 0.01, not 0.0001. The targets of a game that has not given any reward yet vary by less,
+    and that noise should not be scaled up. The optimiser's running means of gradients are not rescaled, as is usual.
 
-    The statistics are buffers: they travel with the weights, to whoever acts and into checkpoints.
+    The statistics are buffers, so actors and checkpoints get them with the weights.
     """
 
     floor, ceiling = 1e-2, 1e6
@@ -33,7 +32,7 @@ class PopArtCritic(nn.Module):
     """[games], 1 - (1 - step)^k."""
 
     def __init__(self, input_size: int, num_games: int, step_size: float) -> None:
-        """``step_size``: how far the statistics move to those of a minibatch; 0.0003 in Hessel et al."""
+        """``step_size``: share by which the statistics move to those of a minibatch; 0.0003 in Hessel et al."""
         super().__init__()
         self.step_size = step_size
         self.linear = nn.Linear(input_size, num_games)
@@ -42,7 +41,7 @@ class PopArtCritic(nn.Module):
         self.register_buffer("seen", torch.zeros(num_games))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, features] -> [N, games], each game's value in its own units."""
+        """x [N, features] -> [N, games], normalised values."""
         return self.linear(x)
 
     @property
@@ -54,11 +53,11 @@ class PopArtCritic(nn.Module):
         """Values in units of the reward.
 
         Args:
-            outputs: of :meth:`forward`, B trajectories of any number of steps, [B * T, games] or of as many elements.
-            games: int64 [B], which game each trajectory is of.
+            outputs: of :meth:`forward`, for B trajectories of T steps; any shape of B * T * games elements.
+            games: int64 [B], the game of each trajectory.
 
         Returns:
-            [B, T], of each trajectory's own game.
+            [B, T], values of each trajectory's own game.
         """
         outputs = outputs.view(len(games), -1, len(self.mean))
         own = outputs.gather(2, games[:, None, None].expand(-1, outputs.shape[1], -1)).squeeze(2)
@@ -66,18 +65,18 @@ class PopArtCritic(nn.Module):
 
     @torch.no_grad()
     def update(self, targets: Tensor, games: Tensor, valids: Tensor, pool: Pool = SINGLE) -> Tensor:
-        """Move the statistics, in place and without a wait for the device, and leave every value as it is.
+        """Move the statistics and rescale the linear layer so that no value changes; in place, without a host sync.
 
         Args:
             targets: [B, T] in units of the reward.
             games: int64 [B].
             valids: bool [B, T], steps that count; targets that are not finite never do.
-            pool: learners whose steps count together.
+            pool: learners whose steps make the statistics together.
 
         Returns:
             the new deviation of each trajectory's game, [B, 1].
         """
-        valids = valids & targets.isfinite()  # one that is not would stay in the statistics for good
+        valids = valids & targets.isfinite()  # a NaN would stay in the statistics for good
         counted = torch.where(valids, targets, 0)
         sums = torch.stack([valids.sum(1).to(targets.dtype), counted.sum(1), counted.square().sum(1)])
         count, total, squares = pool.mean(sums.new_zeros(3, len(self.mean)).index_add_(1, games, sums))
@@ -93,7 +92,7 @@ class PopArtCritic(nn.Module):
         return self.deviation[games][:, None]
 
     def merged(self) -> tuple[Tensor, Tensor]:
-        """Weight [1, features] and bias [1] of a linear layer that gives the mean of all games' values."""
+        """Weight [1, features] and bias [1] of a linear layer whose output is the mean of all games' values."""
         weight, bias = self.linear.weight.detach(), self.linear.bias.detach()
         return (
             (self.deviation[:, None] * weight).mean(0, keepdim=True),

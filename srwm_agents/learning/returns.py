@@ -1,4 +1,4 @@
-"""V-trace: off-policy corrected value targets and advantages, on whatever device the tensors are."""
+"""V-trace: off-policy corrected value targets and advantages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from srwm_agents.ops.checks import check_shape
 
 
 class VTraceReturns(NamedTuple):
-    """What V-trace makes of a batch of trajectories; no gradient flows through either."""
+    """V-trace targets and advantages of a batch of trajectories, both without gradient."""
 
     targets: Tensor
-    """[B, T]: v_s, what the value function is regressed to."""
+    """[B, T]: v_s, the regression targets of the value function."""
     advantages: Tensor
     """[B, T]: rho_s times the advantage of :func:`bootstrapped_advantages`, the weights of the policy gradient."""
 
@@ -92,9 +92,9 @@ def bootstrapped_advantages(
     *,
     lambda_: float = 1.0,
 ) -> Tensor:
-    """r_s + discount_s (lambda v_{s+1} + (1 - lambda) V(x_{s+1})) - V(x_s), [B, T]: advantages without rho.
+    """Advantages without rho, r_s + discount_s (lambda v_{s+1} + (1 - lambda) V(x_{s+1})) - V(x_s), [B, T].
 
-    For losses that have the ratio in themselves, as PPO's. Arguments as in :func:`vtrace`, whose ``targets`` are v.
+    For losses that contain the ratio themselves, as PPO's. Arguments as in :func:`vtrace`, whose ``targets`` are v.
     """
     following_values = _following(values, bootstrap_value)
     following_targets = _following(targets, bootstrap_value)
@@ -102,5 +102,5 @@ def bootstrapped_advantages(
 
 
 def _following(values: Tensor, bootstrap_value: Tensor) -> Tensor:
-    """[B, T], of the step after each."""
+    """The value of the step after each, [B, T]."""
     return torch.cat([values[:, 1:], bootstrap_value[:, None]], dim=1)

@@ -29,36 +29,36 @@ class Rollout:
     actions: Tensor
     """[B, T, K], K = 1 for a discrete action."""
     log_probs: Tensor
-    """[B, T], of the actions under the behaviour policy."""
+    """[B, T], of the actions, under the behaviour policy."""
     logits: Tensor
     """[B, T, A], the behaviour policy's distribution parameters."""
     games: Tensor
-    """int64 [B], which of the games (or tasks) each trajectory is of."""
+    """int64 [B], index of each trajectory's game (or task)."""
     valids: Tensor
-    """bool [B, T], steps that are learned from."""
+    """bool [B, T], steps that count in the losses."""
     versions: Tensor
-    """[B, T], the update whose weights acted; for the record only."""
+    """[B, T], number of the update whose weights acted; for summaries only."""
 
     def __len__(self) -> int:
         return len(self.rewards)
 
     @property
     def resets(self) -> Tensor:
-        """bool [B, T + 1], where the memory is emptied before the step; ``state`` is already right for the first."""
+        """bool [B, T + 1], where the state is zeroed before the step; False at the first, whose ``state`` is stored."""
         return torch.cat([torch.zeros_like(self.dones[:, :1]), self.dones], dim=1)
 
     def rows(self, index: slice | Tensor) -> Rollout:
-        """Some of the trajectories."""
+        """The trajectories that ``index`` selects."""
         observations = {name: entry[index] for name, entry in self.observations.items()}
         tensors = {name: tensor[index] for name, tensor in self.tree().items() if name != "observations"}
         return Rollout(observations, **tensors)
 
     def tree(self) -> dict[str, Any]:
-        """Tensors by name, observations nested: what a CUDA graph takes; ``Rollout(**tree)`` undoes it."""
+        """Tensors by name, observations nested, as :class:`srwm_agents.graphs.Graphed` takes them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def minibatches(self, size: int, *, shuffle: bool = False) -> Iterator[Rollout]:
-        """Parts of ``size`` whole trajectories, in order or at random; the last may be smaller."""
+        """Minibatches of ``size`` whole trajectories, in order or at random; the last may be smaller."""
         number = len(self)
         if number == size:
             yield self

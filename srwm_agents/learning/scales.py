@@ -1,4 +1,4 @@
-"""Running statistics of each game, which put rewards and advantages of very different sizes into common units."""
+"""Running statistics a game, by which rewards and advantages are scaled to comparable sizes."""
 
 from __future__ import annotations
 
@@ -27,24 +27,28 @@ class GameScales:
         self.weight = torch.zeros(num_games, device=device)
 
     def load(self, mean_square: Tensor, weight: Tensor) -> None:
-        """Go on from what a checkpoint has kept."""
+        """Restore the statistics of a checkpoint."""
         self.mean_square.copy_(mean_square)
         self.weight.copy_(weight)
 
     def update(self, games: Tensor, advantages: Tensor, valids: Tensor, pool: Pool = SINGLE) -> Tensor:
-        """games int64 [B], advantages and valids [B, T] -> the scale of each trajectory's game, [B, 1].
+        """Update the statistics with a batch and return the scale of each trajectory's game, [B, 1].
 
-        The mean square is over the steps of all learners of ``pool``.
+        Args:
+            games: int64 [B], the game of each trajectory.
+            advantages: [B, T].
+            valids: bool [B, T], steps that count.
+            pool: learners whose steps make the statistics together.
         """
         squares = torch.where(valids, advantages.square(), 0).sum(1)
         sums = torch.stack([valids.sum(1).to(squares.dtype), squares])
         count, total = pool.mean(sums.new_zeros(2, len(self.weight)).index_add_(1, games, sums))
-        # A game that is not in the minibatch keeps what it had, as one whose advantages are not finite does, which it
-        # would never get rid of; the weight corrects the zero at the beginning.
-        heard = (count > 0) & total.isfinite()
-        keep = torch.where(heard, self.decay, 1.0)
-        # In place: a captured update finds them where they were.
-        now = torch.where(heard, total / torch.where(count > 0, count, 1), 0)
+        # A game that is not in the minibatch keeps its statistics; so does one whose advantages are not finite, since a
+        # NaN would stay in them for good. The weight corrects for the start at zero.
+        updated = (count > 0) & total.isfinite()
+        keep = torch.where(updated, self.decay, 1.0)
+        # In place, because a captured update uses fixed addresses.
+        now = torch.where(updated, total / torch.where(count > 0, count, 1), 0)
         self.mean_square.copy_(keep * self.mean_square + (1 - keep) * now)
         self.weight.copy_(keep * self.weight + (1 - keep))
         scale = (self.mean_square / self.weight.clamp(min=1e-6)).sqrt().clamp(min=self.floor)
@@ -54,20 +58,20 @@ class GameScales:
 class ReturnScales:
     """The running standard deviation of each game's discounted returns, by which its rewards are divided.
 
-    What ``VecNormalize`` of OpenAI's baselines does in Procgen's own experiments (Cobbe et al., ICML 2020,
-    arXiv:1912.01588): with G_t = gamma G_{t-1} + r_t, begun anew with each episode, rewards become
-    r / sqrt(var(G) + 1e-8), clipped to ±10; the mean of G is left in. The statistics are over all steps since training
-    began, those of a batch included before its rewards are divided.
+    Source: ``VecNormalize`` of OpenAI's baselines, as in Procgen's own experiments (Cobbe et al., ICML 2020,
+    arXiv:1912.01588). With G_t = gamma G_{t-1} + r_t, restarted at each episode, rewards become
+    r / sqrt(var(G) + 1e-8), clipped to ±10; the mean of G is not subtracted. The statistics are over all steps since
+    training began, those of a batch included before its rewards are divided.
 
-    Deviations: one variance a game, not one for all; the statistics move once a batch, not once a step; and, as the
-    learner sees pieces of T steps and not the whole past of an environment, G at a piece's begin is not known. To take
-    it for 0 makes the deviation much too small where gamma^T is not (at gamma = 0.99 and T = 32 by half and more).
-    Instead its first two moments are solved for: G_t = H_t + f_t C, with H_t the return within the piece, C what
-    comes from before it, and f_t its discount, 0 from an episode's end on. If training moves slowly, C is distributed
-    as what the piece hands on to the next one, which gives one linear equation for E[C] and one for E[C^2]. What is
-    neglected is, within a game, the correlation of C with the rewards of the piece.
+    Deviations: one variance a game, not one for all; the statistics are updated once a batch, not once a step. And the
+    learner sees segments of T steps, not an environment's whole past, so G before a segment is not known. Taking it as
+    0 makes the deviation much too small unless gamma^T is small (by half and more at gamma = 0.99 and T = 32). Instead
+    its first two moments are solved for: G_t = H_t + f_t C, with H_t the return within the segment, C the return
+    carried in from before, and f_t its discount, 0 from an episode's end on. If training changes slowly, C has the
+    distribution of what a segment carries over to the next, which gives one linear equation for E[C] and one for
+    E[C^2]. The correlation of C with the rewards of its segment, within a game, is neglected.
 
-    Everything happens on the device, without waiting for it and in place.
+    Updates are in place on the device, without a host sync.
     """
 
     epsilon = 1e-8
@@ -79,12 +83,12 @@ class ReturnScales:
         num_games, device = len(discounts), discounts.device
         # Counts run into hundreds of millions.
         self.moments = torch.zeros(2, 5, num_games, dtype=torch.float64, device=device)
-        """Means of H, f, H^2, H f, f^2: over all steps, and of what a piece hands on."""
+        """[2, 5, games], means of H, f, H^2, H f, f^2: over all steps, and of what a segment carries over."""
         self.count = torch.zeros(num_games, dtype=torch.float64, device=device)
-        """Pieces that the means are over."""
+        """[games], number of segments in the means."""
 
     def load(self, moments: Tensor, count: Tensor) -> None:
-        """Go on from what a checkpoint has kept."""
+        """Restore the statistics of a checkpoint."""
         self.moments.copy_(moments)
         self.count.copy_(count)
 
@@ -98,21 +102,21 @@ class ReturnScales:
 
     @torch.no_grad()
     def update(self, rewards: Tensor, dones: Tensor, games: Tensor, pool: Pool = SINGLE) -> None:
-        """Take in a batch: rewards and bool dones [B, T], games int64 [B].
+        """Update the statistics with a batch: rewards and bool dones [B, T], games int64 [B].
 
-        Steps that no loss counts (stale ones, those of another policy) are in: they are the game's all the same.
+        Steps that the losses leave out (stale ones, those of another policy) count here.
         """
-        going_on = (~dones).double()
+        continues = (~dones).double()
         # G_t = r_t + f_t G_{t-1}: affine maps, composed over ever longer stretches in log2 T rounds, as V-trace does.
-        h, f = rewards.double(), functional.pad(going_on[:, :-1], (1, 0), value=1.0)
+        h, f = rewards.double(), functional.pad(continues[:, :-1], (1, 0), value=1.0)
         f = self.discounts[games][:, None] * f
         reach = 1
         while reach < rewards.shape[1]:
             h = h + f * functional.pad(h[:, :-reach], (reach, 0))
             f = f * functional.pad(f[:, :-reach], (reach, 0), value=1.0)
             reach *= 2
-        handed_on = _moments(h[:, -1], f[:, -1]) * going_on[:, -1]
-        sums = torch.stack([_moments(h, f).mean(2), handed_on])
+        carried_over = _moments(h[:, -1], f[:, -1]) * continues[:, -1]
+        sums = torch.stack([_moments(h, f).mean(2), carried_over])
         sums = torch.zeros_like(self.moments).index_add_(2, games, sums)
         count = torch.zeros_like(self.count).index_add_(0, games, torch.ones_like(h[:, 0]))
         flat = pool.mean(torch.cat([sums.view(-1, len(count)), count[None]]))
@@ -121,7 +125,7 @@ class ReturnScales:
         self.moments.add_((sums - count * self.moments) / torch.where(self.count > 0, self.count, 1))
 
     def normalise(self, rewards: Tensor, games: Tensor) -> Tensor:
-        """rewards [B, T], games int64 [B] -> rewards in units of their game's returns, clipped, [B, T]."""
+        """Divide rewards [B, T] by the deviation of their game (games int64 [B]) and clip them, [B, T]."""
         unit = (self.deviation.square() + self.epsilon).sqrt().to(rewards.dtype)
         return (rewards / unit[games][:, None]).clamp(-self.limit, self.limit)
 

@@ -19,12 +19,10 @@ from srwm_agents.learning.scales import GameScales
 
 
 class TrainableActorCritic(ActorCritic, Protocol):
-    """An actor-critic that an optimiser changes."""
+    """An actor-critic whose parameters are grouped for gradient clipping."""
 
     def networks(self) -> list[list[Parameter]]:
-        """Parameters by network: the policy's first, then those that only values teach. Gradients are clipped by
-        network.
-        """
+        """Parameters by network: the policy network's, then a separate critic's if there is one."""
         ...
 
 
@@ -34,14 +32,14 @@ class UpdateSettings:
 
     loss: LossSettings
     max_grad_norm: float = 0.0
-    """To which each network's gradient is scaled down; 0: never."""
+    """Largest norm of each network's gradient; 0: no clipping."""
     augment_shift: int = 0
-    """Images are moved by up to this many pixels: beside those acted on if ``loss.consistency_coeff`` is above 0, else
-    in their place."""
+    """Largest image shift in pixels, 0: none. Shifted images are used beside the original ones if
+    ``loss.consistency_coeff`` is above 0, else in their place."""
 
 
 class UpdateResult(NamedTuple):
-    """What the summaries look at."""
+    """Losses and gradient norm of one step."""
 
     losses: Losses
     grad_norm: Tensor
@@ -49,10 +47,10 @@ class UpdateResult(NamedTuple):
 
 
 class Update:
-    """A function of a minibatch that changes the model: loss, gradients, clipping, optimiser.
+    """One optimiser step on a minibatch: losses, gradients, mean over learners, clipping, optimiser.
 
-    The gradients of learners that share a batch are averaged before they are clipped. A network's gradient that is not
-    finite counts as zero, because it would spoil weights and optimiser for good; ``gradients_left_out`` counts them.
+    Gradients of learners that share a batch are averaged before they are clipped. A network's gradient that is not
+    finite is replaced by zero, since it would make weights and optimiser state NaN; ``gradients_left_out`` counts them.
     """
 
     def __init__(
@@ -65,7 +63,7 @@ class Update:
         pool: Pool = SINGLE,
         captured: bool = False,
     ) -> None:
-        """``captured``: replay each shape of minibatch as one CUDA graph; the optimiser must be fit for that."""
+        """``captured``: replay each shape of minibatch as one CUDA graph; the optimiser must be capturable."""
         assert isinstance(model, nn.Module)
         self.model = model
         self._module: nn.Module = model
@@ -75,43 +73,43 @@ class Update:
         self.pool = pool
         device = next(model.parameters()).device
         self.gradients_left_out = torch.zeros((), dtype=torch.int64, device=device)
-        """int64, since the start."""
-        self.graph: Graphed[UpdateResult] | None = Graphed(self._of_tree) if captured else None
+        """int64 scalar: gradients that were not finite, since the start."""
+        self.graph: Graphed[UpdateResult] | None = Graphed(self._eager_from_tree) if captured else None
 
     def __call__(self, rollout: Rollout) -> UpdateResult:
-        """One step. A captured one's result is overwritten by the next."""
+        """Make one step. With ``captured`` the next step overwrites the result."""
         return self._eager(rollout) if self.graph is None else self.graph(rollout.tree())
 
-    def _of_tree(self, tree: Any) -> UpdateResult:
+    def _eager_from_tree(self, tree: Any) -> UpdateResult:
         return self._eager(Rollout(**tree))
 
     def losses(self, rollout: Rollout) -> Losses:
-        """The loss that a step would descend, with its history; running statistics move as in a step."""
-        moved: Observations | None = None
+        """The losses of a step, with their autograd graph; updates running statistics as a step does."""
+        augmented: Observations | None = None
         if self.settings.augment_shift:
             images = shift_images(rollout.observations[IMAGE_KEY], self.settings.augment_shift)
-            moved = {**rollout.observations, IMAGE_KEY: images}
+            augmented = {**rollout.observations, IMAGE_KEY: images}
             if not self.settings.loss.consistency_coeff:
-                rollout, moved = Rollout(**{**rollout.tree(), "observations": moved}), None
-        return actor_critic_losses(self.model, rollout, self.settings.loss, self.scales, self.pool, moved)
+                rollout, augmented = Rollout(**{**rollout.tree(), "observations": augmented}), None
+        return actor_critic_losses(self.model, rollout, self.settings.loss, self.scales, self.pool, augmented)
 
     def _eager(self, rollout: Rollout) -> UpdateResult:
-        # Nothing in here waits for the device, so that it can be captured.
+        # No host sync in here: a CUDA graph captures it.
         losses = self.losses(rollout)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         self.pool.average_gradients(self._module)
-        # Each network by itself: a critic's large error does not shrink the policy's step.
+        # Clipped by network, so that a critic's large error does not shrink the policy's step.
         grad_norm, *_ = [self._clip_and_drop_nonfinite(network) for network in self.model.networks()]
         self.optimizer.step()
         return UpdateResult(losses.detach(), grad_norm)
 
     def _clip_and_drop_nonfinite(self, network: list[Parameter]) -> Tensor:
-        """Scale a network's gradient down to the limit, or to zero if it is not finite; its norm before that."""
+        """Clip a network's gradient, or zero it if it is not finite; returns its norm before that."""
         norm = torch.nn.utils.clip_grad_norm_(network, self.settings.max_grad_norm or float("inf"))
-        spoilt = ~norm.isfinite()
-        self.gradients_left_out.add_(spoilt)
+        nonfinite = ~norm.isfinite()
+        self.gradients_left_out.add_(nonfinite)
         for parameter in network:
             if parameter.grad is not None:
-                parameter.grad.masked_fill_(spoilt, 0)
+                parameter.grad.masked_fill_(nonfinite, 0)
         return norm

@@ -19,7 +19,7 @@ TOOLS = ("ip", "unshare", "mount")
 
 
 def why_not() -> str:
-    """Why this machine cannot make hosts; empty if it can."""
+    """The reason why this machine cannot make network namespaces; empty if it can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
@@ -33,7 +33,7 @@ def why_not() -> str:
 
 
 class TwoHosts:
-    """Namespaces "a" and "b" with a cable between them; a context manager that leaves nothing behind."""
+    """Network namespaces "a" and "b" with a link between them; a context manager that removes them at its end."""
 
     ADDRESSES = {"a": "10.213.77.1", "b": "10.213.77.2"}  # noqa: RUF012 (nobody changes it)
 
@@ -82,7 +82,7 @@ class TwoHosts:
         )
 
     def kill(self, host: str) -> None:
-        """End everything that runs on a host, at once, as a power cut does."""
+        """Kill all processes of a host at once, as a power failure does."""
         pids = subprocess.run(
             ["ip", "netns", "pids", self._names[host]], capture_output=True, text=True, check=False
         ).stdout.split()
@@ -102,7 +102,7 @@ def _run(*command: str) -> None:
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[TwoHosts]:
-    """Two hosts, or a skip that says why there are none."""
+    """Two hosts; skips the test, with the reason, where there can be none."""
     if reason := why_not():
         pytest.skip(reason)
     with TwoHosts(tmp_path) as made:

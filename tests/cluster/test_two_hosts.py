@@ -1,4 +1,4 @@
-"""Distributed training on two hosts: real addresses, real names, and a machine that is lost."""
+"""Distributed training on two hosts with addresses and names of their own, of which one is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLAGS = [
     *("--learning_rate=0.01", "--policy_head_scale=1", "--train_for_env_steps=100000000"),
 ]
 NODE = ["--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats", "--block"]
-# Without a token, on a cable that nobody else is on.
+# No authentication token: nothing else is on this link.
 ENVIRONMENT = {"PYTHONPATH": str(ROOT), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 pytestmark = [pytest.mark.slow, pytest.mark.hosts, pytest.mark.timeout(900)]
 
@@ -59,7 +59,7 @@ def test_two_hosts_train_and_one_survives(hosts, tmp_path) -> None:
         )
         until(lambda: len({line["version"] for line in rollouts("b")}) > 4 and rollouts("a"))
         remote = rollouts("b")
-        # Every one of many versions of the weights acted there, and with the memory that came here.
+        # Host b's collector acted with the published weights of many versions, from the states in its rollouts.
         assert max(line["difference"] for line in remote) < 1e-3
         assert remote[0]["state"] == 0
         assert all(line["state"] > 0 for line in remote[1:])
@@ -70,7 +70,7 @@ def test_two_hosts_train_and_one_survives(hosts, tmp_path) -> None:
         played, last = len(rollouts("a")), rollouts("a")[-1]["version"]
         until(lambda: len(rollouts("a")) > played + 10 and rollouts("a")[-1]["version"] > last + 5)
 
-        # `ip netns exec`, `unshare` and `sh` have each become the next: this is the learner itself.
+        # `ip netns exec`, `unshare` and `sh` each exec the next program, so this process is the learner.
         learner.send_signal(signal.SIGTERM)
         assert learner.wait(60) == 128 + signal.SIGTERM, log.read_text()
         assert "stopped and saved" in log.read_text()

@@ -1,7 +1,7 @@
-"""``python -m srwm_agents distributed train``, telling of every rollout, for ``test_two_hosts.py``.
+"""``python -m srwm_agents distributed train`` with a log of every rollout, for ``test_two_hosts.py``.
 
-Each rollout's policy is computed again here, from the weights that were published for it and the state that came with
-it: the same logits mean that the collector, wherever it is, acted with just those weights and that memory.
+Each rollout's policy is recomputed here from the published weights and the rollout's initial state: equal logits mean
+that the collector acted with those weights and from that state.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from srwm_agents.distributed.rollouts import CollectedRollout
 
 
 class WatchedPool(CollectorPool):
-    """Writes a line about each rollout into the file that WATCH names."""
+    """Writes a JSON line about each rollout to the file that the environment variable WATCH names."""
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)

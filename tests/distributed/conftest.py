@@ -1,4 +1,4 @@
-"""The smallest sensible distributed training."""
+"""A small distributed training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def small_flags() -> list[str]:
 
 @pytest.fixture
 def make_distributed_learner(tmp_path):
-    """Flags -> an initialised learner in one process, in a folder of the test's own."""
+    """Function from flags to an initialised learner in one process, in the test's temporary folder."""
 
     def make(*flags: str) -> DistributedLearner:
         cfg = parse_distributed_args([*SMALL, f"--train_dir={tmp_path}", "--experiment=e", *flags])

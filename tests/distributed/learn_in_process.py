@@ -11,7 +11,7 @@ import torch
 
 from srwm_agents.distributed.arguments import parse_distributed_args
 from srwm_agents.distributed.learner import DistributedLearner
-from srwm_agents.distributed.training import share_of
+from srwm_agents.distributed.training import split_batch
 from srwm_agents.integrations.sample_factory.standalone import make_learner, trajectories
 from srwm_agents.processes import Processes
 
@@ -32,12 +32,12 @@ def half(tree: dict, rank: int) -> dict:
 def main() -> None:
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     torch.set_num_threads(1)
-    # A seed of its own each: the first process's weights must win, and its seed is the single learner's.
+    # Different seeds: all must get rank 0's weights, whose seed is the single learner's.
     cfg = parse_distributed_args(
         [*SMALL, *sys.argv[2:], f"--seed={rank}", f"--train_dir={folder}", "--experiment=none"]
     )
     with Processes("cpu") as processes:
-        learner = make_learner(share_of(cfg, 2), functools.partial(DistributedLearner, processes))
+        learner = make_learner(split_batch(cfg, 2), functools.partial(DistributedLearner, processes))
         batch = half(torch.load(folder / "batch.pt", weights_only=True), rank)
         learner.train(trajectories(batch, learner.device))
         weights = {name: torch.from_numpy(array) for name, array in learner.weights().items()}

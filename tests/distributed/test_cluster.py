@@ -1,4 +1,4 @@
-"""A Ray cluster of three nodes on this machine: collectors are lost and join, the learner dies and resumes."""
+"""A Ray cluster of three nodes on this machine: lost and new collectors, a killed and resumed learner."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A head without room for collectors, and two nodes with room for one each."""
+    """A head node without CPUs for collectors, and two nodes with CPUs for one each."""
     before = {process.pid for process in psutil.process_iter()}
     os.environ["PYTHONPATH"] = str(ROOT)  # the nodes' workers import what the tests do
     made = Cluster(initialize_head=True, head_node_args={**SMALL_NODE, "num_cpus": 0})
@@ -42,14 +42,14 @@ def cluster() -> Iterator[Cluster]:
     finally:
         ray.shutdown()
         made.shutdown()
-        # Nothing of Ray's may outlive a test.
+        # No Ray process may be left after a test.
         mine = [process for process in psutil.process_iter() if process.pid not in before and "ray" in process.name()]
         for process in psutil.wait_procs(mine, timeout=10)[1]:
             process.kill()
 
 
-class Told:
-    """What a pool says."""
+class Log:
+    """The log lines of a pool."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -80,7 +80,7 @@ def places(rollouts: list[CollectedRollout]) -> set[str]:
 
 @pytest.fixture
 def make_pool(cluster) -> Iterator[Callable[..., CollectorPool]]:
-    """Settings -> a pool on the cluster, which is closed after the test."""
+    """Function from settings to a pool on the cluster, which is closed after the test."""
     pools: list[CollectorPool] = []
     ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
 
@@ -94,14 +94,14 @@ def make_pool(cluster) -> Iterator[Callable[..., CollectorPool]]:
     ray.shutdown()
 
 
-def test_collectors_are_lost_and_join(cluster, make_pool, make_distributed_learner) -> None:
+def test_lost_collectors_are_replaced(cluster, make_pool, make_distributed_learner) -> None:
     learner = make_distributed_learner()
-    told = Told()
-    pool = make_pool(collector_settings(learner), 2, say=told)
+    log = Log()
+    pool = make_pool(collector_settings(learner), 2, log=log)
     weights = learner.weights()
     pool.publish(weights, 0)
     first = collect(pool, lambda rollouts: len(places(rollouts)) == 2 and len(rollouts) > 6)
-    # A node each, and neither is the head, where the learner is.
+    # One on each node, and none on the head, where the learner is.
     nodes = {node_of(place) for place in places(first)}
     assert len(nodes) == 2
     assert not any(cluster.head_node.node_id.startswith(node) for node in nodes)
@@ -109,23 +109,23 @@ def test_collectors_are_lost_and_join(cluster, make_pool, make_distributed_learn
         remembered = [np.abs(r.arrays["rnn_states"]).sum() > 0 for r in first if r.place == place]
         assert remembered == [False] + [True] * (len(remembered) - 1)
 
-    # New weights arrive, and act: with all weights zero, every action is as likely as any other.
+    # New weights are used: with all weights zero the policy is uniform.
     pool.publish({name: np.zeros_like(weight) for name, weight in weights.items()}, 7)
     later = collect(pool, lambda rollouts: {r.place for r in rollouts if r.version == 7} == places(first))
     assert all((rollout.arrays["action_logits"] == 0).all() == (rollout.version == 7) for rollout in later)
 
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-    collect(pool, lambda _: told.has("lost collector"))
+    collect(pool, lambda _: log.has("lost collector"))
     survivors = collect(pool, lambda rollouts: len(rollouts) > 4)
     assert len(places(survivors)) == 1
-    assert told.has("1 of 2 go on")
+    assert log.has("1 of 2 go on")
 
     joined = cluster.add_node(**SMALL_NODE)
     after = collect(pool, lambda rollouts: len(places(rollouts)) == 2)
     assert any(joined.node_id.startswith(node_of(place)) for place in places(after))
-    assert told.has(f"node {joined.node_id[:8]}): 2 of 2"), told.lines
+    assert log.has(f"node {joined.node_id[:8]}): 2 of 2"), log.lines
 
-    # What would fail on any machine is no loss: it ends the run.
+    # An error that any machine would raise ends the run.
     pool.publish({"core.embed.weight": np.zeros(3, np.float32)}, 8)
     with pytest.raises(CollectorError, match=r"collector \d+ failed"):
         collect(pool, lambda _: False)
@@ -138,7 +138,7 @@ def node_of(place: str) -> str:
 
 
 class Run:
-    """The command in a process, with what it prints."""
+    """The command in a process, and its output."""
 
     def __init__(self, folder: Path, flags: list[str]) -> None:
         self.log = folder / f"out_{time.monotonic_ns()}.txt"

@@ -1,4 +1,4 @@
-"""Distributed training without a cluster: what travels, what is learnt from it, and what is refused."""
+"""Distributed training without a cluster: rollouts, updates, errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def play(settings, weights, number: int) -> list[CollectedRollout]:
-    """Rollouts of a collector in this process."""
+    """Collect rollouts in this process."""
     collector = RolloutCollector(
         make_collector_environment(settings),
         make_acting_agent(settings),
@@ -50,7 +50,7 @@ def play(settings, weights, number: int) -> list[CollectedRollout]:
 
 
 @pytest.mark.parametrize("core", ["srwm", "srwm_no_carry", "feedforward"])
-def test_the_learner_computes_what_the_collectors_acted(make_distributed_learner, core) -> None:
+def test_learner_and_collectors_compute_the_same_policy(make_distributed_learner, core) -> None:
     learner = make_distributed_learner(f"--core={core}", "--policy_head_scale=1")
     rollouts = play(collector_settings(learner), learner.weights(), 20)
     assert any(rollout.arrays["dones"].any() for rollout in rollouts)
@@ -60,7 +60,7 @@ def test_the_learner_computes_what_the_collectors_acted(make_distributed_learner
     prepared, _, invalid = learner._prepare_batch(batch)
     assert invalid == 0
     losses = learner.update.losses(prepared)
-    # The same weights on the same observations from the same states, resets where episodes ended: the same policy.
+    # The same weights, observations, states and resets give the same policy.
     torch.testing.assert_close(losses.ratios, torch.ones_like(losses.ratios), rtol=1e-4, atol=0)
     torch.testing.assert_close(losses.values, batch["values"][:, :-1], rtol=1e-3, atol=1e-4)
 
@@ -69,7 +69,7 @@ def test_episodes_and_observations_are_whole(make_distributed_learner) -> None:
     learner = make_distributed_learner()
     rollouts = play(collector_settings(learner), learner.weights(), 60)
     for one, other in itertools.pairwise(rollouts):
-        # The step after a rollout's last one is the next one's first.
+        # The observation after a rollout's last step is the next rollout's first.
         for name in ("obs", "last_reward"):
             np.testing.assert_array_equal(one.arrays["obs"][name][:, -1], other.arrays["obs"][name][:, 0])
     rewards = np.concatenate([rollout.arrays["rewards"] for rollout in rollouts], axis=1)
@@ -90,7 +90,7 @@ def test_episodes_and_observations_are_whole(make_distributed_learner) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--popart=True", "--reward_treatment=return_norm", "--augment_shift=2")])
-def test_an_update_learns_and_counts(make_distributed_learner, small_flags, tmp_path, options) -> None:
+def test_an_update_changes_weights_and_counts_frames(make_distributed_learner, small_flags, tmp_path, options) -> None:
     learner = make_distributed_learner(*options)
     before = learner.weights()
     rollout = play(collector_settings(learner), before, 1)[0]
@@ -98,7 +98,7 @@ def test_an_update_learns_and_counts(make_distributed_learner, small_flags, tmp_
     assert (learner.train_step, learner.env_steps) == (1, 64)
     after = learner.weights()
     assert any((before[name] != after[name]).any() for name in before)
-    # What one command has saved, the other can resume.
+    # train_rl.py can resume what this command has saved.
     assert learner.save()
     flags = [*small_flags, f"--train_dir={tmp_path}", "--experiment=e", *options]
     resumed = make_learner(finish_config(parse_train_args(flags)), SRWMLearner)
@@ -108,7 +108,7 @@ def test_an_update_learns_and_counts(make_distributed_learner, small_flags, tmp_
         np.testing.assert_array_equal(weight, after[name])
 
 
-def test_a_frame_costs_what_the_docs_say(make_distributed_learner) -> None:
+def test_bytes_a_frame_are_as_documented(make_distributed_learner) -> None:
     learner = make_distributed_learner()
     arrays = play(collector_settings(learner), learner.weights(), 1)[0].arrays
     state, steps = arrays["rnn_states"].shape[-1], 8
@@ -144,7 +144,7 @@ def test_the_queue_cuts_rollouts_into_batches() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--with_pbt=True"], "--with_pbt is a flag of train_rl.py that distributed training has no use for"),
+        (["--with_pbt=True"], "--with_pbt is a flag of train_rl.py that distributed training does not support"),
         (["--worker_cpus=-1"], "--worker_cpus is -1.0, expected at least 0"),
         (["--games=starpilot,leper"], "unknown game 'leper'; did you mean 'leaper'?"),
         (["--num_envs_per_worker=7"], "expected a multiple of 2 (the number of games)"),
@@ -159,7 +159,7 @@ def test_wrong_flags_are_one_line(small_flags, tmp_path, capsys, flags, message)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_cluster_that_is_not_there(small_flags, tmp_path, capsys) -> None:
+def test_an_unreachable_cluster_is_a_one_line_error(small_flags, tmp_path, capsys) -> None:
     flags = [*small_flags, f"--train_dir={tmp_path}", "--experiment=e", "--ray_address=127.0.0.1:1"]
     assert main(["train", *flags]) == 1
     assert "no Ray cluster answers at '127.0.0.1:1'" in capsys.readouterr().err
@@ -172,7 +172,7 @@ def test_another_architecture_does_not_resume(make_distributed_learner, small_fl
     assert "--core is 'lstm', but experiment 'e' was begun with 'srwm'" in capsys.readouterr().err
 
 
-def test_processes_must_be_able_to_share(small_flags, tmp_path) -> None:
+def test_learner_processes_check_their_settings(small_flags, tmp_path) -> None:
     def cfg(*flags: str):
         return parse_distributed_args([*small_flags, f"--train_dir={tmp_path}", "--experiment=e", *flags])
 
@@ -185,7 +185,7 @@ def test_processes_must_be_able_to_share(small_flags, tmp_path) -> None:
         check_processes(cfg(), 3)
     with pytest.raises(ConfigError, match="--num_workers is 2, expected at least one for each of 4"):
         check_processes(cfg(), 4)
-    with pytest.raises(ConfigError, match="--normalize_input=True"):
+    with pytest.raises(ConfigError, match="--normalize_input is True"):
         check_processes(cfg("--normalize_input=True"), 2)
 
 
@@ -207,7 +207,7 @@ def test_unknown_commands_and_missing_packages(capsys) -> None:
 @pytest.mark.parametrize(
     ("port", "options"), [(29517, ()), (29518, ("--popart=True", "--reward_treatment=return_norm"))]
 )
-def test_two_processes_learn_what_one_does(make_distributed_learner, tmp_path, port: int, options) -> None:
+def test_two_processes_equal_one(make_distributed_learner, tmp_path, port: int, options) -> None:
     learner = make_distributed_learner(*options)
     rollout = play(collector_settings(learner), learner.weights(), 1)[0]
     torch.save(as_tensors(concatenate([rollout.arrays])), tmp_path / "batch.pt")
@@ -243,10 +243,10 @@ def test_two_processes_learn_what_one_does(make_distributed_learner, tmp_path, p
 
 
 def test_learners_that_share_a_batch_take_steps_of_one_size(make_distributed_learner) -> None:
-    """Sample Factory scales a step by the share of steps that are the policy's own: that of all learners together."""
+    """Sample Factory scales the step size by the share of valid steps, here that of all learners together."""
 
     class OtherHasNone:
-        number = 2
+        world_size = 2
 
         def mean(self, values: torch.Tensor) -> torch.Tensor:
             return values / 2

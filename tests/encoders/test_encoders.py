@@ -40,7 +40,7 @@ def test_observations_are_joined_in_order() -> None:
     torch.testing.assert_close(out[0, 8:], torch.cat([extras["last_reward"][0], extras["last_action"][0]]))
 
 
-def test_the_normalizer_does_nothing_unless_told() -> None:
+def test_the_normalizer_is_the_identity_by_default() -> None:
     image = torch.randint(256, (1, 3, 4, 4), dtype=torch.uint8)
     assert ObservationNormalizer()({"obs": image})["obs"] is image
     scaled = ObservationNormalizer(128.0, 64.0)({"obs": image})["obs"]
@@ -56,7 +56,7 @@ def test_errors() -> None:
         ImageEncoder("convnet_atari", (3, 64, 64), nonlinearity="gelu")
 
 
-def test_a_bias_after_pooling_is_a_bias_before_it() -> None:
+def test_bias_and_pooling_commute() -> None:
     torch.manual_seed(0)
     layer, x = ConvPool(3, 16), torch.randn(2, 3, 11, 12)
     expected = functional.max_pool2d(layer.conv(x), 3, stride=2, padding=1)
@@ -64,7 +64,7 @@ def test_a_bias_after_pooling_is_a_bias_before_it() -> None:
 
 
 @pytest.mark.gpu
-def test_impala_on_a_gpu_is_impala_on_a_cpu(monkeypatch) -> None:
+def test_impala_is_equal_on_gpu_and_cpu(monkeypatch) -> None:
     """Padded channels and the pooling kernel change nothing, compiled or not."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
@@ -98,5 +98,5 @@ def test_the_fused_first_layer_is_the_same_to_bfloat16() -> None:
         out.square().sum().backward()
         results.append([out.detach(), *(p.grad for p in encoder.parameters())])
     for got, expected in zip(*results, strict=True):
-        # Two ways to round to 8 bits, carried through 15 layers.
+        # Two ways of rounding to bfloat16, through 15 layers.
         assert (got - expected).norm() < 0.05 * expected.norm()

@@ -1,4 +1,4 @@
-"""``gymnasium.make`` and ``gymnasium.make_vec`` know our environments without an import of ours."""
+"""``gymnasium.make`` and ``gymnasium.make_vec`` find our environments without an import of this package."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def registered(monkeypatch) -> None:
         srwm_gymnasium.register()
 
 
-def test_the_plug_in_of_an_installed_package_is_light_and_enough(tmp_path) -> None:
-    """From pyproject.toml to gymnasium.make in a program that imports nothing of ours, and PyTorch only then."""
+def test_the_installed_plug_in_registers_without_importing_torch(tmp_path) -> None:
+    """A program that does not import this package gets an environment from gymnasium.make, and PyTorch only then."""
     metadata = "import setuptools; setuptools.setup()"
     subprocess.run(
         [sys.executable, "-c", metadata, "-q", "egg_info", "--egg-base", tmp_path],
@@ -54,7 +54,7 @@ def test_the_plug_in_of_an_installed_package_is_light_and_enough(tmp_path) -> No
     assert (run.stdout.strip(), run.stderr) == ("(3, 64, 64)", "")
 
 
-def test_every_game_and_mode_has_a_name() -> None:
+def test_every_game_and_mode_is_registered() -> None:
     names = {name for name in registration.registry if name.startswith("srwm/")}
     expected = {f"srwm/Procgen-{game.name}-{mode}-v0" for game in GAMES.values() for mode in game.modes}
     assert names == expected | {"srwm/Procgen-v0"}
@@ -124,7 +124,7 @@ def test_many_games_in_one_vector() -> None:
     env.close()
 
 
-def test_wrong_uses_are_named() -> None:
+def test_errors_name_the_value() -> None:
     with pytest.raises(gymnasium.error.NameNotFound, match="Did you mean: `Procgen-bigfish-easy`"):
         gymnasium.make("srwm/Procgen-bigfish-memory-v0")
     with pytest.raises(ValueError, match=r"no games named, expected vector_kwargs="):

@@ -44,7 +44,7 @@ def test_environment_i_plays_game_i_modulo_games() -> None:
     before = env.reset()[0]["obs"]
     after = env.step([4] * 6)[0]["obs"]
     env.close()
-    # Nothing moves in a maze while its mouse stands still; space scrolls by.
+    # Without actions a maze's image stays the same; starpilot's scrolls.
     assert [(before[i] != after[i]).any() for i in range(6)] == [False, True] * 3
 
 
@@ -167,7 +167,7 @@ def test_wrong_actions_are_errors(env) -> None:
 
 
 def test_the_table_of_modes_is_the_simulators() -> None:
-    """Each mode that the table allows starts in a process of its own; each one that it forbids would have aborted.
+    """Each mode that the table allows starts in its own process; each one that it forbids aborts the process.
 
     The processes are forks of one that has loaded the simulator and its pictures, which takes seconds.
     """

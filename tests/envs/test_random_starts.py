@@ -1,4 +1,4 @@
-"""Random actions at the beginning of episodes: as many as drawn, in the games that have them, and said to be random."""
+"""Random actions at the beginning of episodes: their number, their games, and their mark in the observation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_random_actions_last_four_steps_on_average() -> None:
     assert np.mean(taken[1:] == taken[:-1]) == pytest.approx(0.75 + 0.25 / 15, abs=0.01)
 
 
-def test_a_vector_says_where_it_explores_and_what_was_done() -> None:
+def test_observations_mark_random_steps_and_hold_the_actions_taken() -> None:
     def play(seed: int):
         env = make_procgen("maze,starpilot", 8, "easy", 5, seed=seed, num_threads=0, last_action=True,
                            random_starts={"maze": 6})  # fmt: skip

@@ -1,4 +1,4 @@
-"""Episodes, statistics, pictures: counted right, seeded, and against simple references."""
+"""Evaluation episodes, statistics and plots: exact counts, seeds, simple references."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPLIT = Split("train", 0, 20)
 
 
 class Recorder(RandomPolicy):
-    """A random policy with a state, which must stay with its environment when others have finished."""
+    """A random policy with a state, which must keep belonging to its environment when others have finished."""
 
     def act(self, observation, state=None, *, resets=None, deterministic=True, generator=None):
         batch = len(observation["obs"])
@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     assert not frames[0]["length"].equals(frames[2]["length"])
 
 
-def test_a_forgetful_policy_begins_anew_with_every_step() -> None:
+def test_forgetful_resets_the_state_at_every_step() -> None:
     policy = Recorder()
     play_episodes(Forgetful(policy), ["starpilot"], "easy", SPLIT, episodes=2, seed=1)
     assert policy.longest == 1
@@ -73,7 +73,7 @@ def test_means_and_intervals() -> None:
     values = rng.normal(3, 2, 400)
     row = per_game(frame_of({"maze": list(values)})).iloc[0]
     assert row["return"] == pytest.approx(values.mean())
-    # For 400 draws the bootstrap's interval is the textbook one but for a few per cent.
+    # For 400 draws the bootstrap's interval is within a few per cent of the normal approximation.
     half = 1.96 * values.std(ddof=1) / 20
     assert row["return_low"] == pytest.approx(values.mean() - half, abs=0.15 * half)
     assert row["return_high"] == pytest.approx(values.mean() + half, abs=0.15 * half)

@@ -18,7 +18,7 @@ from srwm_agents.fewshot.data import ImageSet
 
 @pytest.fixture
 def png() -> Callable[..., bytes]:
-    """Makes the bytes of an image of one colour."""
+    """Function that makes the bytes of an image of one colour."""
 
     def make(value: int = 0, size: int = 20, mode: str = "L", kind: str = "PNG") -> bytes:
         buffer = io.BytesIO()
@@ -30,7 +30,7 @@ def png() -> Callable[..., bytes]:
 
 @pytest.fixture
 def lay_out(tmp_path: Path) -> Callable[..., Path]:
-    """Writes files (path -> bytes) as a folder, or as ``zip_name`` in it; returns the data_dir."""
+    """Function that writes files (path -> bytes) as a folder, or as ``zip_name`` in it, and returns the data_dir."""
 
     def write(files: dict[str, bytes], zip_name: str | None = None) -> Path:
         data_dir = tmp_path / "data"

@@ -33,7 +33,7 @@ def test_crops_have_the_areas_and_aspects_they_should(generator) -> None:
     assert (cropped[:, 2] == 77).all()
     assert (cropped[:, 0] == cropped[:, 0, :1]).all()  # columns stay columns: nothing is turned
     across, down = (cropped[:, 0, 0].float(), cropped[:, 1, :, 0].float())
-    # From middle to middle of the outermost pixels; bytes are rounded, hence the tolerance.
+    # Between the centres of the outermost pixels; bytes are rounded, hence the tolerance.
     width, height = ((line[:, -1] - line[:, 0]) / 5 / 39 for line in (across, down))
     mirrored = (width < 0).float().mean()
     assert 0.4 < mirrored < 0.6  # a binomial's deviation is 0.022

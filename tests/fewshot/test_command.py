@@ -115,7 +115,7 @@ def test_a_signal_saves_and_stops(train, tmp_path, monkeypatch, capsys) -> None:
     assert torch.load(tmp_path / "x" / "checkpoint.pt", weights_only=True)["step"] == 3
 
 
-def test_a_checkpoint_from_before_a_setting_existed_goes_on(train, tmp_path, capsys) -> None:
+def test_a_checkpoint_without_a_newer_setting_resumes(train, tmp_path, capsys) -> None:
     assert train("--experiment=x", "--train_steps=4") == 0
     checkpoint = tmp_path / "x" / "checkpoint.pt"
     content = torch.load(checkpoint, weights_only=True)
@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_ends_training(train, tmp_path, capsys) -> Non
         ([], "name the experiment"),
     ],
 )
-def test_wrong_input_is_one_line_and_no_success(train, capsys, tmp_path, arguments, message: str) -> None:
+def test_wrong_input_is_a_one_line_error(train, capsys, tmp_path, arguments, message: str) -> None:
     try:
         status = train(*arguments)
     except SystemExit as stop:

@@ -1,4 +1,4 @@
-"""Data sets: every layout is read, every fault is named, the cache is what was decoded."""
+"""Data sets: layouts, errors, and the cache."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_damaged_cifar_is_named(lay_out, load) -> None:
         load("cifar-fs", "train", lay_out(files))
 
 
-def test_a_folder_of_ones_own(lay_out, png, load) -> None:
+def test_a_users_own_folder(lay_out, png, load) -> None:
     data_dir = lay_out({f"class{c}/{i}.png": png(10 * c, 30 + c) for c in range(10) for i in range(4)})
     sizes = {split: load("folder", split, data_dir, image_size=24, channels=1) for split in ("train", "val", "test")}
     assert [len(images.counts) for images in sizes.values()] == [6, 2, 2]
@@ -161,7 +161,7 @@ def test_a_folder_of_ones_own(lay_out, png, load) -> None:
         load("folder", "train", lay_out({"empty.txt": b""}, "none.zip") / "none.zip")
 
 
-def test_the_cache_outlives_its_source_and_follows_its_changes(lay_out, png, load, monkeypatch) -> None:
+def test_the_cache_works_without_its_source_and_follows_its_changes(lay_out, png, load, monkeypatch) -> None:
     files = {f"mini-imagenet/train/n0{c}/{i}.png": png(60 * c, 84) for c in range(3) for i in range(2)}
     data_dir = lay_out(files)
     first = load("mini-imagenet", "train", data_dir, channels=1)
@@ -186,7 +186,7 @@ def test_unknown_names_are_errors(load, tmp_path) -> None:
         load("glyphs", "dev", tmp_path)
 
 
-def test_glyphs_are_the_same_each_time_and_endless() -> None:
+def test_glyphs_are_deterministic_and_unlimited() -> None:
     few, more = make_glyphs("train", 16, 3, 4), make_glyphs("train", 16, 60, 4)
     np.testing.assert_array_equal(few.images, more.images[:12])
     assert more.counts == (4,) * 60

@@ -32,7 +32,7 @@ def test_the_interval_is_that_of_a_mean() -> None:
     assert math.isnan(mean_interval(np.array([1.0]))[1])
 
 
-def test_the_last_look_inside_is_the_final_accuracy(classifier, bank, generator) -> None:
+def test_accuracy_within_ends_at_the_final_accuracy(classifier, bank, generator) -> None:
     episode = SequentialTask([bank, bank], Shape(4, 2, 3)).draw(10, generator)
     final = final_accuracy(classifier, episode)
     for i, (right, seen) in enumerate(accuracy_within(classifier, episode)):
@@ -44,7 +44,7 @@ def test_the_last_look_inside_is_the_final_accuracy(classifier, bank, generator)
 
 
 class Oracle:
-    """Stands for a classifier that knows a class once it has seen an example, and answers label 0 before."""
+    """A stand-in classifier that knows a class once it has seen an example, and answers label 0 before."""
 
     def embed(self, images):
         return images[..., 0, 0, 0].long()

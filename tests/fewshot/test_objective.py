@@ -1,4 +1,4 @@
-"""The loss of each task, against the same thing written out."""
+"""The loss of each task, against plain computations."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_bootstrapping_pulls_the_first_answers_to_the_second(bank, generator) ->
     assert kl > 0
     loss, _ = objective(episode)
     torch.testing.assert_close(loss, ce(now, labels) + 10 * kl + ce(future, labels))
-    # With the future detached, its own part of the gradient is the cross-entropy's alone.
+    # With the future detached in the KL, its gradient is that of its cross-entropy alone.
     expected = torch.autograd.grad(ce(now, labels) + 10 * kl + ce(future, labels), objective.classifier.head.weight)
     (actual,) = torch.autograd.grad(loss, objective.classifier.head.weight)
     torch.testing.assert_close(actual, expected[0])

@@ -1,4 +1,4 @@
-"""Episodes: right labels, no image twice, everything from the generator."""
+"""Episodes: labels, distinct images, reproducible sampling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dynamics against equations (1)-(4) written out with loops, and what batches, blocks and chunks must keep."""
+"""The dynamics against equations (1)-(4) written out with loops; batches, blocks, cuts and wipes."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def inputs(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     return torch.randn(3, 5, 2, generator=g, dtype=dtype), torch.rand(3, 5, 1, generator=g, dtype=dtype)
 
 
-def test_cut_anywhere_the_sequence_goes_on_the_same() -> None:
+def test_a_sequence_can_be_cut_anywhere() -> None:
     net, (x, d) = make_net(), inputs()
     whole = net(x, d)
     for cut in range(6):

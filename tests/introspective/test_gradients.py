@@ -1,4 +1,4 @@
-"""The forward gradient, back-propagation through time and central differences say the same, in float64."""
+"""The forward gradient equals back-propagation through time and central differences, in float64."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Case(NamedTuple):
     weight: Tensor
     sequences: Sequences
     aimed: Tensor
-    """Numbers of the connections that mod is made to point at, one a sequence (empty: none)."""
+    """Connections that mod is made to address, one a sequence (empty: none)."""
 
 
 def random_case(seed: int) -> Case:
-    """Sizes, g, weights, inputs, targets and wipes at random; every second case aims its writes at the addressing."""
+    """Random sizes, g, weights, inputs, targets and wipes; every second case writes to connections of the pointers."""
     g = torch.Generator().manual_seed(seed)
 
     def pick(low: int, high: int) -> int:
@@ -59,7 +59,7 @@ def random_case(seed: int) -> Case:
     x[:, :, 0] = 1
     aimed = torch.zeros(0, dtype=torch.long)
     if seed // 4 % 2:
-        # Connections into ana, mod or Δ; x0 = 1 drives mod there. The push of 8 is a pointer within 0.02 a bit.
+        # Connections into ana, mod or Δ; x0 = 1 sets mod to their address. Weights of ±4 bring each bit within 0.02.
         units = torch.randint(wiring.ana.start, wiring.num_units, (batch,), generator=g)
         aimed = units * wiring.num_sources + torch.randint(wiring.num_sources, (batch,), generator=g)
         weight[:, wiring.mod] *= 0.2
@@ -126,7 +126,7 @@ def test_every_single_weight_by_central_differences() -> None:
 
 @pytest.mark.parametrize("seed", [4, 5, 6, 7, 12, 13, 14, 15])
 def test_the_cases_do_write_to_the_addressing_connections(seed: int) -> None:
-    """What the property test relies on: aimed writes arrive where they should, and move the later pointers."""
+    """The property test relies on this: aimed writes change their connections, and thereby later pointers."""
     case = random_case(seed)
     case.sequences.wipe[:] = False
     wiring, batch = case.dynamics.wiring, len(case.weight)
@@ -154,7 +154,7 @@ def test_a_narrow_compact_bump_touches_one_weight_at_most() -> None:
 
 
 def test_writes_and_reads_matter_for_the_gradient() -> None:
-    """What (10) and (13) add must not be negligible in what is compared: cut them out of autograd's graph."""
+    """The terms of (10) and (13) are not negligible: without them in autograd's graph the gradient differs."""
 
     class Cut(Gaussian):
         def __call__(self, squared_distance: Tensor) -> Tensor:
@@ -206,7 +206,7 @@ def test_slopes_are_the_bumps_derivatives(bump: Bump) -> None:
     assert ((values >= 0) & (values <= 1)).all()
 
 
-def test_a_bump_of_ones_own_plugs_in() -> None:
+def test_a_users_own_bump() -> None:
     class Cauchy:
         def __call__(self, squared_distance: Tensor) -> Tensor:
             return 1 / (1 + squared_distance)

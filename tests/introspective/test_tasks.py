@@ -1,4 +1,4 @@
-"""The tasks ask what they say they ask, and can be solved by who knows how."""
+"""The tasks: inputs and targets as documented, and solvable."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_boolean_is_determined_by_the_first_four_trials_and_not_by_less() -> Non
     assert torch.equal(table.gather(1, pattern), target[:, :, 0])
     seen = {tuple(row) for row in table.int().tolist()}
     assert seen == {BOOLEAN_FUNCTIONS[name] for name in ("and", "or", "xor", "nand")}
-    # x alone says nothing: the same pattern has both answers.
+    # x alone does not determine the answer: the same pattern has both.
     assert all(0 < target[:, :, 0][pattern == k].mean() < 1 for k in range(4))
 
 

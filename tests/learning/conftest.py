@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 
 class ThreadPool:
-    """A :class:`srwm_agents.learning.pooling.Pool` of threads, which wait for each other at every exchange."""
+    """A :class:`srwm_agents.learning.pooling.Pool` of threads, with a barrier at every reduction."""
 
-    number = 2
+    world_size = 2
 
     def __init__(self) -> None:
-        self._barrier = threading.Barrier(self.number, timeout=20)
+        self._barrier = threading.Barrier(self.world_size, timeout=20)
         self._given: dict[int, Tensor] = {}
 
     def mean(self, values: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ class ThreadPool:
 
 @pytest.fixture
 def as_two_learners():
-    """``run(function, whole)``: calls function(copy of whole, pool, half's number) for both halves; both results."""
+    """``run(function, whole)`` calls function(copy of whole, pool, index) in two threads; returns both results."""
 
     def run(function: Callable[[Any, ThreadPool, int], Any], whole: Any) -> list[Any]:
         pool = ThreadPool()

@@ -1,4 +1,4 @@
-"""What ten updates of the learner do to a small model: the same as when it was recorded.
+"""Regression test: ten updates of the learner equal recorded ones.
 
 ``recorded_updates.json`` was recorded at commit 13e1812, before the algorithm had a package of its own, with PyTorch
 2.13.0 on a CPU. ``python tests/learning/test_recorded_updates.py`` rewrites it.
@@ -106,7 +106,7 @@ def make_batch(learner: SRWMLearner, seed: int) -> Any:
 
 
 def record(flags: Sequence[str]) -> dict[str, Any]:
-    """Losses of each of ten updates; the first one's gradients and what all did to the weights, tensor by tensor.
+    """Losses of each of ten updates; the first one's gradients and the weights' changes, tensor by tensor.
 
     A tensor is kept as its norm and its product with a fixed random direction of length 1.
     """

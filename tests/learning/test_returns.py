@@ -11,7 +11,7 @@ from srwm_agents.learning import vtrace
 
 
 def test_golden_numbers() -> None:
-    """Two steps, gamma 0.5, pi/mu = (2, 1/2), both clips at 1: each figure is one line of arithmetic.
+    """Two steps, gamma 0.5, pi/mu = (2, 1/2), both clips at 1, by hand.
 
     rho = c = (1, 1/2); rewards (1, 2); V = (3, 4); V(x_2) = 6.
     delta_0 = 1 (1 + 0.5·4 - 3) = 0          delta_1 = 1/2 (2 + 0.5·6 - 4) = 1/2

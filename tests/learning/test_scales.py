@@ -22,7 +22,7 @@ def play(seed: int, environments: int, steps: int, chance: float, reward: float,
 
 
 def vec_normalize_deviation(rewards, dones, gamma: float) -> float:
-    """The deviation that baselines' VecNormalize knows at the end; its environments are never cut into pieces."""
+    """The deviation of baselines' VecNormalize at the end, from environments that are not cut into segments."""
     g, seen = np.zeros(len(rewards)), []
     for t in range(rewards.shape[1]):
         g = gamma * g + rewards[:, t]
@@ -33,7 +33,7 @@ def vec_normalize_deviation(rewards, dones, gamma: float) -> float:
 
 @pytest.mark.parametrize("gamma", [0.99, 0.999])
 def test_return_deviations_are_those_of_uncut_environments(gamma: float) -> None:
-    """Though no piece is longer than 32 steps: counting what comes before a piece as 0 would give a half or less."""
+    """With segments of 32 steps, where taking the return before a segment as 0 would give a half or less."""
     scales = ReturnScales(torch.full((3,), gamma))
     games = [play(0, 64, 4096, 0.2, 1.0, 0.002), play(1, 64, 4096, 0.02, 0.1, 0.005), play(2, 64, 4096, 0.0, 1.0, 0.01)]
     index = torch.arange(3).repeat_interleave(64)
@@ -41,7 +41,7 @@ def test_return_deviations_are_those_of_uncut_environments(gamma: float) -> None
         pieces = [torch.from_numpy(np.concatenate([game[i][:, start : start + 32] for game in games])) for i in (0, 1)]
         scales.update(pieces[0].float(), pieces[1], index)
     expected = [vec_normalize_deviation(*game, gamma) for game in games]
-    # Both are estimates from the same 8192 steps a game; the first pieces, which do begin at 0, count 1/128.
+    # Both are estimates from the same 8192 steps a game; the first segments, which do begin at 0, count 1/128.
     np.testing.assert_allclose(scales.deviation.numpy(), expected, rtol=0.1 if gamma > 0.99 else 0.05)
 
 
@@ -132,7 +132,7 @@ def test_popart_keeps_values_and_tracks_targets() -> None:
     everywhere = games[:, None]
     for k in range(20):
         before = critic.values(critic(x), games).detach()
-        # Game 2 is seldom there; the sizes of the three lie far apart, and change.
+        # Game 2 is rare; the sizes of the three differ widely, and change.
         targets = np.array([100.0, 0.3, 5.0])[games][:, None] * (rng.normal(size=(8, 4)) + k / 5)
         valids = rng.random((8, 4)) < 0.8
         valids[games.numpy() == 2] &= k % 3 == 1
@@ -153,7 +153,7 @@ def test_popart_keeps_values_and_tracks_targets() -> None:
         assert ((after - before).abs() / size).max() < 1e-5
 
 
-def test_popart_does_not_take_in_what_is_not_finite() -> None:
+def test_popart_ignores_nonfinite_targets() -> None:
     popart = PopArtCritic(3, 2, 0.1)
     targets, games = torch.randn(2, 4), torch.tensor([0, 1])
     spoilt = targets.clone()

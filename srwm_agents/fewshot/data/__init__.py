@@ -1,4 +1,4 @@
-"""Few-shot data sets: read from where users have them, decoded once, or drawn on the spot."""
+"""Few-shot data sets: read from disk and cached once decoded, or generated."""
 
 from srwm_agents.fewshot.data.archives import DataError
 from srwm_agents.fewshot.data.cache import DEFAULT_DATA_DIR, ImageSet, Track, default_cache_dir

@@ -1,4 +1,4 @@
-"""Where image files lie: a folder, a zip, or CIFAR's binary records, read the same way."""
+"""File containers of data sets (folder, zip, gzipped tar) behind one interface."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ class DataError(ValueError):
 
 
 class Archive(Protocol):
-    """Named files. ``name`` is for messages; reading is safe from several threads."""
+    """A container of named files; reading is safe from several threads."""
 
     name: str
 
     def members(self) -> dict[str, str]:
-        """Each file's path, with forward slashes, and a stamp that changes when its content does."""
+        """Map each file's path, with forward slashes, to a stamp that changes with its content."""
         ...
 
-    def read(self, member: str) -> bytes: ...
+    def read(self, member: str) -> bytes:
+        """The content of a file."""
+        ...
 
 
 class Folder:
@@ -48,7 +50,7 @@ class Folder:
 
 
 class Zip:
-    """A zip file, kept open for as long as this object lives."""
+    """A zip file, open as long as this object exists."""
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
@@ -70,7 +72,7 @@ class Zip:
 
 
 class TarGz:
-    """A gzipped tar, held in memory once it is first read: its files cannot be reached singly."""
+    """A gzipped tar, read into memory as a whole at first use, since gzip has no random access."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
@@ -95,10 +97,13 @@ _OPENERS: dict[str, Callable[[Path], Archive]] = {".zip": Zip, ".tar.gz": TarGz}
 
 
 def find_archives(data_dir: Path, folder: str, patterns: tuple[str, ...]) -> Iterator[tuple[Archive, str]]:
-    """What may hold a data set: (archive, path of its root inside, "" or ending with a slash).
+    """Find the containers of a data set: (archive, path of its root inside, "" or ending with a slash).
 
-    These are looked at: ``data_dir`` itself if it is called ``folder``, ``data_dir/folder``, and the files in
-    ``data_dir`` that match one of ``patterns`` (or ``data_dir`` itself, if it is such a file).
+    Candidates are ``data_dir`` itself if its name is ``folder``, ``data_dir/folder``, and the files in ``data_dir``
+    that match one of ``patterns`` (or ``data_dir`` itself, if it is a file).
+
+    Raises:
+        DataError: ``data_dir`` does not exist, or a file is no zip or gzipped tar.
     """
     if not data_dir.exists():
         raise DataError(f"--data_dir is {data_dir}, which does not exist")
@@ -121,7 +126,7 @@ def find_archives(data_dir: Path, folder: str, patterns: tuple[str, ...]) -> Ite
 
 
 def open_image(archive: Archive, member: str) -> Image.Image:
-    """Decode one image file, whole; :class:`DataError` names a damaged one."""
+    """Decode one image file; :class:`DataError` if it is no image or damaged."""
     try:
         image = Image.open(io.BytesIO(archive.read(member)))
         image.load()

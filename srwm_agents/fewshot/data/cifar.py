@@ -1,6 +1,6 @@
 """CIFAR-FS and FC100: two splits of CIFAR-100's classes.
 
-Read from CIFAR-100's *binary* version; the better-known Python version is a pickle, and a pickle runs what it likes.
+Read from CIFAR-100's *binary* version. The better-known Python version is a pickle, which can run arbitrary code.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _split_of(name: str, held_out: dict[str, tuple[str, ...]]) -> str:
 
 
 def _list(data_dir: Path, wanted: Callable[[str, str], bool]) -> Listing:
-    """Classes, in the archive's order, for which ``wanted(coarse name, fine name)``."""
+    """The classes for which ``wanted(coarse name, fine name)``, in the order of the archive's list of names."""
     for archive, root in find_archives(data_dir, FOLDER, ("cifar-100-binary*.tar.gz", "cifar-100-binary*.zip")):
         coarse = _names(archive, f"{root}coarse_label_names.txt", 20)
         fine = _names(archive, f"{root}fine_label_names.txt", 100)

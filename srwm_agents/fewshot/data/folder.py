@@ -1,4 +1,4 @@
-"""Your own images: a folder a class."""
+"""A user's own images: one folder a class."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from srwm_agents.fewshot.data.listing import Listing, by_folder, list_files
 
 SPLITS = ("train", "val", "test")
 SHARES = (0.6, 0.2)
-"""Of the classes, for train and val; the rest is for test."""
+"""Shares of the classes for train and val; the rest is for test."""
 
 
 def list_split(data_dir: Path, split: str) -> Listing:
-    """``SPLIT/CLASS/IMAGE`` if there is a folder for a split, else a share of the classes of ``CLASS/IMAGE``.
+    """List the images of one split.
 
-    A zip may hold either, or one folder that does.
+    With ``SPLIT/CLASS/IMAGE`` those in the split's folder; with ``CLASS/IMAGE`` a share of the classes, in a fixed
+    random order. A zip may contain either, or one folder with either.
     """
     archive = _open(data_dir)
     members = archive.members()

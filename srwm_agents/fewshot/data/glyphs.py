@@ -1,9 +1,8 @@
-"""The embedded data set: glyphs drawn by a procedure, endless classes, nothing to download.
+"""Glyphs: a procedurally generated data set of handwriting-like classes, without a download.
 
-A class is a handful of curved strokes. A drawer is a style: slant, size, turn, thickness of the pen, and a hand that
-trembles. Each drawing is a class in the style of one drawer, with its own tremble, so that images of a class differ as
-handwriting does. Class numbers are seeds: train, val and test take theirs from ranges that do not meet, and so do
-their drawers.
+A class is two to four curved strokes. A drawer is a style: slant, size, rotation, pen thickness, and the size of random
+displacements. Each image is a class in the style of one drawer, with its own displacements, so that images of a class
+differ as handwriting does. Class numbers are seeds: train, val and test use disjoint ranges, also for their drawers.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from srwm_agents.fewshot.data.cache import ImageSet, Track
 NAME = "glyphs"
 CLASSES = {"train": 1000, "val": 200, "test": 200}
 DRAWERS = 20
-"""Drawings of each class, each by another drawer."""
+"""Images a class, each by another drawer."""
 STROKES = (2, 4)
 """Fewest and most strokes of a glyph."""
 
@@ -32,10 +31,9 @@ _CHUNK = 50  # classes drawn at once
 def make_glyphs(
     split: str, image_size: int = 28, num_classes: int | None = None, drawers: int = DRAWERS, track: Track | None = None
 ) -> ImageSet:
-    """Draw the glyphs of one split: bright strokes on black, uint8 [classes · drawers, 1, size, size].
+    """Generate the glyphs of one split: bright strokes on black, uint8 [classes · drawers, 1, size, size].
 
-    The same arguments give the same images; more classes begin with the same ones. ``num_classes`` defaults to
-    ``CLASSES[split]``.
+    Deterministic; a larger ``num_classes`` only appends classes. It defaults to ``CLASSES[split]``.
     """
     number = CLASSES[split] if num_classes is None else num_classes
     styles = _styles(drawers, _FIRST[split])
@@ -59,7 +57,7 @@ def make_glyphs(
 
 
 def _styles(drawers: int, seed: int) -> dict[str, Tensor]:
-    """Each drawer's linear map [R, 2, 2], shift [R, 2], pen radius [R] and tremble [R]; unit: the image's side."""
+    """Each drawer's linear map [R, 2, 2], shift [R, 2], pen radius [R] and displacement [R]; unit: the image's side."""
     g = torch.Generator().manual_seed(seed + 7)
 
     def normal(std: float) -> Tensor:
@@ -78,7 +76,7 @@ def _styles(drawers: int, seed: int) -> dict[str, Tensor]:
 
 
 def _draw(classes: range, styles: dict[str, Tensor], image_size: int) -> Tensor:
-    """uint8 [len(classes) · R, 1, size, size]."""
+    """Render classes in all styles, uint8 [len(classes) · R, 1, size, size]."""
     points, used = zip(*(_glyph(seed, len(styles["pen"]), styles["tremble"]) for seed in classes), strict=True)
     lines = torch.stack(points)  # [K, R, strokes, P, 2], centred on 0, about 1 wide
     lines = torch.einsum("rij,krspj->krspi", styles["map"], lines) + styles["shift"][:, None, None] + 0.5
@@ -90,22 +88,22 @@ def _draw(classes: range, styles: dict[str, Tensor], image_size: int) -> Tensor:
             squared = _squared_distance(pixels[None, :], pixels[:, None], a, b)
             squared[~torch.stack([u[s] for u in used])] = torch.inf
             torch.minimum(nearest, squared, out=nearest)
-    # A pixel is as bright as the pen covers it: one pixel of soft edge around the stroke.
+    # Anti-aliasing: a stroke's edge is one pixel wide.
     ink = (styles["pen"][:, None, None] - nearest.sqrt()) * image_size + 0.5
     return (ink.clamp(0, 1) * 255).round().to(torch.uint8).flatten(0, 1)[:, None]
 
 
 def _glyph(seed: int, drawers: int, tremble: Tensor) -> tuple[Tensor, Tensor]:
-    """Points along each stroke, a version a drawer [R, strokes, P, 2], and which strokes there are [strokes]."""
+    """Points along each stroke, by drawer [R, strokes, P, 2], and which strokes exist, bool [strokes]."""
     g = torch.Generator().manual_seed(seed)
     most = STROKES[1]
     number = int(torch.randint(STROKES[0], most + 1, (1,), generator=g))
-    # Cubic Bézier curves: ends anywhere, inner control points near their line, often more than a little off it.
+    # Cubic Bézier curves: uniform ends, inner control points displaced from the line between them.
     ends = torch.rand(most, 2, 2, generator=g) * 0.8 - 0.4
     weight = torch.tensor([[1.0, 0.0], [2 / 3, 1 / 3], [1 / 3, 2 / 3], [0.0, 1.0]])
     control = weight @ ends
     control[:, 1:3] += 0.25 * torch.randn(most, 2, 2, generator=g)
-    # Half of the strokes begin where an earlier one ended.
+    # Half of the strokes begin where the one before ended.
     for s in range(1, most):
         if torch.rand(1, generator=g) < 0.5:
             control[s] += control[s - 1, 3] - control[s, 0]
@@ -117,7 +115,7 @@ def _glyph(seed: int, drawers: int, tremble: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _squared_distance(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Of pixels (x, y) to the segments from a to b [..., 2, 1, 1]."""
+    """Squared distances of pixels (x, y) to the line segments from a to b [..., 2, 1, 1]."""
     dx, dy = b[..., 0, :, :] - a[..., 0, :, :], b[..., 1, :, :] - a[..., 1, :, :]
     px, py = x - a[..., 0, :, :], y - a[..., 1, :, :]
     along = ((px * dx + py * dy) / (dx**2 + dy**2).clamp_min(1e-12)).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""What a data set's reader returns: the images of one split, class by class, not yet decoded."""
+"""Listings: the images of one split by class, not yet decoded."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ ImageSource = Callable[[], Image.Image]
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of one split."""
+    """The images of one split, by class."""
 
     classes: dict[str, list[ImageSource]]
     """Class name -> its images, both in a fixed order."""
     stamp: str
-    """Changes when a file does."""
+    """Hash that changes with the files' contents."""
 
 
 def list_files(archive: Archive, members: Mapping[str, str], classes: Mapping[str, Sequence[str]]) -> Listing:
-    """Image files of an archive; ``members`` as it lists them, ``classes`` maps each class to its files' paths."""
+    """Make a listing; ``members``: from ``archive.members()``, ``classes``: each class's file paths."""
     digest = hashlib.sha256()
     for name, files in classes.items():
         for file in files:
@@ -40,7 +40,7 @@ def list_files(archive: Archive, members: Mapping[str, str], classes: Mapping[st
 
 
 def by_folder(members: Iterable[str], prefix: str, depth: int = 1) -> dict[str, list[str]]:
-    """Images that lie ``depth`` folders below ``prefix``: path of the folders -> paths of the images, sorted.
+    """Group the image files ``depth`` folders below ``prefix`` by folder: path of the folder -> sorted file paths.
 
     Hidden files and files that are no images are left out.
     """

@@ -1,4 +1,4 @@
-"""One door to all data sets, embedded or on disk."""
+"""Loading of data sets by name, generated or on disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DATASET_NAMES = (GLYPHS, *DATASETS)
 
 
 def image_format(name: str) -> tuple[int, int]:
-    """The size and the number of channels that images of this data set have unless told otherwise."""
+    """Default image size and number of channels of a data set; ValueError for an unknown one."""
     if name == GLYPHS:
         return 28, 1
     spec = get_spec(name)
@@ -29,12 +29,12 @@ def load_images(
     channels: int | None = None,
     track: Track | None = None,
 ) -> ImageSet:
-    """All images of one split of a data set, by name.
+    """Load all images of one split of a data set, by name.
 
     ``cache_dir`` defaults to :func:`default_cache_dir`, size and channels to :func:`image_format`.
 
     Raises:
-        ValueError: an unknown data set or split (:class:`DataError`: missing or damaged images), in one line.
+        ValueError: an unknown data set or split; :class:`DataError`: missing or damaged images.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}, allowed: {', '.join(SPLITS)}")

@@ -11,7 +11,7 @@ FOLDER = "mini-imagenet"
 
 
 def list_split(data_dir: Path, split: str) -> Listing:
-    """The folders ``SPLIT/WNID``, sorted."""
+    """List the images of one split: the folders ``SPLIT/WNID``, sorted."""
     looked = []
     for archive, root in find_archives(data_dir, FOLDER, ("mini*imagenet*.zip",)):
         members = archive.members()

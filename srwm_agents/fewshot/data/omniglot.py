@@ -12,10 +12,10 @@ HALVES = ("images_background", "images_evaluation")
 
 
 def list_split(data_dir: Path, split: str) -> Listing:
-    """The classes of ``splits/vinyals/SPLIT.txt``, in its order.
+    """List the images of one split: the classes of ``splits/vinyals/SPLIT.txt``, in its order.
 
-    A line is ``ALPHABET/characterNN``; a rotation after it (``/rot090``), as some copies of the split have, is dropped.
-    A class may lie under either half: the split mixes them.
+    A line is ``ALPHABET/characterNN``; a rotation after it (``/rot090``), as in some copies of the split, is dropped.
+    A class may be in either official archive, since the split mixes them.
     """
     looked = []
     for archive, root in find_archives(data_dir, FOLDER, ("omniglot*.zip",)):
@@ -35,10 +35,6 @@ def list_split(data_dir: Path, split: str) -> Listing:
                 f"({len(missing)} of {len(names)} classes are missing)"
             )
         return list_files(archive, members, {name: found[name] for name in names})
-    raise DataError(_nothing(data_dir, split, looked))
-
-
-def _nothing(data_dir: Path, split: str, looked: list[str]) -> str:
     if looked:
-        return f"no {split} split of omniglot: not in {', '.join(looked)}"
-    return f"no omniglot in {data_dir}: neither a folder {FOLDER} nor a file omniglot*.zip"
+        raise DataError(f"no {split} split of omniglot: not in {', '.join(looked)}")
+    raise DataError(f"no omniglot in {data_dir}: neither a folder {FOLDER} nor a file omniglot*.zip")

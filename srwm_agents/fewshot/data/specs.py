@@ -1,4 +1,4 @@
-"""The data sets by name: where to get each, its licence, and which images make up its classes."""
+"""Data set specifications: source, licence, image format, and the function that lists a split."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A data set that lies on the user's disk."""
+    """A data set on the user's disk."""
 
     name: str
     list_split: Callable[[Path, str], Listing]
@@ -22,12 +22,13 @@ class DatasetSpec:
     image_size: int
     channels: int
     what: str
-    """What to get and in which layouts it is read, for people."""
+    """For the user: what to get, and in which layouts it is read."""
     where: str
+    """For the user: where to get it."""
     licence: str
     cite: str
     inverted: bool = False
-    """Whether black and white are swapped, so that strokes are the bright part."""
+    """Whether images are inverted when decoded, so that strokes are bright."""
 
 
 DATASETS: dict[str, DatasetSpec] = {
@@ -93,7 +94,7 @@ DATASETS: dict[str, DatasetSpec] = {
 
 
 def get_spec(name: str) -> DatasetSpec:
-    """The data set of that name, or a ``ValueError`` with the names there are."""
+    """The specification of a data set; ``ValueError`` for an unknown name, with those allowed."""
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}, allowed: glyphs, {', '.join(DATASETS)}")
     return DATASETS[name]

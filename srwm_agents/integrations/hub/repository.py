@@ -1,4 +1,4 @@
-"""To the Hub and back, with its own client; the environment variable HF_ENDPOINT names a Hub of your own."""
+"""Push agents to the Hugging Face Hub and load them; the environment variable HF_ENDPOINT chooses another Hub."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def push_agent_to_hub(
     message: str = "Add an agent",
     token: str | None = None,
 ) -> str:
-    """Upload an agent and its generated model card in one commit; the repository is made if there is none.
+    """Upload an agent and its generated model card in one commit; creates the repository if there is none.
 
     Args:
         agent: from :func:`srwm_agents.load_agent`.
         repo_id: "user/name".
-        private: of a repository that is made now.
+        private: whether a new repository is private.
         license, evaluation: for the card, see :func:`model_card`.
         revision: the branch; None for main.
-        message: the commit's.
+        message: of the commit.
         token: a write token; None takes the one of ``hf auth login`` or of HF_TOKEN.
 
     Returns:
-        The address of the commit.
+        The commit's URL.
 
     Raises:
         HubError: the Hub refused, or cannot be reached.
-        ValueError: ``evaluation`` is no table of ``eval_rl.py``.
+        ValueError: ``evaluation`` is not a table written by ``eval_rl.py``.
     """
     card = model_card(agent.config, repo_id, license=license, evaluation=evaluation)
     api = HfApi(token=token)
@@ -80,10 +80,10 @@ def load_agent_from_hub(
 
     Args:
         repo_id: "user/name".
-        revision: a branch, tag or commit; None for main. Name a commit to get the same agent for ever.
-        device: where it shall act.
+        revision: a branch, tag or commit; None for main. Only a commit is sure to stay the same agent.
+        device: of the agent.
         token: for a private repository; None takes the one of ``hf auth login`` or of HF_TOKEN.
-        cache_dir: where downloads are kept; None for the Hub client's cache.
+        cache_dir: folder for downloads; None for the Hub client's cache.
 
     Raises:
         HubError: no such repository or revision, or the Hub cannot be reached and the cache has no copy.
@@ -98,14 +98,14 @@ def load_agent_from_hub(
 
 @contextmanager
 def _named_errors(repo_id: str) -> Iterator[None]:
-    """The Hub client's errors as one line."""
+    """Convert the Hub client's exceptions to one-line :class:`HubError`."""
     try:
         yield
     except RevisionNotFoundError as error:
         raise HubError(f"{repo_id!r} on the Hub has no such revision") from error
     except RepositoryNotFoundError as error:
         raise HubError(
-            f"no repository {repo_id!r} on the Hub, or a private one that the token does not open"
+            f"no repository {repo_id!r} on the Hub, or a private one that the token gives no access to"
         ) from error
     except HFValidationError as error:
         raise HubError(f"repo_id is {repo_id!r}, expected user/name: {_line(error)}") from error

@@ -1,4 +1,4 @@
-"""The learner: exact V-trace through the whole rollout, on the device, in the frame of Sample Factory's learner."""
+"""Sample Factory's learner, with the updates of :mod:`srwm_agents.learning`."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from srwm_agents.integrations.sample_factory.in_process.streams import wait_for_
 from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
 from srwm_agents.integrations.sample_factory.model import export_agent
 from srwm_agents.learning import GameScales, LossSettings, ReturnScales, Rollout, Update, UpdateResult, UpdateSettings
-from srwm_agents.learning.optimizers import OptimizerSettings, make_optimizer, set_learning_rate, settle_optimizer
+from srwm_agents.learning.optimizers import OptimizerSettings, make_optimizer, set_capturable, set_learning_rate
 from srwm_agents.learning.pooling import SINGLE, Pool
 
 AGENT_FOLDERS = {"checkpoint": "agent", "best": "agent_best"}
-"""Where the portable agent of each kind of checkpoint lies, inside the experiment's folder."""
+"""Folder of the portable agent of each kind of checkpoint, in the experiment's folder."""
 AVERAGE_FOLDER = "agent_average"
-"""Where the average of those that were saved as "checkpoint" lies."""
+"""Folder of the average of the agents that were saved as "checkpoint"."""
 
 
 def optimizer_settings(cfg: Any) -> OptimizerSettings:
-    """What the flags say of the optimiser."""
+    """The optimiser's settings in a configuration."""
     return OptimizerSettings(
         name=cfg.optimizer,
         learning_rate=cfg.learning_rate,
@@ -49,7 +49,7 @@ def optimizer_settings(cfg: Any) -> OptimizerSettings:
 
 
 def update_settings(cfg: Any) -> UpdateSettings:
-    """What the flags say of an update."""
+    """An update's settings in a configuration."""
     loss = LossSettings(
         policy_loss=cfg.policy_loss,
         clip_rho=cfg.vtrace_rho,
@@ -57,7 +57,7 @@ def update_settings(cfg: Any) -> UpdateSettings:
         lambda_=cfg.vtrace_lambda,
         ppo_clip_ratio=cfg.ppo_clip_ratio,
         normalize_advantages=cfg.normalize_advantages,
-        # The published agents, who sum, take half the squared error.
+        # The published agents sum losses and take half the squared error.
         value_coeff=cfg.value_loss_coeff / (2 if cfg.loss_reduction == "sum" else 1),
         advantage_coeff=cfg.advantage_loss_coeff,
         exploration_loss=cfg.exploration_loss,
@@ -70,8 +70,9 @@ def update_settings(cfg: Any) -> UpdateSettings:
 
 
 class LinearFrameDecay(LearningRateScheduler):
-    """Learning rate proportional to the frames still to go: a function of the frame count alone, so it survives a
-    resume (Sample Factory's own linear decay counts from zero again).
+    """Learning rate proportional to the remaining frames.
+
+    It depends on the frame count alone, so a resumed run continues it; Sample Factory's own linear decay restarts.
     """
 
     def __init__(self, learner: SRWMLearner) -> None:
@@ -96,13 +97,13 @@ class SRWMLearner(Learner):
     return_scales: ReturnScales | None = None
     """With ``--reward_treatment=return_norm``."""
     pool: Pool = SINGLE
-    """The learners that share each batch with this one."""
+    """The learners that share each batch."""
     handover: WeightsHandover | None = None
-    """With ``--in_process``: where the acting thread gets its weights."""
+    """With ``--in_process``: where the actor thread gets its weights."""
 
     def init(self) -> Any:
-        # Learner.init knows two optimisers and refuses any other name; it also loads the checkpoint, before which
-        # load_from_checkpoint below puts the requested one in place.
+        # Learner.init knows two optimisers and refuses any other name. It also loads the checkpoint; before that,
+        # load_from_checkpoint below makes the requested optimiser.
         requested = self.cfg.optimizer
         self.cfg.optimizer = requested if requested in ("adam", "lamb") else "adam"
         self._requested_optimizer = requested
@@ -118,7 +119,7 @@ class SRWMLearner(Learner):
             self._apply_lr(self.curr_lr)
         if self.env_steps > 0:
             self._export("checkpoint")  # a kill between checkpoint and agent must not leave them apart
-        self._announce()
+        self._publish_weights()
         return model_data
 
     # Checkpoints -----------------------------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ class SRWMLearner(Learner):
         super()._load_state(checkpoint_dict, load_progress)
         assert self.optimizer is not None
         if self._requested_optimizer != "lamb":
-            settle_optimizer(self.optimizer, captured=self.cfg.cuda_graphs)
+            set_capturable(self.optimizer, captured=self.cfg.cuda_graphs)
         if self.game_scales is not None and "game_scales" in checkpoint_dict:
             self.game_scales.load(*checkpoint_dict["game_scales"])
         if self.return_scales is not None:
@@ -156,12 +157,12 @@ class SRWMLearner(Learner):
 
     @staticmethod
     def get_checkpoints(checkpoints_dir: str, pattern: str = "checkpoint_*") -> list[str]:
-        """Sample Factory's pattern also matches its own temporary file, which sorts last and so would be loaded."""
+        """Checkpoint files, oldest first; Sample Factory's also lists its temporary file, and would load it."""
         return [str(file) for file in list_checkpoints(checkpoints_dir, pattern.removesuffix("_*"))]
 
     @staticmethod
     def load_checkpoint(checkpoints: list[str], device: torch.device) -> dict[str, Any] | None:
-        """Sample Factory starts from scratch if the file does not load; here that raises and ends the run."""
+        """Load the latest checkpoint; one that does not load ends the run, where Sample Factory starts from scratch."""
         return load_checkpoint(Path(checkpoints[-1]), device) if checkpoints else None
 
     def _get_checkpoint_dict(self) -> dict[str, Any]:
@@ -208,7 +209,7 @@ class SRWMLearner(Learner):
     # V-trace ---------------------------------------------------------------------------------------------------------
 
     def _prepare_batch(self, batch: TensorDict) -> tuple[Any, int, int]:
-        """Sample Factory's buffers as a :class:`Rollout`; number of steps, and of those of other policies."""
+        """Convert Sample Factory's buffers to a :class:`Rollout`; also the numbers of all and of invalid steps."""
         if not self.cfg.with_vtrace:
             return super()._prepare_batch(batch)
         assert self.actor_critic is not None
@@ -225,7 +226,7 @@ class SRWMLearner(Learner):
             if self.return_scales is not None:
                 self.return_scales.update(rewards, buff["dones"], games, self.pool)
                 rewards = self.return_scales.normalise(rewards, games)
-            if self.cfg.value_bootstrap:  # Sample Factory's: an episode that ran out of time is worth its last value
+            if self.cfg.value_bootstrap:  # as Sample Factory: bootstrap where an episode ran out of time
                 ended_by_time = buff["time_outs"] * buff["dones"]
                 rewards = rewards + discounts * buff["values"][:, :-1] * ended_by_time
             rollout = Rollout(
@@ -234,7 +235,7 @@ class SRWMLearner(Learner):
                 rewards=rewards,
                 dones=buff["dones"],
                 discounts=discounts * (~buff["dones"]),
-                # What chance or another policy did may be anything, also NaN; it has no weight in the losses.
+                # Invalid steps may hold anything, also NaN; the losses leave them out.
                 actions=torch.where(valids[..., None], buff["actions"].view(*valids.shape, -1), 0),
                 log_probs=torch.where(valids, buff["log_prob_actions"], -1),
                 logits=buff["action_logits"],
@@ -242,8 +243,8 @@ class SRWMLearner(Learner):
                 valids=valids,
                 versions=buff["policy_version"],
             )
-            # Those of other policies alone, for each of which Sample Factory takes a smaller step; learners that share
-            # a batch must take the same step.
+            # Sample Factory scales the step size by the share of valid steps. Random steps are not counted as invalid
+            # there, and learners that share a batch must take the same step.
             own_steps = int(self.pool.mean(own.sum().float()).round())
             return rollout, own.numel(), own.numel() - own_steps
 
@@ -255,7 +256,7 @@ class SRWMLearner(Learner):
         assert self.lr_scheduler is not None
         assert self.curr_lr is not None
         with_summaries = self._should_save_summaries()
-        # Less valid data, smaller steps: as Sample Factory does.
+        # As Sample Factory: the step size is scaled by the share of valid steps.
         valid_fraction = (experience_size - num_invalids) / experience_size
         kls: list[float] = []
         summaries: AttrDict | None = None
@@ -275,13 +276,13 @@ class SRWMLearner(Learner):
             if self.lr_scheduler.invoke_after_each_epoch():
                 self.curr_lr = self.lr_scheduler.update(self.curr_lr, kls)
         assert self.device is not None
-        # Once for all minibatches: waiting for the device after each would leave it idle while the host catches up.
+        # Once for all minibatches: a host sync after each would leave the device idle.
         wait_for_stream(self.device)
-        self._announce()
+        self._publish_weights()
         return summaries
 
-    def _announce(self) -> None:
-        """Tell who acts that there are newer weights."""
+    def _publish_weights(self) -> None:
+        """Make the current weights available to the actors."""
         self.policy_versions_tensor[self.policy_id] = self.train_step
         if self.handover is not None:
             assert self.actor_critic is not None
@@ -334,7 +335,7 @@ class SRWMLearner(Learner):
         return AttrDict({name: float(value) for name, value in [*values.items(), *self._game_summaries()]})
 
     def _game_summaries(self) -> Iterator[tuple[str, Tensor]]:
-        """The units in which each game is learned, where it has any of its own."""
+        """Per-game statistics of return normalisation and PopArt, where these are on."""
         popart = cast(Any, self.actor_critic).popart
         statistics = {
             "return_deviation": None if self.return_scales is None else self.return_scales.deviation,
@@ -347,11 +348,11 @@ class SRWMLearner(Learner):
 
 
 class SRWMLearnerWorker(LearnerWorker):
-    """Sample Factory's learner process around our learner."""
+    """Sample Factory's learner worker with an :class:`SRWMLearner`."""
 
     def __init__(self, evt_loop: Any, cfg: Any, env_info: Any, buffer_mgr: Any, batcher: Any, policy_id: int) -> None:
         super().__init__(evt_loop, cfg, env_info, buffer_mgr, batcher, policy_id)
         self.learner = SRWMLearner(cfg, env_info, buffer_mgr.policy_versions, policy_id, self.param_server)
 
     def _cleanup_cache(self) -> None:
-        """Sample Factory's frees PyTorch's spare memory every 30 seconds, for which the whole device must stop."""
+        """Do nothing: Sample Factory's frees PyTorch's cached memory every 30 seconds, which stalls the device."""

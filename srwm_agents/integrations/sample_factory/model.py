@@ -1,4 +1,4 @@
-"""Our encoder and cores behind Sample Factory's model interface, and back out as a portable agent."""
+"""Sample Factory's model with our encoders, cores and critics, and its export as a portable agent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from srwm_agents.learning import Evaluation, Observations, PopArtCritic
 
 
 class SampleFactoryEncoder(Encoder):
-    """An :class:`ObservationEncoder` that Sample Factory can hold; bytes stay bytes until they are on the device."""
+    """An :class:`ObservationEncoder` behind Sample Factory's interface; images stay uint8 up to the device."""
 
     def __init__(self, cfg: Any, obs_space: spaces.Dict) -> None:
         super().__init__(cfg)
@@ -56,10 +56,10 @@ class SampleFactoryEncoder(Encoder):
 
 
 class SampleFactoryCore(ModelCore):
-    """A core of the registry in Sample Factory's clothes.
+    """A core of the registry behind Sample Factory's interface.
 
-    Acting, Sample Factory passes [B, features]; its own learner passes a ``PackedSequence`` cut at episode ends, with
-    one state a segment in the order before sorting; our V-trace learner calls :meth:`sequence`.
+    When acting, Sample Factory passes [B, features]; its own learner passes a ``PackedSequence`` cut at episode ends,
+    with one state a segment in the order before sorting; our V-trace learner calls :meth:`sequence`.
     """
 
     def __init__(self, cfg: Any, input_size: int) -> None:
@@ -68,7 +68,7 @@ class SampleFactoryCore(ModelCore):
         self.core_output_size = self.core.output_size
 
     def apply(self, fn: Any) -> SampleFactoryCore:
-        """Keep the core's own initialisation: Sample Factory re-initialises linear layers and zeroes every bias."""
+        """Keep the core's own initialisation: Sample Factory would re-initialise linear layers and zero every bias."""
         if getattr(fn, "__name__", "") == "initialize_weights":
             return self
         return super().apply(fn)
@@ -82,13 +82,16 @@ class SampleFactoryCore(ModelCore):
         return out[:, 0], state
 
     def sequence(self, x: Tensor, rnn_states: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x [B, T, features] -> [B, T, out]; Sample Factory's states are at least one float wide, a core's may be 0."""
+        """Run the core over time, from x [B, T, features] to [B, T, out] and the final state.
+
+        Sample Factory's states have at least one column, those of a core without memory none.
+        """
         out, state = self.core(x, rnn_states[:, : self.core.state_size], resets)
         return out, state if self.core.state_size else rnn_states
 
     def _packed(self, packed: PackedSequence, rnn_states: Tensor) -> tuple[PackedSequence, Tensor]:
-        # pad_packed_sequence restores the order in which the states come. Steps after a segment's end compute on
-        # padding; packing again drops their outputs, and nobody reads the final states of a training pass.
+        # pad_packed_sequence restores the order of the states. Steps after a segment's end compute on padding; packing
+        # again drops their outputs, and the final states of a training pass are not used.
         padded, lengths = pad_packed_sequence(packed, batch_first=True)
         out, state = self.sequence(padded, rnn_states, None)
         repacked = pack_padded_sequence(out, lengths, batch_first=True, enforce_sorted=False)
@@ -96,10 +99,10 @@ class SampleFactoryCore(ModelCore):
 
 
 class DetachedCritic(nn.Module):
-    """Values from what the policy's core puts out, without gradient: they teach the policy's features nothing.
+    """A value network on the policy core's output, without gradient into it.
 
     Source: the single network of PPG (Cobbe et al., ICML 2021, arXiv:2009.04416, section 3.5). Deviations: there a
-    second phase does let values change the features; here two hidden layers have to do with them.
+    second phase lets values change the features; here the critic has two hidden layers in its place.
     """
 
     hidden_size = 256
@@ -117,12 +120,11 @@ class DetachedCritic(nn.Module):
 
 
 class SeparateCritic(nn.Module):
-    """A value network with an encoder of its own: what it learns of a level does not reach the policy.
+    """A value network with an encoder of its own, whose gradient does not reach the policy network.
 
-    Source: DAAC (Raileanu & Fergus, ICML 2021, arXiv:2102.10330), where one network for both is found to cost the
-    policy much in Procgen. Deviations: the value also depends on what the policy's core puts out, without gradient, so
-    that one memory serves both; both networks learn from the same minibatches, once, where DAAC's critic makes up to
-    nine passes.
+    Source: DAAC (Raileanu & Fergus, ICML 2021, arXiv:2102.10330), where sharing one network is found to hurt the policy
+    in Procgen. Deviations: the value also reads the policy core's output, without gradient, so that one memory serves
+    both; both networks are trained once on the same minibatches, where DAAC's critic makes up to nine passes.
     """
 
     def __init__(self, encoder: Encoder, core_output_size: int) -> None:
@@ -136,18 +138,19 @@ class SeparateCritic(nn.Module):
 
 
 class SampleFactoryActorCritic(ActorCriticSharedWeights):
-    """Sample Factory's actor-critic whose first policy is close to uniform, whatever the features are.
+    """Sample Factory's actor-critic with a small initial policy head, PopArt and separate critics.
 
-    With an orthogonal policy head of gain 1, large features make the first policy almost deterministic. A last layer
-    100 times smaller is among the few choices that Andrychowicz et al., ICLR 2021 (arXiv:2006.05990), found to matter.
+    The policy head is scaled by ``cfg.policy_head_scale`` at initialisation: with an orthogonal head of gain 1, large
+    features make the first policy almost deterministic. A last layer 100 times smaller is among the few choices that
+    Andrychowicz et al., ICLR 2021 (arXiv:2006.05990), found to matter.
 
-    With ``cfg.popart`` the critic has an output a game, in that game's units; acting still gives one value a step, that
-    of the game being played, in units of the reward.
+    With ``cfg.popart`` the critic has one normalised output a game; acting still returns one value a step, that of the
+    game being played, in units of the reward.
 
-    With ``cfg.critic`` "detached" or "separate" the learner's values are those of a critic above. Acting still gives
-    those of the policy network's own head, which then reads features without changing them, and there is an advantage
-    for each action, which does change them. (DAAC's is one linear layer on features and the action's one-hot code,
-    where features move the advantages of all actions alike.)
+    With ``cfg.critic`` "detached" or "separate" the learner's values come from a critic above. Acting still returns
+    those of the policy network's own head, which then has no gradient into the features, and an additional head
+    predicts an advantage for each action, with gradient into them. (DAAC's is one linear layer on features and the
+    action's one-hot code, so features change the advantages of all actions alike.)
     """
 
     def __init__(self, obs_space: Any, action_space: Any, cfg: Any) -> None:
@@ -168,23 +171,23 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
 
     @property
     def popart(self) -> PopArtCritic | None:
-        """The critic, if it is PopArt's; the values of ``forward_tail`` are then its outputs, [N, games]."""
+        """The PopArt critic, or None; with one, the values of ``forward_tail`` are its outputs, [N, games]."""
         return self.critic_linear if isinstance(self.critic_linear, PopArtCritic) else None
 
     def networks(self) -> list[list[nn.Parameter]]:
-        """The parameters of the policy network, and those that only values teach if there are any."""
+        """Parameters of the policy network, then of the critic if it is separate or detached."""
         if self.critic is None:
             return [list(self.parameters())]
-        values = [*self.critic.parameters(), *self.critic_linear.parameters()]
-        theirs = set(values)
-        return [[parameter for parameter in self.parameters() if parameter not in theirs], values]
+        critic = [*self.critic.parameters(), *self.critic_linear.parameters()]
+        in_critic = set(critic)
+        return [[parameter for parameter in self.parameters() if parameter not in in_critic], critic]
 
     def distribution(self, logits: Tensor) -> Any:
-        """Sample Factory's distribution of N actions, of its parameters [N, A]."""
+        """Sample Factory's action distributions with parameters ``logits`` [N, A]."""
         return get_action_distribution(self.action_space, logits)
 
     def evaluate(self, observations: Observations, state: Tensor, resets: Tensor) -> Evaluation:
-        """Run over time, as :class:`srwm_agents.learning.ActorCritic` says."""
+        """Run over time; see :class:`srwm_agents.learning.ActorCritic`."""
         batch, length = resets.shape
         flat = {name: entry.flatten(0, 1) for name, entry in observations.items()}
         core_out = self.core.sequence(self.forward_head(flat).unflatten(0, (batch, length)), state, resets)[0]
@@ -199,7 +202,7 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
         return Evaluation(acted_on, logits, values, policy_values, self.advantage_head(acted_on))
 
     def forward_tail(self, core_output: Tensor, values_only: bool, sample_actions: bool) -> TensorDict:
-        """Sample Factory's own, but for features that values must not change."""
+        """As Sample Factory's, without the value head's gradient into the features where there is a critic."""
         features = self.decoder(core_output)
         result = TensorDict(values=self.critic_linear(features if self.critic is None else features.detach()).squeeze())
         if not values_only:
@@ -222,7 +225,7 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
 
 
 def extra_widths(obs_space: spaces.Dict) -> dict[str, int]:
-    """The observation entries beside the image that the network sees, and their widths."""
+    """Widths of the observation entries beside the image that the network reads; ValueError if one is not a vector."""
     widths = {}
     for name, space in obs_space.spaces.items():
         if name not in (IMAGE_KEY, *BOOKKEEPING):
@@ -233,7 +236,7 @@ def extra_widths(obs_space: spaces.Dict) -> dict[str, int]:
 
 
 def make_encoder(cfg: Any, obs_space: Any) -> Encoder:
-    """Encoder factory: ours for images (with vectors beside them), Sample Factory's own for vectors alone."""
+    """Encoder factory: ours for images with or without vectors, Sample Factory's own for vectors alone."""
     image = obs_space.spaces.get(IMAGE_KEY)
     if image is not None and image.shape is not None and len(image.shape) == 3:
         return SampleFactoryEncoder(cfg, obs_space)
@@ -241,7 +244,7 @@ def make_encoder(cfg: Any, obs_space: Any) -> Encoder:
 
 
 def make_critic(cfg: Any, obs_space: Any, core_output_size: int) -> DetachedCritic | SeparateCritic | None:
-    """``--critic``; None where the policy network's own value head is all there is."""
+    """Critic factory, by ``--critic``; None for "shared", where the policy network's value head is the critic."""
     if cfg.critic == "shared":
         return None
     if cfg.critic == "detached":
@@ -271,11 +274,10 @@ _NORMALIZER = "normalizer."
 
 
 def portable_weights(actor_critic: nn.Module) -> dict[str, Tensor]:
-    """The weights of a Sample Factory model as an :class:`Agent` names them, on the CPU; it must be made of the
-    factories above.
+    """The weights of a Sample Factory model under an :class:`Agent`'s names, on the CPU.
 
-    An agent has one value and is not told which game it plays: of a PopArt critic it gets the mean over the games'
-    values, in units of the reward, which is the value itself where there is one game.
+    The model must be made by the factories above. An agent has one value and no game index, so a PopArt critic becomes
+    the mean over the games' values, in units of the reward; with one game that is the value itself.
     """
     weights: dict[str, Tensor] = {}
     for name, tensor in actor_critic.state_dict().items():
@@ -296,7 +298,11 @@ def portable_weights(actor_critic: nn.Module) -> dict[str, Tensor]:
 
 
 def export_agent(cfg: Any, actor_critic: nn.Module, obs_space: spaces.Dict, training: dict[str, Any]) -> Agent:
-    """The portable agent with the weights of a Sample Factory model, which must be made of the factories above."""
+    """A portable agent with the weights of a Sample Factory model, which must be made by the factories above.
+
+    Raises:
+        ValueError: the action space is not discrete.
+    """
     weights = portable_weights(actor_critic)
     running = {
         name.removeprefix(_NORMALIZER).removesuffix("_mean"): tuple(mean.shape)

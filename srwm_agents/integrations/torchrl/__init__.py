@@ -1,4 +1,4 @@
-"""TorchRL: our cores as a tensordict module, Procgen as one of its environments, agents as its policies."""
+"""TorchRL integration: cores as a tensordict module, Procgen as an environment, agents as policies."""
 
 from envs.simulator import hush_gym
 

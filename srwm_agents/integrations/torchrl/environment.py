@@ -21,13 +21,13 @@ class ProcgenEnv(EnvBase):
     ``game_index`` int64 [N, 1]; ``action`` int64 [N]; under "next" also ``reward`` [N, 1] (raw), ``done``,
     ``terminated``, and ``episode_return`` and ``episode_length`` [N, 1], which are final where ``done``.
 
-    The simulator begins a new episode in the step that ends the old one. So where ``done``, ("next", "obs") is
-    already the next episode's first observation, and TorchRL's reset of those environments hands out the same one:
-    no frame is lost or seen twice, and the last observation of an episode, which no value needs, is not seen.
+    The simulator begins a new episode in the step that ends the old one. So where ``done``, ("next", "obs") is already
+    the next episode's first observation, and TorchRL's reset of those environments returns it again. An episode's last
+    observation is never returned; values do not need it.
     """
 
     def __init__(self, vector: ProcgenVectorEnv) -> None:
-        """``vector`` is what ``envs.make_procgen`` makes, without a device."""
+        """``vector``: from ``envs.make_procgen``, with ``device`` None."""
         batch, one = torch.Size([vector.num_envs]), torch.Size([vector.num_envs, 1])
         super().__init__(device=torch.device("cpu"), batch_size=batch)
         self.vector = vector
@@ -51,7 +51,7 @@ class ProcgenEnv(EnvBase):
         )
         self._observation: dict[str, Any] = {}
         self._fresh = np.zeros(vector.num_envs, bool)
-        """[N], which environments are at an episode's first observation."""
+        """[N], True where an environment is at an episode's first observation."""
         self._next_seed: int | None = None
 
     def _entries(self, observation: dict[str, Any], returns: Any, lengths: Any) -> dict[str, torch.Tensor]:
@@ -73,9 +73,9 @@ class ProcgenEnv(EnvBase):
         elif (wanted & ~self._fresh).any():
             within = int(np.flatnonzero(wanted & ~self._fresh)[0])
             raise ValueError(
-                f"environment {within} is within an episode: the simulator resets all environments or none"
+                f"environment {within} is within an episode: the simulator can only reset all environments at once"
             )
-        # Else these are at their next episode's first observation already.
+        # Otherwise these environments are already at their next episode's first observation.
         zeros = np.zeros(number, np.float32), np.zeros(number, np.int64)
         return TensorDict(self._entries(self._observation, *zeros), self.batch_size)
 
@@ -105,9 +105,12 @@ class ProcgenEnv(EnvBase):
 
 
 def make_environment(games: str, num_envs: int, **options: Any) -> TransformedEnv:
-    """A :class:`ProcgenEnv` with the ``InitTracker`` that memories need; append their primers.
+    """Make a :class:`ProcgenEnv` with the ``InitTracker`` that recurrent modules need; append their primers to it.
 
     Args:
-        games, num_envs, options: of ``envs.make_procgen``.
+        games, num_envs, options: as in ``envs.make_procgen``.
+
+    Raises:
+        ValueError, SimulatorError: as ``envs.make_procgen``.
     """
     return TransformedEnv(ProcgenEnv(make_procgen(games, num_envs, **options)), InitTracker())

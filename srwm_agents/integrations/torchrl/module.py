@@ -1,4 +1,4 @@
-"""Our cores as a TorchRL module: where an ``LSTMModule`` stands, an :class:`SRWMModule` can."""
+"""Cores as a recurrent TorchRL module, in place of TorchRL's ``LSTMModule``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from srwm_agents.cores.base import Core
 from srwm_agents.cores.codec import StateCodec
 
 IS_INIT = "is_init"
-"""What TorchRL's ``InitTracker`` calls the flag of an episode's first step."""
+"""The entry of TorchRL's ``InitTracker``: True at an episode's first step."""
 
 
 class SRWMModule(TensorDictModuleBase):
@@ -26,11 +26,11 @@ class SRWMModule(TensorDictModuleBase):
     Step by step (a collector's mode) it reads one step of every environment and writes the next state under
     ``("next", …)``, from where TorchRL carries it to the next step. In recurrent mode (``set_recurrent_mode(True)``,
     which TorchRL's losses and value estimators turn on) the last batch dimension is time: the state is taken from the
-    first step, and all steps are one call of the fused op. In both, ``is_init`` zeroes the state before its step.
+    first step, and all steps are one call of the core. In both modes ``is_init`` zeroes the state before its step.
 
-    Deviations from ``LSTMModule``, which zeroes a state that is missing: here a missing state or ``is_init`` is an
-    error, because a policy without its primer runs, trains, and remembers nothing. And there is no splitting and
-    padding where an episode ends inside a rollout: the ops reset in place.
+    Deviations from ``LSTMModule``: that one replaces a missing state by zeros; here a missing state or ``is_init`` is
+    an error, because a policy without its primer would run and train without memory. And episodes that end inside a
+    rollout are not split and padded: the core takes resets.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class SRWMModule(TensorDictModuleBase):
 
         Args:
             core: name of a core, a key of ``srwm_agents.cores.CORES``, or a finished core (then no ``settings``).
-            in_key: of the input [*batch, input_size].
-            out_key: of the output [*batch, hidden_size]; may be the same.
-            state_key: of the state, read here and written under ("next", state_key).
+            in_key: key of the input [*batch, input_size].
+            out_key: key of the output [*batch, output_size]; may be the same.
+            state_key: key of the state, read under it and written under ("next", state_key).
             state_format: "flat", one entry [*batch, state_size]; or "natural", one entry for each part of the state in
                 its own shape (``core.state_shapes``), named state_key + "_0", "_1", …: for an SRWM of two layers y, q,
                 k, beta of the first, then of the second. A core without memory has no entry.
@@ -90,8 +90,9 @@ class SRWMModule(TensorDictModuleBase):
         return self.default_recurrent_mode if mode is None else mode
 
     def make_tensordict_primer(self) -> TensorDictPrimer:
-        """The transform that puts a zero state into each episode's first step and the state into the environment's
-        specs, without which TorchRL does not carry it. For an environment without a batch, or with one.
+        """The transform that adds the state to the environment's specs and zeros to each episode's first step.
+
+        Without it TorchRL does not carry the state. For environments with or without a batch dimension.
         """
         primers: Any = {
             key: Unbounded(shape=torch.Size(shape))
@@ -103,8 +104,8 @@ class SRWMModule(TensorDictModuleBase):
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:  # type: ignore[override]
         """Read input, state and ``is_init``; write output and next state.
 
-        In recurrent mode the next state is that after the last step, at every step (a view, which costs no memory):
-        what stood between is not computed one by one.
+        In recurrent mode the next state written at every step is the one after the last step (an expanded view): the
+        states in between are not computed.
 
         Raises:
             KeyError: the input, the state (the primer was forgotten) or is_init (the InitTracker was forgotten).

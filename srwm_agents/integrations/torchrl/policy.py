@@ -1,4 +1,4 @@
-"""The portable agent as TorchRL's actor and critic with one trunk."""
+"""The portable agent as TorchRL's actor and critic with shared weights."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Features(nn.Module):
 
 
 def make_actor_critic(agent: Agent) -> ActorValueOperator:
-    """An agent, new or from ``load_agent``, as TorchRL modules that share its weights.
+    """Wrap an agent, new or from ``load_agent``, in TorchRL modules that share its weights.
 
     ``get_policy_operator()`` reads the observation ("obs", "last_reward", …), "recurrent_state" and "is_init", and
     writes "logits", "action", "action_log_prob" and the next state; ``get_value_operator()`` writes "state_value".

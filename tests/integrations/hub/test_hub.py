@@ -65,7 +65,7 @@ def push(agent: Agent, **kwargs) -> str:
     return push_agent_to_hub(agent, "me/mazes", **{"token": standin.TOKEN, **kwargs})
 
 
-def test_what_is_pushed_is_what_is_loaded(hub, at) -> None:
+def test_pushing_and_loading_round_trip(hub, at) -> None:
     agent = make_agent()
     address = push(agent, license="mit")
     assert address.startswith(f"{hub.url}/me/mazes/commit/")
@@ -88,7 +88,7 @@ def test_pushing_again_updates(hub, at) -> None:
     assert load_agent_from_hub("me/mazes", **at).value_head.bias.item() == 7
 
 
-def test_the_card_says_what_is_known(tmp_path) -> None:
+def test_the_card_has_all_known_facts(tmp_path) -> None:
     (tmp_path / "eval_sampled.csv").write_text(TABLE)
     text = model_card(make_agent().config, "me/mazes", license="mit", evaluation=tmp_path / "eval_sampled.csv")
     data: Any = ModelCard(text).data
@@ -137,7 +137,7 @@ def test_wrong_uses_are_one_line(hub, at, tmp_path) -> None:
         load_agent_from_hub("me/mazes", **at)
 
 
-def test_without_the_hub_the_cache_serves(hub, at, monkeypatch) -> None:
+def test_loading_falls_back_to_the_cache(hub, at, monkeypatch) -> None:
     push(make_agent())
     load_agent_from_hub("me/mazes", **at)
     point_to("http://127.0.0.1:9", monkeypatch)  # the discard port: nobody answers

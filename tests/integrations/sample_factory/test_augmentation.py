@@ -1,4 +1,4 @@
-"""Images that are moved in the learner's pass: one move a trajectory, edges repeated."""
+"""Random image shifts in the learner: one shift a trajectory, repeated edges, DrAC's consistency term."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from srwm_agents.learning.augmentation import shift_images
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_each_trajectory_is_moved_as_a_whole(dtype) -> None:
+def test_each_trajectory_gets_one_shift(dtype) -> None:
     """Every result is one of the crops of the padded images, the same one for all steps and channels."""
     g = torch.Generator().manual_seed(0)
     images = torch.randint(256, (20, 3, 2, 8, 6), generator=g).to(dtype)
@@ -43,7 +43,7 @@ def test_no_shift_is_the_identity() -> None:
 
 
 @pytest.mark.parametrize("flags", [(), ("--normalize_input=True",)])
-def test_the_learner_sees_moved_images_and_changes_no_batch(make_learner, make_batch, monkeypatch, flags) -> None:
+def test_the_learner_shifts_images_without_changing_the_batch(make_learner, make_batch, monkeypatch, flags) -> None:
     learner = make_learner("--augment_shift=4", "--num_epochs=2", *flags)
     seen = []
 
@@ -62,15 +62,15 @@ def test_the_learner_sees_moved_images_and_changes_no_batch(make_learner, make_b
     assert torch.equal(seen[0]["last_reward"], seen[1]["last_reward"])
 
 
-def test_consistency_leaves_ratios_alone_and_is_the_plain_sum(make_learner, make_batch) -> None:
-    """One term more, from what the model says of moved images, with gradient through those only."""
+def test_consistency_equals_its_formula_and_keeps_ratios(make_learner, make_batch) -> None:
+    """The additional term depends on the model's outputs on shifted images, with gradient through those only."""
     learner = make_learner("--augment_shift=4", "--augment_consistency=0.1", "--policy_head_scale=1")
     batch = make_batch(learner)
     minibatch = next(learner.minibatches(learner._prepare_batch(batch)[0]))
     settings = learner.update.settings.loss
     moved = {**minibatch.observations, "obs": shift_images(minibatch.observations["obs"], 4)}
     plain = actor_critic_losses(learner.actor_critic, minibatch, settings)
-    with_moved = actor_critic_losses(learner.actor_critic, minibatch, settings, moved=moved)
+    with_moved = actor_critic_losses(learner.actor_critic, minibatch, settings, augmented=moved)
     torch.testing.assert_close(with_moved.ratios, torch.ones_like(plain.ratios), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(with_moved.targets, plain.targets)
 
@@ -94,7 +94,7 @@ def test_consistency_leaves_ratios_alone_and_is_the_plain_sum(make_learner, make
         torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-5)
 
 
-def test_moved_images_in_place_of_those_acted_on_change_the_ratios(make_learner, make_batch) -> None:
+def test_shifted_images_in_place_of_the_originals_change_the_ratios(make_learner, make_batch) -> None:
     learner = make_learner("--augment_shift=4", "--policy_head_scale=1")
     minibatch = next(learner.minibatches(learner._prepare_batch(make_batch(learner))[0]))
     losses = learner.update.losses(minibatch)

@@ -15,7 +15,7 @@ GPU = ("--device=gpu", "--num_batches_per_epoch=2", "--balance_games=True", "--p
 
 @pytest.fixture(autouse=True)
 def exact_convolutions(monkeypatch):
-    """Where cuDNN chooses its algorithms by the clock, and TF32 among them, two runs differ by more than they learn."""
+    """Fix cuDNN's algorithms and turn TF32 off: else two equal runs differ by more than an update's effect."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
@@ -23,7 +23,7 @@ def exact_convolutions(monkeypatch):
 
 @pytest.fixture
 def batches(make_learner, make_batch):
-    """Core -> five batches of two minibatches: enough for warm-up, capture and replays."""
+    """Function from a core to five batches of two minibatches: enough for warm-up, capture and replays."""
 
     def make(core: str = "srwm", *flags: str):
         actor = make_learner(*GPU, f"--core={core}", "--experiment=actor", *flags)
@@ -47,8 +47,8 @@ def assert_same_weights(one, other, **tolerance: Any) -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("core", sorted(CORES))
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
-def test_captured_updates_are_the_ordinary_ones(make_learner, batches, core: str, optimizer: str) -> None:
-    # An epsilon of the gradients' order: Adam makes steps of equal size of gradients that are nothing but rounding.
+def test_captured_updates_equal_eager_ones(make_learner, batches, core: str, optimizer: str) -> None:
+    # An epsilon of the gradients' size: otherwise Adam turns gradients that are only rounding into full steps.
     flags = (*GPU, f"--core={core}", f"--optimizer={optimizer}", "--adam_eps=1e-3", "--experiment")
     experience = batches(core)
     plain = train(make_learner(*flags, "plain"), experience)
@@ -71,7 +71,7 @@ def test_captured_updates_train_a_critic_too(make_learner, batches, critic: str)
 
 
 @pytest.mark.gpu
-def test_captured_updates_move_the_statistics_too(make_learner, batches) -> None:
+def test_captured_updates_update_the_statistics(make_learner, batches) -> None:
     options = ("--balance_games=False", "--popart=True", "--reward_treatment=return_norm", "--popart_step_size=0.1")
     flags = (*GPU, *options, "--adam_eps=1e-3", "--experiment")
     experience = batches("srwm", *options)
@@ -88,7 +88,7 @@ def test_captured_updates_move_the_statistics_too(make_learner, batches) -> None
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("consistency", [0.0, 0.1])
-def test_each_replay_moves_images_anew(make_learner, make_batch, consistency: float) -> None:
+def test_each_replay_draws_new_image_shifts(make_learner, make_batch, consistency: float) -> None:
     learner = make_learner(
         *(*GPU, "--cuda_graphs=True", "--learning_rate=0", "--augment_shift=4", "--policy_head_scale=1"),
         f"--augment_consistency={consistency}",
@@ -108,7 +108,7 @@ def test_each_replay_moves_images_anew(make_learner, make_batch, consistency: fl
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("core", sorted(CORES))
-def test_captured_acting_is_the_ordinary_one(make_learner, make_batch, core: str) -> None:
+def test_captured_acting_equals_eager_acting(make_learner, make_batch, core: str) -> None:
     learner = make_learner(*GPU, f"--core={core}", "--cuda_graphs=True")
     model = learner.actor_critic.eval()
     batch = make_batch(learner)

@@ -1,4 +1,4 @@
-"""Training in threads of one process: rollouts that are true, weights that are whole, runs that end as they should."""
+"""In-process training: contents of rollouts, consistent weights, buffers, settings."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from srwm_agents.integrations.sample_factory.config import ConfigError
-from srwm_agents.integrations.sample_factory.in_process.games import GamesInPlay
-from srwm_agents.integrations.sample_factory.in_process.runner import limit_room
+from srwm_agents.integrations.sample_factory.in_process.runner import limit_buffers
 from srwm_agents.integrations.sample_factory.in_process.streams import LoopThread
+from srwm_agents.integrations.sample_factory.in_process.vector_runner import VectorRunner
 from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
 
 # Sample Factory prints a line for each of these at import; ours is imported first to keep gym quiet.
@@ -32,12 +32,12 @@ def module(value: float, device: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_newest_weights_are_handed_over_whole_and_once(device: str) -> None:
+def test_each_version_of_the_weights_is_copied_once(device: str) -> None:
     handover = WeightsHandover(torch.device(device))
     learner, actor = module(1, device), module(0, device)
     handover.put(tensors_of(learner), 5)
     for tensor in tensors_of(learner):
-        tensor.fill_(2)  # the learner goes on; what it has put down stays
+        tensor.fill_(2)  # the stored copy must not change
     assert handover.take(tensors_of(actor), -1) == 5
     assert all((tensor == 1).all() for tensor in tensors_of(actor))
     for tensor in tensors_of(actor):
@@ -47,8 +47,8 @@ def test_the_newest_weights_are_handed_over_whole_and_once(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_no_half_new_weights_are_ever_taken(device: str) -> None:
-    """One thread puts down weights that all have one value; another must never take a mixture."""
+def test_weights_of_different_versions_never_mix(device: str) -> None:
+    """One thread puts weights that all have one value; another must never take a mixture."""
     handover = WeightsHandover(torch.device(device))
     learner = [torch.zeros(1000, device=device) for _ in range(50)]
     actor = [torch.zeros(1000, device=device) for _ in range(50)]
@@ -76,8 +76,8 @@ def test_no_half_new_weights_are_ever_taken(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_rollout_is_what_was_seen_done_and_got(make_model, monkeypatch, device: str) -> None:
-    """Play by hand: the same seeds in a second vector, fed with the recorded actions, must show the same."""
+def test_a_rollout_equals_a_replay_of_its_actions(make_model, monkeypatch, device: str) -> None:
+    """A second vector environment with the same seeds and the recorded actions gives the same rollout."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0" if device == "cuda" else "")  # where Sample Factory looks
     placement = ["--device=gpu", "--actor_worker_gpus", "0"] if device == "cuda" else []
     cfg, info, model = make_model("--in_process=True", "--reward_scale=0.5", "--reward_clip=2", *placement)
@@ -85,7 +85,7 @@ def test_a_rollout_is_what_was_seen_done_and_got(make_model, monkeypatch, device
     model.model_to_device(where)
     model.eval()
     buffers = BufferMgr(cfg, info)
-    games, mirror = (GamesInPlay(cfg, 0, buffers, where) for _ in range(2))
+    games, mirror = (VectorRunner(cfg, 0, buffers, where) for _ in range(2))
     env = mirror._vector
     observation = mirror._observation
     episodes, ended_in_all, finished = [], 0, None
@@ -93,7 +93,7 @@ def test_a_rollout_is_what_was_seen_done_and_got(make_model, monkeypatch, device
     state = torch.zeros(cfg.vector_size, cfg.rnn_size, device=where)
     with torch.no_grad():
         for _ in range(30):  # rollouts
-            assert games.find_room()
+            assert games.acquire_buffer()
             for t in range(cfg.rollout):
                 games.act(model, version=7)
                 games.send()
@@ -131,17 +131,17 @@ def test_a_rollout_is_what_was_seen_done_and_got(make_model, monkeypatch, device
 
 
 @pytest.mark.parametrize(("batches", "expected"), [(1, 3), (2, 3), (4, 4)])
-def test_trajectories_have_no_more_room_than_needed(make_model, monkeypatch, batches: int, expected: int) -> None:
-    """Two vectors of 8 write; iterations of 4, 8 and 16 trajectories wait for one, one and two slices more."""
+def test_free_buffers_are_limited(make_model, monkeypatch, batches: int, expected: int) -> None:
+    """Two vectors of 8 write; iterations of 4, 8 and 16 trajectories need one, one and two further slices."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     flags = ("--num_workers=2", "--worker_num_splits=1", f"--num_batches_per_epoch={batches}")
     cfg, info, _ = make_model("--in_process=True", *flags)
     buffers = BufferMgr(cfg, info)
-    limit_room(buffers, vectors=2)
+    limit_buffers(buffers, vectors=2)
     assert buffers.traj_buffer_queues["cpu"].qsize() == expected
 
 
-def test_a_loop_that_fails_says_so(monkeypatch) -> None:
+def test_a_failed_loop_is_marked(monkeypatch) -> None:
     thread = LoopThread("failing", CPU)
     monkeypatch.setattr(thread.event_loop, "_loop_iteration", lambda: 1 / 0)
     thread.start()

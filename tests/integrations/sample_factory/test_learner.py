@@ -1,4 +1,4 @@
-"""The learner's update: V-trace as in the paper, gradients everywhere, checkpoints that never lie."""
+"""Sample Factory's learner with our updates: targets, gradients, invalid steps, checkpoints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def gradients(learner, batch) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("policy_loss", ["vtrace", "ppo"])
 def test_self_modification_gets_gradient_through_a_learner_step(make_learner, make_batch, policy_loss: str) -> None:
-    """The published agents train W_q, W_k and W_beta with a gradient of exactly zero."""
+    """In the published agents the gradient of W_q, W_k and W_beta is exactly zero."""
     learner = make_learner(f"--policy_loss={policy_loss}")
     before = {name: p.clone() for name, p in learner.actor_critic.named_parameters()}
     learner.train(make_batch(learner))
@@ -49,8 +49,8 @@ def test_detaching_the_state_takes_that_gradient_away(make_learner, make_batch) 
         assert grad is None or not grad.any()
 
 
-def test_the_learner_sees_what_the_actors_saw(make_learner, make_batch) -> None:
-    """Before any update, learner and behaviour policy are one: all ratios are 1, all KL divergences 0."""
+def test_learner_and_actors_compute_the_same_policy(make_learner, make_batch) -> None:
+    """Before any update learner and behaviour policy are equal: all ratios are 1, all KL divergences 0."""
     learner = make_learner()
     losses = learner.update.losses(minibatch_of(learner, make_batch(learner)))
     torch.testing.assert_close(losses.ratios, torch.ones_like(losses.ratios), rtol=1e-4, atol=1e-4)
@@ -83,12 +83,12 @@ def test_targets_come_from_the_true_bootstrap_value(make_learner, make_batch, fl
     )
     torch.testing.assert_close(losses.values, values[:, :-1], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(losses.targets, expected.targets, rtol=1e-4, atol=1e-4)
-    # The trick of Sample Factory's own V-trace makes each rollout's last advantage zero.
+    # Sample Factory's own V-trace makes each rollout's last advantage zero.
     assert losses.advantages[:, -1].abs().max() > 1e-3
 
 
-def test_random_steps_teach_nothing(make_learner, make_batch) -> None:
-    """Not the policy, not the values, and no smaller steps: as if the rollout began behind them."""
+def test_random_steps_have_no_weight(make_learner, make_batch) -> None:
+    """Policy, values and step size are as if the rollout began after them."""
     learner = make_learner("--random_starts=leaper=5")
     batch = make_batch(learner)
     batch["dones"][:] = False
@@ -119,8 +119,8 @@ def test_a_minibatch_of_random_steps_alone_has_summaries_too(make_learner, make_
 
 
 @pytest.mark.parametrize("critic", ["detached", "separate"])
-def test_values_of_a_critic_teach_the_policy_nothing(make_learner, make_batch, critic: str) -> None:
-    """The critic's values make the targets, and no value's error changes the policy's features; advantages' does."""
+def test_a_separate_critic_has_no_gradient_into_the_policy(make_learner, make_batch, critic: str) -> None:
+    """Targets come from the critic; no value error has a gradient into the policy's features, the advantages' has."""
     found = []
     for weights in (("1", "0"), ("10", "0"), ("1", "1")):
         flags = (f"--value_loss_coeff={weights[0]}", f"--advantage_loss_coeff={weights[1]}")
@@ -148,7 +148,7 @@ def test_values_of_a_critic_teach_the_policy_nothing(make_learner, make_batch, c
     assert all((p != before[name]).any() for name, p in learner.actor_critic.named_parameters() if name in both)
 
 
-def test_the_advantage_head_learns_what_the_policy_gradient_weighs(make_learner, make_batch) -> None:
+def test_the_advantage_head_regresses_the_policy_gradients_weights(make_learner, make_batch) -> None:
     learner = make_learner("--critic=detached", "--advantage_loss_coeff=1", "--normalize_advantages=True")
     model, minibatch = learner.actor_critic, minibatch_of(learner, make_batch(learner))
     with torch.no_grad():
@@ -173,7 +173,7 @@ def test_invalid_steps_have_no_weight(make_learner, make_batch) -> None:
 
 
 def test_summing_losses_scales_the_papers_way(make_learner, make_batch) -> None:
-    """Sum over N steps = N times the mean, but for the value loss's customary half."""
+    """The sum over N steps is N times the mean, except for the value loss's factor of one half."""
     results = []
     for reduction in ("mean", "sum"):
         learner = make_learner(f"--loss_reduction={reduction}", "--value_loss_coeff=0")
@@ -186,7 +186,7 @@ def test_summing_losses_scales_the_papers_way(make_learner, make_batch) -> None:
 @pytest.mark.parametrize("optimizer", ["adam", "lamb", "rmsprop"])
 @pytest.mark.parametrize("vtrace_on", [True, False])
 def test_updates_with_every_optimiser_report_summaries(make_learner, make_batch, optimizer: str, vtrace_on) -> None:
-    """Sample Factory's V-trace dies at its first summary."""
+    """Sample Factory's V-trace raises at its first summary."""
     flags = [f"--optimizer={optimizer}", f"--with_vtrace={vtrace_on}", "--num_epochs=2", "--num_batches_per_epoch=2"]
     learner = make_learner(*flags)
     stats = learner.train(make_batch(learner))
@@ -218,7 +218,7 @@ def test_learning_rate_decays_with_frames_and_survives_a_resume(make_learner, ma
     for _ in range(4):
         learner.train(make_batch(learner))
         rates.append(learner.curr_lr)
-    # The rate of an update follows from the frames before it: 0, 32, 64, 96 of 320.
+    # An update's rate is a function of the frames before it: 0, 32, 64, 96 of 320.
     np.testing.assert_allclose(rates, [0.01, 0.009, 0.008, 0.007])
     learner.save()
     resumed = make_learner(*flags)
@@ -227,7 +227,7 @@ def test_learning_rate_decays_with_frames_and_survives_a_resume(make_learner, ma
 
 
 def test_a_resume_continues_exactly(make_learner, make_batch) -> None:
-    """Frames, updates, weights, optimiser and normalisers: the resumed learner's next update is the other's."""
+    """Frames, updates, weights, optimiser and normalisers are restored: the next update equals the original's."""
     flags = ["--normalize_input=True", "--optimizer=rmsprop"]
     learner = make_learner(*flags)
     for seed in range(2):
@@ -248,7 +248,7 @@ def test_a_resume_continues_exactly(make_learner, make_batch) -> None:
 
 
 def test_a_numpy_metric_does_not_spoil_the_checkpoint(make_learner) -> None:
-    """Sample Factory pickles the runner's NumPy scalar, which torch.load then refuses: a resume from scratch."""
+    """Sample Factory pickles the runner's NumPy scalar; torch.load then fails, and the run starts from scratch."""
     learner = make_learner()
     learner.save_best(0, "normalised_score", np.float64(0.5))
     learner.save()
@@ -305,7 +305,7 @@ def test_a_foreign_pickle_is_refused(tmp_path) -> None:
         load_checkpoint(file)
 
 
-def test_old_checkpoints_go_and_agents_come(make_learner, tmp_path) -> None:
+def test_old_checkpoints_are_deleted_and_agents_exported(make_learner, tmp_path) -> None:
     learner = make_learner("--keep_checkpoints=2")
     for step in range(1, 5):
         learner.train_step, learner.env_steps = step, 32 * step
@@ -341,8 +341,8 @@ def test_the_policy_learns_what_is_rewarded(make_learner, make_batch, flags: lis
     assert np.mean(rewarded[-10:]) > 0.9
 
 
-def test_what_is_not_finite_spoils_nothing(make_learner, make_batch) -> None:
-    """One broken trajectory costs its minibatch, not the weights, the optimiser or a game's scale."""
+def test_nonfinite_values_do_not_reach_weights_or_statistics(make_learner, make_batch) -> None:
+    """One trajectory with NaN invalidates its minibatch, not weights, optimiser or a game's scale."""
     learner = make_learner("--balance_games=True", "--optimizer=adam")
     learner.train(make_batch(learner))
     before = copy.deepcopy(learner.actor_critic.state_dict())
@@ -357,7 +357,7 @@ def test_what_is_not_finite_spoils_nothing(make_learner, make_batch) -> None:
     assert any((before[name] != entry).any() for name, entry in learner.actor_critic.state_dict().items())
 
 
-def test_balanced_games_are_heard_alike(make_learner, make_batch) -> None:
+def test_balanced_games_have_advantages_of_equal_size(make_learner, make_batch) -> None:
     """A game whose rewards are 100 times smaller gets advantages of the same size, and keeps its scale on resume."""
     learner = make_learner("--balance_games=True")
 

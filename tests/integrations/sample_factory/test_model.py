@@ -1,4 +1,4 @@
-"""Our parts inside Sample Factory's model, and back out as a portable agent."""
+"""Our encoders and cores in Sample Factory's model, and its export as a portable agent."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def test_packed_sequences_equal_the_loop(make_model, core: str) -> None:
 
 
 def test_the_core_keeps_its_own_initialisation(make_model) -> None:
-    """Sample Factory re-initialises every linear layer orthogonally and zeroes every bias; not in the core."""
+    """Sample Factory re-initialises linear layers orthogonally and zeroes biases, except in the core."""
     _, _, model = make_model("--core=lstm")
     assert model.core.core.lstm.bias_ih_l0.abs().sum() > 0
     _, _, model = make_model("--core=srwm")
     weight = model.core.core.embed.weight
     gram = weight @ weight.T if weight.shape[0] <= weight.shape[1] else weight.T @ weight
     assert not torch.allclose(gram, torch.eye(len(gram)), atol=1e-3)
-    # Outside the core the flag does what it says.
+    # Outside the core the flag has its effect.
     head = model.critic_linear
     torch.testing.assert_close(head.weight @ head.weight.T, torch.eye(1))
     assert not head.bias.any()
@@ -79,7 +79,7 @@ def test_the_exported_agent_is_the_same_policy(make_model, core: str, tmp_path) 
 
 
 @pytest.mark.parametrize("critic", ["detached", "separate"])
-def test_the_exported_agent_leaves_a_critic_of_its_own_behind(make_model, critic: str, tmp_path) -> None:
+def test_the_exported_agent_has_no_separate_critic(make_model, critic: str, tmp_path) -> None:
     cfg, info, model = make_model(f"--critic={critic}")
     compare(cfg, info, model.eval(), tmp_path)
 
@@ -105,7 +105,7 @@ def compare(cfg, info, model, tmp_path) -> None:
             state = result["new_rnn_states"]
 
 
-def test_factories_survive_the_way_to_a_spawned_worker(make_model) -> None:
+def test_factories_reach_a_spawned_worker(make_model) -> None:
     make_model()
     context = pickle.loads(pickle.dumps(sf_global_context()))
     assert "procgen" in context.env_registry

@@ -1,4 +1,4 @@
-"""Rewards and values in units of each game, through real updates and resumes."""
+"""Return normalisation and PopArt in Sample Factory's learner: updates and resumes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_popart_learns_in_units_of_each_game(make_learner, make_batch) -> None:
 
 @pytest.mark.parametrize("flags", [(), ("--policy_loss=ppo", "--num_epochs=2"), ("--decoder_mlp_layers", "8")])
 def test_moving_popart_changes_units_and_nothing_else(make_learner, make_batch, flags) -> None:
-    """The loss as a plain computation from the values of before: their errors in units of the new deviation."""
+    """The loss is that of the values before the step, with errors in units of the new deviation."""
     learner = make_learner("--popart=True", *flags)
     learner.train(make_batch(learner, 1))
     minibatch = minibatch_of(learner, make_batch(learner, 2))
@@ -84,7 +84,7 @@ def test_moving_popart_changes_units_and_nothing_else(make_learner, make_batch, 
     torch.testing.assert_close(after.advantages * deviation, before.advantages * old, rtol=1e-4, atol=1e-5)
 
 
-def test_what_acts_stores_the_learners_values(make_learner, make_batch) -> None:
+def test_acting_returns_the_learners_values(make_learner, make_batch) -> None:
     learner = make_learner("--popart=True", "--popart_step_size=0.5")
     batch = make_batch(learner)
     batch["rewards"] *= 10

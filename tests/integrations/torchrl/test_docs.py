@@ -1,4 +1,4 @@
-"""The examples of the docs, run as they stand there."""
+"""Runs the code examples and commands of the documentation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_there_are_examples() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_are_understood(command, tmp_path) -> None:
+def test_documented_commands_parse(command, tmp_path) -> None:
     cfg = parse_distributed_args([*shlex.split(command), "--device=cpu", f"--train_dir={tmp_path}"])
     assert cfg.num_workers in (2, 64)
 

@@ -1,4 +1,4 @@
-"""The IMPALA example: TorchRL's V-trace over our memory is the V-trace that our own trainers use."""
+"""The IMPALA example: its targets and gradients equal those of our own V-trace."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_targets_and_gradients() -> None:
 
     runpy.run_path(str(EXAMPLE))["add_targets"](policy, critic, data, 0.99)
 
-    # The same from the agent alone: all T + 1 observations in one pass, then our own op.
+    # The same from the agent alone: all T + 1 observations in one pass, then our own V-trace.
     done = data["next", "done"].squeeze(-1)
     observations = {name: torch.cat([data[name], data["next", name][:, -1:]], dim=1) for name in ("obs", "last_reward")}
     resets = torch.cat([data["is_init"].squeeze(-1), done[:, -1:]], dim=1)

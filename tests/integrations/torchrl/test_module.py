@@ -1,4 +1,4 @@
-"""SRWMModule: the same numbers step by step and over time, resets, and errors where memory would be lost."""
+"""SRWMModule: stepwise equals over time, resets, state formats, errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOLERANCE: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-5}
 
 
 def sequence(module: SRWMModule, batch: int = 3, steps: int = 7) -> TensorDict:
-    """Inputs over time, with a state before the first step and episodes that begin here and there."""
+    """Inputs over time, with a state before the first step and several episode starts."""
     g = torch.Generator().manual_seed(0)
     is_init = torch.rand(batch, steps, 1, generator=g) < 0.25
     specs: Any = module.make_tensordict_primer().primers
@@ -41,7 +41,7 @@ def sequence(module: SRWMModule, batch: int = 3, steps: int = 7) -> TensorDict:
 
 @pytest.mark.parametrize("name", CORES)
 @pytest.mark.parametrize("state_format", ["flat", "natural"])
-def test_stepwise_is_the_sequence(name, state_format) -> None:
+def test_stepwise_equals_the_sequence(name, state_format) -> None:
     torch.manual_seed(0)
     module = SRWMModule(name, out_key="out", state_format=state_format, **SMALL)
     data = sequence(module)
@@ -123,14 +123,14 @@ def test_a_collector_carries_the_memory(agent, with_primers) -> None:
     data = batches[1]
     assert batches[0]["next", "done"].any()
     assert data["is_init"].any()
-    # The rollout's first state is the last one of the rollout before, and each step's the one before it.
+    # The state is carried from step to step and from rollout to rollout.
     ended = batches[0]["next", "done"][:, -1]
     last = torch.where(ended, 0, batches[0]["next", "recurrent_state"][:, -1])
     assert torch.equal(data["recurrent_state"][:, 0], last)
     assert data["recurrent_state"][:, 0].abs().sum() > 0
     before, after = data["next", "recurrent_state"][:, :-1], data["recurrent_state"][:, 1:]
     assert torch.equal(after, torch.where(data["next", "done"][:, :-1], 0, before))
-    # What was acted is what the learner computes.
+    # The learner computes the policy that was acted.
     with torch.no_grad(), set_recurrent_mode(True):
         again = policy.get_dist(data.exclude("logits", "next"))
     torch.testing.assert_close(again.logits, torch.log_softmax(data["logits"], -1), **TOLERANCE)
@@ -211,7 +211,7 @@ def test_wrong_arguments_are_named() -> None:
         SRWMModule(make_core("srwm", **SMALL), hidden_size=8)
 
 
-def test_it_stands_in_a_sequence_of_modules() -> None:
+def test_it_works_in_a_sequence_of_modules() -> None:
     head = TensorDictModule(torch.nn.Linear(8, 3), in_keys=["embed"], out_keys=["logits"])
     module = SRWMModule("lstm", **SMALL)
     modules: list[Any] = [module, head]

@@ -1,4 +1,4 @@
-"""The thread that acts: it goes round the vectors of games, so that they play while it thinks for another."""
+"""Actor thread: round-robin over vector environments, overlapping simulation and inference."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from sample_factory.model.actor_critic import create_actor_critic
 from sample_factory.utils.timing import Timing
 from signal_slot.signal_slot import EventLoop, TightLoop, Timer, signal
 
-from srwm_agents.integrations.sample_factory.in_process.games import POLICY, GamesInPlay
 from srwm_agents.integrations.sample_factory.in_process.streams import LoopThread, wait_for_stream
+from srwm_agents.integrations.sample_factory.in_process.vector_runner import POLICY, VectorRunner
 from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
 
 _REPORT_EVERY_SECONDS = 3.0
 
 
 class ActingWorker(HeartbeatStoppableEventLoopObject):
-    """Inference worker and rollout worker in one: it lives on one event loop, on which nothing else lives."""
+    """Inference and rollout worker in one; the only object on the actor thread's event loop."""
 
     def __init__(
         self,
@@ -41,46 +41,46 @@ class ActingWorker(HeartbeatStoppableEventLoopObject):
         self._handover = handover
         self._device = device
         self._timing = Timing(name=f"{self.object_id} profile")
-        self._turns: TightLoop | None = None
-        self._games: list[GamesInPlay] = []
+        self._loop: TightLoop | None = None
+        self._vectors: list[VectorRunner] = []
         self._turn_number = 0
-        self._thinking: deque[GamesInPlay] = deque()
+        self._awaiting_actions: deque[VectorRunner] = deque()
         self._version = -1
         self._samples = 0
 
     @signal
     def report_msg(self) -> None:
-        """Messages for the runner."""
+        """Signal with messages for the runner."""
 
     def init(self, _model_data: Any = None) -> None:
-        """Begin to play; the learner's model is ready, and its weights lie in the handover."""
+        """Make the model and the vector environments, and start acting; the handover must hold the first weights."""
         self._model = create_actor_critic(self._cfg, self._env_info.obs_space, self._env_info.action_space)
         self._model.model_to_device(self._device)
         self._model.eval().requires_grad_(False)
         self._weights = tensors_of(self._model)
         number = self._cfg.num_workers * self._cfg.worker_num_splits
-        self._games = [GamesInPlay(self._cfg, i, self._buffer_mgr, self._device) for i in range(number)]
-        # Evenly spread over a rollout, so that the learner gets trajectories at an even pace.
-        for i, games in enumerate(self._games):
-            games.begins_at_turn = i * self._cfg.rollout
-        self._turns = TightLoop(self.event_loop)
-        self._turns.iteration.connect(self._turn)
+        self._vectors = [VectorRunner(self._cfg, i, self._buffer_mgr, self._device) for i in range(number)]
+        # Staggered over a rollout, so that the learner gets trajectories at an even rate.
+        for i, vector in enumerate(self._vectors):
+            vector.first_turn = i * self._cfg.rollout
+        self._loop = TightLoop(self.event_loop)
+        self._loop.iteration.connect(self._turn)
         self._report_timer = Timer(self.event_loop, _REPORT_EVERY_SECONDS)
         self._report_timer.timeout.connect(self._report)
 
     @torch.no_grad()
     def _turn(self) -> None:
-        """The next vector's turn. Its actions are sent in the turn after, when the device will have made them."""
-        assert self._turns is not None
-        games = self._games[self._turn_number % len(self._games)]
+        """Observe and act for the next vector; the following turn sends its actions, once the device has them."""
+        assert self._loop is not None
+        vector = self._vectors[self._turn_number % len(self._vectors)]
         self._turn_number += 1
-        if self._turn_number <= games.begins_at_turn:
+        if self._turn_number <= vector.first_turn:
             return
-        if games in self._thinking:
-            self._send(len(self._thinking))
-        if games.playing:
+        if vector in self._awaiting_actions:
+            self._send(len(self._awaiting_actions))
+        if vector.playing:
             with self._timing.add_time("observe"):
-                finished, episodes = games.observe()
+                finished, episodes = vector.observe()
             if episodes is not None:
                 self.report_msg.emit(episodes)
             if finished is not None:
@@ -88,46 +88,46 @@ class ActingWorker(HeartbeatStoppableEventLoopObject):
                     wait_for_stream(self._device)
                 rollout = {"policy_id": POLICY, "traj_buffer_idx": finished}
                 self.emit(new_trajectories_signal(POLICY), [rollout], str(self._device))
-        if games.find_room():
+        if vector.acquire_buffer():
             with self._timing.add_time("act"):
                 self._version = self._handover.take(self._weights, self._version)
-                games.act(self._model, self._version)
+                vector.act(self._model, self._version)
             self._samples += self._env_info.num_agents
-            self._thinking.append(games)
-            self._send(len(self._thinking) - 1)
-        elif not self._thinking and not any(other.playing for other in self._games):
-            self._turns.stop()  # until the learner gives buffers back
+            self._awaiting_actions.append(vector)
+            self._send(len(self._awaiting_actions) - 1)
+        elif not self._awaiting_actions and not any(other.playing for other in self._vectors):
+            self._loop.stop()  # until the learner releases buffers
 
     def _send(self, number: int) -> None:
         with self._timing.add_time("wait_for_actions"):
             for _ in range(number):
-                self._thinking.popleft().send()
+                self._awaiting_actions.popleft().send()
 
     def on_buffers_available(self, _policy_id: int, _training_iteration: int) -> None:
-        """There is room for trajectories again."""
-        if self._turns is not None:
-            self._turns.start()
+        """Go on acting: trajectory buffers are free again."""
+        if self._loop is not None:
+            self._loop.start()
 
     def _report(self) -> None:
         self.report_msg.emit({SAMPLES_COLLECTED: self._samples, POLICY_ID_KEY: POLICY})
         self._samples = 0
 
     def on_stop(self, *args: Any) -> None:
-        if self._turns is not None:
-            self._turns.stop()
-        for games in self._games:
-            games.close()
+        if self._loop is not None:
+            self._loop.stop()
+        for vector in self._vectors:
+            vector.close()
         self.stop.emit(self.object_id, {self.object_id: self._timing})
         super().on_stop(*args)
 
 
 class InProcessSampler(AbstractSampler):
-    """Sample Factory's side of the one :class:`ActingWorker`."""
+    """Sample Factory's sampler interface to the :class:`ActingWorker`."""
 
     def __init__(self, *args: Any, handover: WeightsHandover, device: torch.device) -> None:
         """``args`` as :class:`AbstractSampler`'s."""
         super().__init__(*args, unique_name=type(self).__name__)
-        # What acts is small, and what waits for it are all the simulator's threads: it goes first.
+        # Acting has priority: its kernels are short, and all simulator threads wait for them.
         self.thread = LoopThread("acting", device, priority=-1)
         self.worker = ActingWorker(self.thread.event_loop, self.cfg, self.env_info, self.buffer_mgr, handover, device)
         self.thread.event_loop.owner = self.worker
@@ -147,16 +147,16 @@ class InProcessSampler(AbstractSampler):
         buffers_available_signal.connect(self.worker.on_buffers_available)
 
     def connect_stop_experience_collection(self, stop_experience_collection_signal: Any) -> None:
-        """Acting stops where trajectories find no room; stopping with a batch in store would only leave gaps."""
+        """Ignored: acting stops by itself when no buffer is free; stopping earlier would only idle the simulator."""
 
     def connect_resume_experience_collection(self, resume_experience_collection_signal: Any) -> None:
-        """See above."""
+        """Ignored, as the stop signal is."""
 
     def connect_report_msg(self, report_msg_handler: Any) -> None:
         self.worker.report_msg.connect(report_msg_handler)
 
     def connect_update_training_info(self, update_training_info_signal: Any) -> None:
-        """Procgen's games have no use for training's progress."""
+        """Ignored: Procgen does not depend on training progress."""
 
     def stoppable_components(self) -> list[HeartbeatStoppableEventLoopObject]:
         return [self.worker]

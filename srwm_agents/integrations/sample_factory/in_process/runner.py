@@ -1,4 +1,4 @@
-"""The runner whose parts are threads."""
+"""Sample Factory's runner with sampler and learner as threads."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from sample_factory.algo.utils.shared_buffers import BufferMgr, policy_device
 from sample_factory.algo.utils.torch_utils import init_torch_runtime
 
 from srwm_agents.integrations.sample_factory.in_process.acting import InProcessSampler
-from srwm_agents.integrations.sample_factory.in_process.games import POLICY
 from srwm_agents.integrations.sample_factory.in_process.streams import LoopThread, wait_for_stream
+from srwm_agents.integrations.sample_factory.in_process.vector_runner import POLICY
 from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover
 
 
 class InProcessBatcher(Batcher):
-    """Gives trajectory buffers back when they have been copied, and not when the copy has merely been asked for."""
+    """Batcher that releases trajectory buffers when their copies are done, not when they are only launched."""
 
     def _release_traj_tensors(self, batch_idx: int) -> None:
         wait_for_stream(policy_device(self.cfg, self.policy_id))
         super()._release_traj_tensors(batch_idx)
 
 
-def limit_room(buffer_mgr: BufferMgr, vectors: int) -> None:
-    """Leave room for what the vectors are writing and for one training iteration more, and no further.
+def limit_buffers(buffer_mgr: BufferMgr, vectors: int) -> None:
+    """Limit the free buffers to those that the vectors write to and one training iteration more.
 
-    Sample Factory makes twice the room that is being written to. Where acting is faster than learning, all of it is
-    soon full of trajectories that wait, and the policy that made them is the older for it.
+    Sample Factory allocates twice as many as are being written to. Where acting is faster than learning, all of them
+    fill up with waiting trajectories, which increases policy lag.
     """
     for queue in buffer_mgr.traj_buffer_queues.values():
         waiting = math.ceil(
@@ -41,7 +41,7 @@ def limit_room(buffer_mgr: BufferMgr, vectors: int) -> None:
 
 
 class ThreadedRunner(Runner):
-    """Runner, learner (with the batcher) and sampler on three threads of one process."""
+    """Runner with three threads in one process: its own, the learner's (with the batcher), and the sampler's."""
 
     threads: tuple[LoopThread, ...] = ()
 
@@ -55,7 +55,7 @@ class ThreadedRunner(Runner):
         learning = LoopThread("learning", device)
         assert self.buffer_mgr is not None
         assert self.env_info is not None
-        limit_room(self.buffer_mgr, self.cfg.num_workers * self.cfg.worker_num_splits)
+        limit_buffers(self.buffer_mgr, self.cfg.num_workers * self.cfg.worker_num_splits)
         batcher = InProcessBatcher(learning.event_loop, POLICY, self.buffer_mgr, self.cfg, self.env_info)
         worker: Any = self._make_learner(learning.event_loop, POLICY, batcher)
         worker.learner.handover = handover

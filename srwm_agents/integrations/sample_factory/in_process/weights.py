@@ -1,4 +1,4 @@
-"""How new weights get from the thread that learns to the one that acts."""
+"""Double-buffered weights: from the learner thread to the actor thread."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from srwm_agents.integrations.sample_factory.in_process.streams import Mark
 
 
 def tensors_of(model: nn.Module) -> list[Tensor]:
-    """All that makes two models of one architecture behave alike: parameters and buffers, in a fixed order."""
+    """A model's parameters and buffers, in a fixed order."""
     return [*(p.detach() for p in model.parameters()), *model.buffers()]
 
 
 class WeightsHandover:
-    """The latest finished weights, in memory of their own: the learner puts them down, the actor picks them up.
+    """A copy of the latest weights that the learner writes and the actor reads.
 
-    So neither ever sees weights that the other is in the middle of changing, and neither waits for the other but for
-    the copy itself.
+    The actor never sees half-updated weights, and learner and actor wait for each other only during a copy.
     """
 
     def __init__(self, device: torch.device) -> None:
-        """``device`` that both models are on."""
+        """``device``: of both models."""
         self.version = -1
-        """Of the weights that lie here; -1: none yet."""
+        """Version of the stored weights; -1: none yet."""
         self._weights: list[Tensor] = []
         self._lock = threading.Lock()
         self._put, self._taken = Mark(device), Mark(device)
 
     @torch.no_grad()
     def put(self, weights: Sequence[Tensor], version: int) -> None:
-        """Lay down ``weights`` as ``version``; a version's number only grows."""
+        """Store a copy of ``weights`` as ``version``; versions must increase."""
         with self._lock:
             if not self._weights:
                 self._weights = [torch.empty_like(tensor) for tensor in weights]
@@ -44,7 +43,7 @@ class WeightsHandover:
 
     @torch.no_grad()
     def take(self, weights: Sequence[Tensor], version: int) -> int:
-        """Overwrite ``weights``, which are of ``version``, if there are newer ones; returns the version they are of."""
+        """Overwrite ``weights``, which are of ``version``, if a newer one is stored; returns their version then."""
         if self.version == version:
             return version
         with self._lock:

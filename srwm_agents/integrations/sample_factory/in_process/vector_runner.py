@@ -1,4 +1,4 @@
-"""One vector of games in play, and the rollout that it is filling."""
+"""One vector environment and the rollout buffer that it writes to."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from srwm_agents.integrations.sample_factory.environment import ENV_NAME, GAME_E
 from srwm_agents.integrations.sample_factory.in_process.streams import Mark
 
 POLICY = 0
-"""There is one policy."""
+"""Index of the only policy."""
 
 
-class GamesInPlay:
-    """Goes round and round: :meth:`act` on what was observed, :meth:`send` the actions, :meth:`observe` what they did.
+class VectorRunner:
+    """Steps one vector environment in three phases: :meth:`act`, :meth:`send`, :meth:`observe`.
 
-    Nothing but ``send`` waits for the device, and nothing but ``observe`` waits for the simulator.
+    Only ``send`` waits for the device, and only ``observe`` for the simulator.
     """
 
     def __init__(self, cfg: Any, number: int, buffer_mgr: BufferMgr, device: torch.device) -> None:
-        """The ``number``-th vector of the run, whose first episodes begin here."""
+        """Make and reset the ``number``-th vector environment of the run."""
         self._cfg = cfg
         self._buffers = buffer_mgr.traj_buffer_queues[str(device)]
         self._trajectories = buffer_mgr.traj_tensors_torch[str(device)]
@@ -39,15 +39,15 @@ class GamesInPlay:
         self._actions = torch.zeros(self._vector.num_envs, dtype=torch.int64, pin_memory=device.type == "cuda")
         self._acted = Mark(device)
         self._slice: slice | None = None
-        self._rollout: Any = None  # what the slice is of, while there is one
+        self._rollout: Any = None  # the slice's trajectory tensors
         self._step = 0  # of the rollout
         self.playing = False
-        """Whether the simulator is at work on actions that were sent."""
-        self.begins_at_turn = 0
-        """The turn, counted over all vectors, from which on this one plays."""
+        """Whether the simulator is stepping on actions that were sent."""
+        self.first_turn = 0
+        """The actor thread's turn, counted over all vectors, at which this one starts."""
 
-    def find_room(self) -> bool:
-        """Whether there is a trajectory buffer to write to; takes a free one if need be."""
+    def acquire_buffer(self) -> bool:
+        """Whether there is a trajectory buffer to write to; takes a free one if none is held."""
         if self._rollout is None:
             try:
                 self._slice = self._buffers.get(block=False)
@@ -58,10 +58,10 @@ class GamesInPlay:
         return True
 
     def act(self, model: Any, version: int) -> None:
-        """Give the device the model's step on the last observation, and what it leaves in the rollout."""
+        """Launch the model's step on the last observation and the copies of its outputs into the rollout."""
         rollout, t = self._rollout, self._step
         rollout["obs"][:, t] = self._observation
-        if t % self._cfg.recurrence == 0:  # the other states are of no use to a learner, and large
+        if t % self._cfg.recurrence == 0:  # the learner does not use the other states, and they are large
             rollout["rnn_states"][:, t] = self._state
         inputs = prepare_and_normalize_obs(model, TensorDict(self._observation))
         outputs = model(inputs, self._state)
@@ -74,17 +74,17 @@ class GamesInPlay:
         self._acted.set()
 
     def send(self) -> None:
-        """Wait for the actions of :meth:`act` and set the simulator to work on them."""
+        """Wait for the actions of :meth:`act` and start the simulator's step."""
         self._acted.wait()
         self._vector.step_async(self._actions.numpy())
         self.playing = True
 
     def observe(self) -> tuple[slice | None, dict[str, Any] | None]:
-        """Wait for the simulator and record what happened.
+        """Wait for the simulator and write rewards and dones into the rollout.
 
         Returns:
-            the trajectories of a rollout that is now full, whose last numbers may still be under way on the current
-            stream, and Sample Factory's report on episodes that ended; None where there is nothing.
+            the buffer slice of the rollout if it is now full (the current stream may still be writing to it), and
+            Sample Factory's report on episodes that ended; each None if there is none.
         """
         observation, rewards, terminated, _, infos = self._vector.step_wait()
         self.playing = False
@@ -98,7 +98,7 @@ class GamesInPlay:
         return self._finished() if self._step == self._cfg.rollout else None, self._episodes(infos)
 
     def _finished(self) -> slice | None:
-        """What comes after the last step goes with it: the learner takes its value."""
+        """Add the observation after the last step, which the learner bootstraps from, and release the buffer."""
         self._rollout["obs"][:, self._step] = self._observation
         self._rollout["rnn_states"][:, self._step] = self._state
         finished = self._slice
@@ -119,7 +119,7 @@ class GamesInPlay:
         return {name: torch.as_tensor(entry) for name, entry in observation.items()}
 
     def close(self) -> None:
-        """Let the simulator go, once it has done what it was sent."""
+        """Wait for a step under way and free the simulator."""
         if self.playing:
             self._vector.step_wait()
         self._vector.close()
