@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,9 +142,10 @@ def test_trajectories_have_no_more_room_than_needed(make_model, monkeypatch, bat
     assert buffers.traj_buffer_queues["cpu"].qsize() == expected
 
 
-def test_a_loop_that_fails_says_so(monkeypatch) -> None:
+def test_a_loop_that_fails_says_so() -> None:
     thread = LoopThread("failing", CPU)
-    monkeypatch.setattr(thread.event_loop, "_loop_iteration", lambda: 1 / 0)
+    loop: Any = thread.event_loop
+    loop._loop_iteration = lambda: 1 / 0
     thread.start()
     thread.join(10)
     assert thread.failed
