@@ -152,8 +152,8 @@ def test_long_sequence_undone_step_by_step_stays_accurate(at) -> None:
 
 def test_two_chained_chunks_equal_one_sequence() -> None:
     def chunked(q, k, v, beta, state, *, resets, backend):
-        y1, state = delta_rule(*(z[:, :3] for z in (q, k, v, beta)), state=state, resets=resets[:, :3], backend=backend)
-        y2, state = delta_rule(*(z[:, 3:] for z in (q, k, v, beta)), state=state, resets=resets[:, 3:], backend=backend)
+        y1, state = delta_rule(*(z[:, :3] for z in (q, k, v, beta)), state, resets=resets[:, :3], backend=backend)
+        y2, state = delta_rule(*(z[:, 3:] for z in (q, k, v, beta)), state, resets=resets[:, 3:], backend=backend)
         return torch.cat([y1, y2], dim=1), state
 
     inputs, resets = make_inputs((2, 7, 1, 8, 6)), make_resets("consecutive", 2, 7)
