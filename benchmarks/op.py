@@ -17,7 +17,7 @@ import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -113,7 +113,7 @@ def time_ms(run: Callable[[], object], rep: int = 200) -> dict[str, float]:
     """Median, min and max in milliseconds; the L2 cache is cleared before each run."""
     from triton.testing import do_bench
 
-    median, low, high = cast(Any, do_bench(run, warmup=25, rep=rep, quantiles=[0.5, 0.0, 1.0]))
+    median, low, high = do_bench(run, warmup=25, rep=rep, quantiles=[0.5, 0.0, 1.0])
     return {"median": median, "min": low, "max": high}
 
 

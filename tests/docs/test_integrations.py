@@ -9,9 +9,9 @@ import warnings
 from pathlib import Path
 
 import gymnasium
+import gymnasium.envs.registration
 import pytest
 import torch
-from gymnasium.envs import registration
 from huggingface_hub import constants, file_download
 from sb3_contrib import RecurrentPPO
 
@@ -61,8 +61,8 @@ def folder(tmp_path_factory):
 def world(folder, monkeypatch):
     """The page's world: gymnasium's plug-in loaded, a Hub that answers, and little time to train."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(registration, "registry", dict(gymnasium.registry))
-    with registration.namespace("srwm"), warnings.catch_warnings():
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    with gymnasium.envs.registration.namespace("srwm"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names that are there already
         srwm_gymnasium.register()
     learn = RecurrentPPO.learn

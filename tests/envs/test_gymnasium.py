@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import gymnasium.envs.registration
 import numpy as np
 import pytest
-from gymnasium.envs import registration
 from gymnasium.utils.env_checker import check_env
 
 import srwm_gymnasium
@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def registered(monkeypatch) -> None:
     """As the plug-in does it, whatever version of us is installed here, and undone afterwards."""
-    monkeypatch.setattr(registration, "registry", dict(gymnasium.registry))
-    with registration.namespace("srwm"), warnings.catch_warnings():
+    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
+    with gymnasium.envs.registration.namespace("srwm"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names that are there already
         srwm_gymnasium.register()
 
@@ -61,9 +61,9 @@ def test_every_game_and_mode_is_registered() -> None:
     assert len(expected) == 50
     for name in names:
         spec = gymnasium.spec(name)
-        registration.EnvSpec.from_json(spec.to_json())
+        gymnasium.envs.registration.EnvSpec.from_json(spec.to_json())
         assert isinstance(spec.vector_entry_point, str)
-        registration.load_env_creator(spec.vector_entry_point)
+        gymnasium.envs.registration.load_env_creator(spec.vector_entry_point)
 
 
 def test_an_environment_passes_gymnasiums_own_check() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,9 +142,10 @@ def test_free_buffers_are_limited(make_model, monkeypatch, batches: int, expecte
     assert buffers.traj_buffer_queues["cpu"].qsize() == expected
 
 
-def test_a_failed_loop_is_marked(monkeypatch) -> None:
+def test_a_failed_loop_is_marked() -> None:
     thread = LoopThread("failing", CPU)
-    monkeypatch.setattr(thread.event_loop, "_loop_iteration", lambda: 1 / 0)
+    loop: Any = thread.event_loop
+    loop._loop_iteration = lambda: 1 / 0
     thread.start()
     thread.join(10)
     assert thread.failed
