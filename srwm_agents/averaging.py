@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -81,7 +82,7 @@ def _moved(average: Agent, agent: Agent, share: float) -> Agent:
     moved = AveragedModel(average, multi_avg_fn=get_ema_multi_avg_fn(1 - share), use_buffers=True)
     moved.n_averaged += 1  # the average is in it already; otherwise the first update would copy the agent
     moved.update_parameters(agent)
-    return moved.module
+    return cast(Agent, moved.module)
 
 
 def _built_as(agent: Agent) -> AgentConfig:

@@ -64,14 +64,13 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
 @contextmanager
 def _temporary_beside(target: Path) -> Iterator[Path]:
     """A new empty file in the folder of ``target``, locked while its writer lives, removed if the block fails."""
-    descriptor = None
-    while descriptor is None:
+    while True:
         temporary = target.with_name(f".tmp-{secrets.token_hex(4)}-{target.name}")
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         _lock(descriptor)
-        if os.fstat(descriptor).st_nlink == 0:  # removed as a leftover before it was locked
-            os.close(descriptor)
-            descriptor = None
+        if os.fstat(descriptor).st_nlink:  # else it was removed as a leftover before it was locked
+            break
+        os.close(descriptor)
     try:
         yield temporary
     except BaseException:

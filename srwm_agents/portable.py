@@ -1,10 +1,11 @@
 """The saved format: one safetensors file with weights and configuration, which any program with PyTorch can read.
 
 ``model.safetensors`` holds the state dict, and in its metadata two strings: ``srwm_agents``, a JSON object with
-``format``, and the configuration under the name of its kind; and ``sha256``, of the whole file with zeros in the place of
-these 64 digits. ``config.json`` beside it is a copy of the JSON object for people, which is not read.
+``format``, and the configuration under the name of its kind; and ``sha256``, of the whole file with zeros in the place
+of these 64 digits. ``config.json`` beside it is a copy of the JSON object for people, which is not read.
 
-Format 1, which is still read, had the configuration in ``config.json`` alone, with the SHA-256 of ``model.safetensors``.
+Format 1, which is still read, had the configuration in ``config.json`` alone, with the SHA-256 of
+``model.safetensors``.
 """
 
 from __future__ import annotations

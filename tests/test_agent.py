@@ -304,12 +304,12 @@ def test_a_save_that_is_killed_anywhere_leaves_the_old_agent_or_the_new_one(tmp_
             in_format_1(folder)
 
     def check() -> None:
-        try:
-            found.append(value_of(folder))
-        except AgentError as error:
-            assert before == "nothing"
-            assert "is missing" in str(error)
+        if before == "nothing" and not (folder / "model.safetensors").exists():
+            with pytest.raises(AgentError, match="is missing"):
+                load_agent(folder)
             found.append(0.0)
+        else:
+            found.append(value_of(folder))
         save_agent(small_agent(3.0), folder)
         assert value_of(folder) == 3.0
         assert {file.name for file in tmp_path.rglob("*")} == {"agent", "model.safetensors", "config.json"}
