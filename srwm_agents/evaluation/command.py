@@ -169,7 +169,7 @@ def _policy(args: argparse.Namespace) -> tuple[Policy, dict[str, Any], str, Path
         folder = experiment / "evaluation"
     else:
         path = Path(args.agent)
-        home = path.parent if path.is_file() else path  # the agent's file is named as its folder is
+        home = path.parent if path.is_file() else path  # the file of an agent has the name of its folder
         name = home.resolve().name
         folder = home.parent / "evaluation" / name
     agent = load_agent(path, args.device)

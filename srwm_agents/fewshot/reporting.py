@@ -81,7 +81,8 @@ def _locate(args: argparse.Namespace) -> tuple[Path, str, Path]:
     if (args.experiment is None) == (args.agent is None):
         raise ValueError("name one of --experiment and --agent")
     if args.agent is not None:
-        name = args.agent.resolve().name
+        # The file of a classifier has the name of its folder.
+        name = (args.agent.parent if args.agent.is_file() else args.agent).resolve().name
         return args.agent, name, Path("evaluation") / name
     experiment = args.train_dir / args.experiment
     if not experiment.is_dir():
