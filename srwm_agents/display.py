@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -97,7 +97,7 @@ class TrainingDisplay:
         live = console.is_terminal and not quiet
         self._live = Live(self._progress, console=console, refresh_per_second=2) if live else None
 
-    def __enter__(self) -> TrainingDisplay:
+    def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
         return self
