@@ -1,4 +1,4 @@
-"""The portable agent: encoder, recurrent core and heads in two files that any program with PyTorch can read."""
+"""The portable agent: encoder, recurrent core and heads, saved in one file that any program with PyTorch can read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KIND = "agent"
 
 @dataclass(frozen=True)
 class AgentConfig:
-    """Everything that :class:`Agent` is made from, and where it comes from; what ``config.json`` holds."""
+    """Everything that :class:`Agent` is made from, and the record of its training; saved with the weights."""
 
     core: str
     """Name of the core, a key of ``srwm_agents.cores.CORES``."""
@@ -184,16 +184,34 @@ class Agent(nn.Module):
 
 
 def save_agent(agent: Agent, path: str | os.PathLike[str], *, half: bool = False) -> Path:
-    """Write ``config.json`` and ``model.safetensors`` into the folder ``path``; a good one is replaced only when the
-    new one is whole on disk. ``half`` writes the weights as float16, in half the space.
+    """Write an agent into the folder ``path``, as ``model.safetensors``, which holds weights and configuration.
+
+    The file is replaced by one ``os.replace``: whenever this is killed, :func:`load_agent` finds the old agent or the
+    new one, whole. ``config.json`` beside it is a copy of the configuration for people, which is not read.
+
+    Args:
+        agent: it is not changed.
+        path: the folder; it is made if it is missing.
+        half: write the weights as float16, in half the space.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: a weight that float16 cannot hold.
+        OSError: the folder cannot be written; the agent that was there stays.
     """
     return write_portable(agent, KIND, asdict(agent.config), path, half=half)
 
 
 def load_agent(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Agent:
-    """Read an agent that :func:`save_agent` wrote, in evaluation mode on ``device``.
+    """Read an agent that :func:`save_agent` wrote, in evaluation mode.
 
     Only JSON and safetensors are read; nothing in the files is ever executed.
+
+    Args:
+        path: the agent's folder, or the ``model.safetensors`` in it.
+        device: where the agent shall act.
 
     Raises:
         AgentError: a missing, truncated, altered or unknown file; nothing is loaded then.

@@ -1,4 +1,4 @@
-"""Agents whose weights are means over the course of their training."""
+"""Averages of the weights that an agent had in the course of its training."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
-import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from srwm_agents.agent import Agent, AgentError, load_agent, save_agent
+from srwm_agents.agent import Agent, AgentConfig, AgentError, load_agent, save_agent
+from srwm_agents.portable import find_portable
 
 MEAN_AGE = 1 / 7
-"""Of the weights in an average, as a part of the training so far: that of the one in docs/results/procgen.md."""
+"""Mean age of the weights in an average, as a part of the training so far."""
 
 _log = logging.getLogger(__name__)
 
@@ -20,12 +22,12 @@ _log = logging.getLogger(__name__)
 def average_agents(agents: Sequence[Agent], shares: Sequence[float] | None = None) -> Agent:
     """The agent with the mean of the weights of ``agents``, which must be of one training run.
 
-    Source: stochastic weight averaging, Izmailov et al., UAI 2018 (arXiv:1803.05407), which averages what a run goes
-    through; weights of different runs have no useful mean.
+    Source: stochastic weight averaging, Izmailov et al., UAI 2018 (arXiv:1803.05407), algorithm 1; weights of
+    different runs have no useful mean. Arithmetic: ``torch.optim.swa_utils``.
 
     Args:
-        agents: at least one; the result has the configuration of the last.
-        shares: a weight for each, which sum to 1; default: all alike.
+        agents: at least one; the result has the configuration of the last. They are not changed.
+        shares: a weight of at least 0 for each, which sum to 1; default: all alike.
 
     Raises:
         ValueError: no agents, agents that are not built alike, or shares that are not one for each with a sum of 1.
@@ -33,17 +35,18 @@ def average_agents(agents: Sequence[Agent], shares: Sequence[float] | None = Non
     if not agents:
         raise ValueError("no agents to average")
     shares = [1 / len(agents)] * len(agents) if shares is None else shares
-    if len(shares) != len(agents) or abs(sum(shares) - 1) > 1e-6:
-        raise ValueError(f"shares are {list(shares)}, expected {len(agents)} with a sum of 1")
+    if len(shares) != len(agents) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"shares are {list(shares)}, expected {len(agents)} of at least 0 with a sum of 1")
     last = agents[-1]
-    if any(replace(agent.config, training={}) != replace(last.config, training={}) for agent in agents):
+    if any(_built_as(agent) != _built_as(last) for agent in agents):
         raise ValueError("agents of different configurations cannot be averaged")
-    states = [agent.state_dict() for agent in agents]
-    mean = Agent(last.config).to(last.device).eval()
-    with torch.no_grad():
-        for name, tensor in mean.state_dict().items():
-            tensor.copy_(sum(share * state[name] for share, state in zip(shares, states, strict=True)))
-    return mean
+    mean, total = agents[0], shares[0]
+    for agent, share in zip(agents[1:], shares[1:], strict=True):
+        total += share
+        mean = _moved(mean, agent, share / total if share > 0 else 0.0)
+    mean = _moved(mean, mean, 0.0)  # a copy also where there is only one
+    mean.config = last.config
+    return mean.eval()
 
 
 def update_average(folder: Path, agent: Agent) -> None:
@@ -53,16 +56,42 @@ def update_average(folder: Path, agent: Agent) -> None:
     count most, however long a run becomes. Deviations: of agents as they are saved and not of every update's weights,
     by frames and not by their number. ``agent.config.training["frames"]`` says where each stands.
 
-    An average that does not load, is of another configuration, or is ahead of ``agent`` begins anew.
+    An average that does not load, is of another configuration, does not record its frames, or is ahead of ``agent``
+    (which was resumed from an older checkpoint) is replaced by ``agent``, with a logged warning that says why.
+
+    Raises:
+        ValueError: ``agent`` does not record its frames.
+        OSError: the folder cannot be written; the average that was there stays.
     """
-    frames = agent.config.training["frames"]
-    if folder.exists():
+    frames = _frames(agent.config)
+    if find_portable(folder) is not None:
         try:
-            average = load_agent(folder)
-            passed = frames - average.config.training["frames"]
-            if passed >= 0:
-                share = min(1.0, (1 / MEAN_AGE - 1) * passed / max(frames, 1))
-                agent = average_agents([average, agent], [1 - share, share])
+            average = load_agent(folder, agent.device)
+            before = _frames(average.config)
+            if before > frames:
+                raise ValueError(f"it stands at {before:,} frames, the agent at {frames:,}")
+            share = min(1.0, (1 / MEAN_AGE - 1) * (frames - before) / max(frames, 1))
+            agent = average_agents([average, agent], [1 - share, share])
         except (AgentError, ValueError) as error:
-            _log.warning("the average of the weights begins anew: %s", error)
+            _log.warning("the average of the weights in %s begins anew: %s", folder, error)
     save_agent(agent, folder)
+
+
+def _moved(average: Agent, agent: Agent, share: float) -> Agent:
+    """A copy of ``average`` with its weights and buffers moved by ``share`` of the way to those of ``agent``."""
+    moved = AveragedModel(average, multi_avg_fn=get_ema_multi_avg_fn(1 - share), use_buffers=True)
+    moved.n_averaged += 1  # the average is in it already; otherwise the first update would copy the agent
+    moved.update_parameters(agent)
+    return cast(Agent, moved.module)
+
+
+def _built_as(agent: Agent) -> AgentConfig:
+    """The configuration without the record of the training."""
+    return replace(agent.config, training={})
+
+
+def _frames(config: AgentConfig) -> int:
+    frames = config.training.get("frames")
+    if not isinstance(frames, int) or frames < 0:
+        raise ValueError(f"training['frames'] in its record is {frames!r}, expected a number of frames")
+    return frames

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -24,3 +27,61 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(skip)
+
+
+def is_file_operation(function: Any) -> bool:
+    """Whether a function in C is one of those that read, write, move, sync or lock files."""
+    owner = type(getattr(function, "__self__", None)).__module__
+    return owner == "_io" or getattr(function, "__module__", None) in {"posix", "io", "_io", "fcntl"}
+
+
+def killed_at(operation: int, action: Callable[[], Any]) -> bool:
+    """Run an action in a forked process that ends at once before its file operation of that number (from 0).
+
+    Which functions an action calls is not listed anywhere: the interpreter reports every call of one in C.
+
+    Returns:
+        False if the action ended before, with fewer operations.
+    """
+    process = os.fork()
+    if process == 0:
+        count = 0
+
+        def watch(_frame: Any, event: str, function: Any) -> None:
+            nonlocal count
+            if event == "c_call" and is_file_operation(function):
+                if count == operation:
+                    os._exit(9)
+                count += 1
+
+        status = 1
+        try:
+            sys.setprofile(watch)
+            action()
+            sys.setprofile(None)
+            status = 0
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    assert status in (0, 9), "the action failed"
+    return status == 9
+
+
+@pytest.fixture
+def kill_everywhere() -> Callable[..., int]:
+    """``kill_everywhere(prepare, action, check)``: kill ``action`` before each of its file operations in turn.
+
+    ``prepare`` runs before each attempt and ``check`` after it, also after the last one, which is not killed. Returns
+    the number of operations.
+    """
+
+    def run(prepare: Callable[[], Any], action: Callable[[], Any], check: Callable[[], Any]) -> int:
+        operation, killed = 0, True
+        while killed:
+            prepare()
+            killed = killed_at(operation, action)
+            check()
+            operation += killed
+        return operation
+
+    return run

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,8 +47,8 @@ def test_what_cannot_be_averaged_is_refused() -> None:
         average_agents([])
     with pytest.raises(ValueError, match="different configurations"):
         average_agents([agent(1.0), agent(1.0, num_actions=5)])
-    for shares in ([1.0], [0.5, 0.6]):
-        with pytest.raises(ValueError, match="expected 2 with a sum of 1"):
+    for shares in ([1.0], [0.5, 0.6], [-1.0, 2.0]):
+        with pytest.raises(ValueError, match="expected 2 of at least 0 with a sum of 1"):
             average_agents([agent(1.0), agent(1.0)], shares)
 
 
@@ -62,14 +65,91 @@ def test_an_average_follows_its_run_and_forgets_what_is_long_ago(tmp_path: Path)
     assert value_of(load_agent(folder)) == value_of(average)
 
 
-def test_an_average_begins_anew_where_it_cannot_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = tmp_path / "average"
+def test_means_are_those_of_float64_and_include_buffers() -> None:
+    torch.manual_seed(0)
+    agents = [agent(0.0, 10, running={"obs": (3, 64, 64)}) for _ in range(5)]
+    for one in agents:
+        for tensor in one.state_dict().values():
+            torch.nn.init.normal_(tensor)
+    for shares in (None, [0.0, 0.1, 0.0, 0.3, 0.6]):
+        mean = average_agents(agents, shares)
+        factors = torch.tensor(shares or [0.2] * 5, dtype=torch.float64)
+        for name, tensor in mean.state_dict().items():
+            stacked = torch.stack([one.state_dict()[name].double() for one in agents])
+            expected = torch.einsum("n,n...->...", factors, stacked)
+            # Float32 has 2**-24 of relative error a step; there are five, of numbers up to about 5.
+            torch.testing.assert_close(tensor.double(), expected, rtol=0, atol=1e-6)
+
+
+def broken(folder: Path) -> str:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:-1])
+    return "is truncated or altered"
+
+
+def without_frames(folder: Path) -> str:
+    save_agent(agent(1.0, training={"experiment": "old"}), folder)
+    return r"training\['frames'\] in its record is None, expected a number of frames"
+
+
+def with_odd_frames(folder: Path) -> str:
+    save_agent(agent(1.0, training={"frames": "many"}), folder)
+    return r"training\['frames'\] in its record is 'many'"
+
+
+def ahead(folder: Path) -> str:
     save_agent(agent(1.0, 100), folder)
-    update_average(folder, agent(2.0, 50))  # from an older checkpoint
+    return "it stands at 100 frames, the agent at 50"
+
+
+def of_other_actions(folder: Path) -> str:
+    save_agent(agent(1.0, 10, num_actions=5), folder)
+    return "agents of different configurations cannot be averaged"
+
+
+@pytest.mark.parametrize("spoil", [broken, without_frames, with_odd_frames, ahead, of_other_actions])
+def test_an_average_that_cannot_go_on_begins_anew_and_says_why(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], str]
+) -> None:
+    folder = tmp_path / "average"
+    update_average(folder, agent(1.0, 40))
+    assert not caplog.records
+    reason = spoil(folder)
+    update_average(folder, agent(2.0, 50))
     assert value_of(load_agent(folder)) == 2.0
-    update_average(folder, agent(3.0, 60, num_actions=5))
-    assert value_of(load_agent(folder)) == 3.0
-    (folder / "model.safetensors").write_bytes(b"half")
-    update_average(folder, agent(4.0, 70))
-    assert value_of(load_agent(folder)) == 4.0
-    assert "begins anew" in caplog.text
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert re.search(f"the average of the weights in {folder} begins anew: .*{reason}", record.getMessage())
+    update_average(folder, agent(2.0, 60))
+    assert len(caplog.records) == 1
+
+
+def test_an_agent_without_frames_is_refused_and_the_average_stays(tmp_path: Path) -> None:
+    update_average(tmp_path / "average", agent(1.0, 10))
+    with pytest.raises(ValueError, match=r"training\['frames'\] in its record is None"):
+        update_average(tmp_path / "average", agent(2.0, training={}))
+    assert value_of(load_agent(tmp_path / "average")) == 1.0
+
+
+def test_an_average_goes_on_wherever_its_writer_is_killed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kill_everywhere: Callable[..., int]
+) -> None:
+    update_average(tmp_path / "unbroken", agent(1.0, 100))
+    update_average(tmp_path / "unbroken", agent(2.0, 110))
+    expected = value_of(load_agent(tmp_path / "unbroken"))
+    assert 1.0 < expected < 2.0
+    folder, latest = tmp_path / "average", agent(2.0, 110)
+
+    def prepare() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        update_average(folder, agent(1.0, 100))
+
+    def check() -> None:
+        average = load_agent(folder)
+        value = {100: 1.0, 110: expected}[average.config.training["frames"]]
+        assert value_of(average) == value
+        update_average(folder, latest)  # what a resumed run does
+        assert value_of(load_agent(folder)) == expected
+        assert not caplog.records
+
+    assert kill_everywhere(prepare, lambda: update_average(folder, latest), check) > 20

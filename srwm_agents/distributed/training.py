@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from types import FrameType
 from typing import Any, cast
 
 import numpy as np
@@ -30,6 +28,7 @@ from srwm_agents.integrations.sample_factory.standalone import begin_experiment,
 from srwm_agents.integrations.sample_factory.statistics import GameStatistics
 from srwm_agents.integrations.sample_factory.training import TrainingResult, frames_so_far
 from srwm_agents.processes import Processes
+from srwm_agents.signals import StopRequest
 
 _POLL_SECONDS = 0.5
 
@@ -46,8 +45,7 @@ class DistributedTraining:
         cfg_of_process = split_batch(cfg, processes.world_size)
         self.learner = make_learner(cfg_of_process, functools.partial(DistributedLearner, processes))
         self.statistics = GameStatistics(cfg.games.split(","), cfg.distribution_mode, cfg.stats_avg, self.folder)
-        self.stop_signal = 0
-        """Of the signal that asked to stop."""
+        self.stop = StopRequest()
 
     def run(self) -> TrainingResult:
         """Train until done or stopped, and end the collectors."""
@@ -56,16 +54,16 @@ class DistributedTraining:
             self.statistics.resume_from(learner.env_steps)
             where = f", resuming at {learner.env_steps:,} frames" if learner.env_steps else ""
             self._say(f"{cfg.experiment}: {cfg.core} on {cfg.games}, learning on {learner.device}{where}")
-        with self._ray(), self._signals():
+        with self._ray(), self.stop:
             pool = self._collectors()
             try:
                 self._loop(pool)
                 learner.save()
             finally:
                 pool.close()
-        if self.stop_signal:
+        if self.stop:
             self._say(f"stopped and saved; the same command goes on from there: {self.folder}")
-            return TrainingResult(128 + self.stop_signal, self.folder)
+            return TrainingResult(self.stop.exit_status, self.folder)
         return TrainingResult(0, self.folder)
 
     def _loop(self, pool: CollectorPool) -> None:
@@ -80,7 +78,7 @@ class DistributedTraining:
         with display:
             while True:
                 batch = self._next_batch(pool, queue)
-                stopping = bool(self.stop_signal) or time.monotonic() - began > cfg.train_for_seconds
+                stopping = bool(self.stop) or time.monotonic() - began > cfg.train_for_seconds
                 # All processes must stop before the same update, since each update averages all gradients.
                 if self.processes.any(stopping or batch is None) or batch is None:
                     break
@@ -116,7 +114,7 @@ class DistributedTraining:
     def _next_batch(self, pool: CollectorPool, queue: RolloutQueue) -> Any:
         """Wait for the batch of one update; None if a signal stops training before."""
         silent_since, said = time.monotonic(), False
-        while not self.stop_signal:
+        while not self.stop:
             batch = queue.take(self.learner.train_step)
             if batch is not None:
                 return batch
@@ -165,19 +163,6 @@ class DistributedTraining:
             self.processes.wait()
         finally:
             ray.shutdown()
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        def request_stop(number: int, _frame: FrameType | None) -> None:
-            self.stop_signal = number
-            signal.signal(number, signal.default_int_handler)  # a second one interrupts at once
-
-        handlers = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
 
     def _save_best(self) -> None:
         score = self.statistics.mean_score()

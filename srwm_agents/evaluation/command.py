@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from envs import IMAGE_SHAPE, NUM_ACTIONS, SimulatorError, parse_games
 from envs.games import MODES, check_levels, check_mode
 from srwm_agents.agent import Agent, AgentError, load_agent
 from srwm_agents.command_line import OneLineParser
+from srwm_agents.display import progress_bar
 from srwm_agents.evaluation.reports import aggregate_table, games_table, write_reports
 from srwm_agents.evaluation.rollouts import Forgetful, Policy, RandomPolicy, play_episodes
 from srwm_agents.evaluation.splits import NAMES, Split, make_splits
@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--experiment", help="An experiment of train_rl.py; its portable agent is evaluated")
-    add("--agent", help="A portable agent's folder, or 'random' for the random policy (with --games)")
+    add("--agent", help="A portable agent's folder or file, or 'random' for the random policy (with --games)")
     add("--train_dir", default="train_dir", help="Where experiments lie")
     add("--load_checkpoint_kind", default="latest", choices=sorted(AGENT_FOLDERS), help="Which agent of an experiment")
     add("--games", help="Some of the games that the agent was trained on; default: all of them")
@@ -101,15 +101,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
     }
     player = Forgetful(policy) if args.forget else policy
     frames: list[pd.DataFrame] = []
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("episodes"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    ) as progress:
+    with progress_bar(console, "episodes") as progress:
         for split in splits:
             task = progress.add_task(split.name, total=args.episodes * len(games))
             frames.append(
@@ -177,8 +169,9 @@ def _policy(args: argparse.Namespace) -> tuple[Policy, dict[str, Any], str, Path
         folder = experiment / "evaluation"
     else:
         path = Path(args.agent)
-        name = path.resolve().name
-        folder = path.parent / "evaluation" / name
+        home = path.parent if path.is_file() else path  # the file of an agent has the name of its folder
+        name = home.resolve().name
+        folder = home.parent / "evaluation" / name
     agent = load_agent(path, args.device)
     config = agent.config
     if config.num_actions != NUM_ACTIONS:

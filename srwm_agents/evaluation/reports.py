@@ -10,6 +10,8 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
+from srwm_agents.files import write_atomically
+
 
 def games_table(games: pd.DataFrame, title: str) -> Table:
     """A row a game and split: mean return with its interval, raw and normalised, and n, the number of episodes."""
@@ -75,14 +77,13 @@ def write_reports(
     about: dict[str, Any],
 ) -> list[Path]:
     """Write ``name.csv`` (a row a game and split), ``name_episodes.csv`` (a row an episode) and ``name.json`` (all)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    table, raw, document = folder / f"{name}.csv", folder / f"{name}_episodes.csv", folder / f"{name}.json"
-    games.to_csv(table, index=False)
-    episodes.to_csv(raw, index=False)
     content = {
         **about,
         "games": _records(games),
         "aggregate": _records(aggregates),
     }
-    document.write_text(json.dumps(content, indent=2) + "\n")
-    return [table, raw, document]
+    return [
+        write_atomically(folder / f"{name}.csv", games.to_csv(index=False)),
+        write_atomically(folder / f"{name}_episodes.csv", episodes.to_csv(index=False)),
+        write_atomically(folder / f"{name}.json", json.dumps(content, indent=2) + "\n"),
+    ]

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
 
-from envs import make_procgen
+from envs import ProcgenVectorEnv, make_procgen
 from srwm_agents.evaluation.rollouts import Policy
 from srwm_agents.evaluation.splits import Split
+from srwm_agents.files import write_atomically
 
 TILE = 256
 CAPTION = 18
@@ -52,28 +53,40 @@ def record_video(
         last_action=last_action,
         render_mode="rgb_array",
     )
+    try:
+        play = (env, policy, games, seconds, seed, deterministic, device)
+        return write_atomically(file, lambda path: _record(path, *play))
+    finally:
+        env.close()
+
+
+def _record(
+    path: Path,
+    env: ProcgenVectorEnv,
+    policy: Policy,
+    games: Sequence[str],
+    seconds: float,
+    seed: int,
+    deterministic: bool,
+    device: torch.device | str,
+) -> None:
     generator = torch.Generator(device).manual_seed(seed)
-    file.parent.mkdir(parents=True, exist_ok=True)
     state = None
     observation, _ = env.reset()
     resets = np.ones(len(games), dtype=bool)
     so_far, last = np.zeros(len(games)), np.full(len(games), np.nan)
-    try:
-        with iio.imopen(file, "w", plugin="pyav") as writer:
-            writer.init_video_stream("libx264", fps=FPS)
-            for _ in range(int(seconds * FPS)):
-                captions = [_caption(*row) for row in zip(games, so_far, last, strict=True)]
-                writer.write_frame(_grid(env.render(), captions))
-                actions, state = policy.act(
-                    observation, state, resets=resets, deterministic=deterministic, generator=generator
-                )
-                observation, _, resets, _, infos = env.step(actions)
-                returns = infos["episode"]["r"]
-                last = np.where(resets, returns, last)
-                so_far = np.where(resets, 0, returns)
-    finally:
-        env.close()
-    return file
+    with iio.imopen(path, "w", plugin="pyav") as writer:
+        writer.init_video_stream("libx264", fps=FPS)
+        for _ in range(int(seconds * FPS)):
+            captions = [_caption(*row) for row in zip(games, so_far, last, strict=True)]
+            writer.write_frame(_grid(env.render(), captions))
+            actions, state = policy.act(
+                observation, state, resets=resets, deterministic=deterministic, generator=generator
+            )
+            observation, _, resets, _, infos = env.step(actions)
+            returns = infos["episode"]["r"]
+            last = np.where(resets, returns, last)
+            so_far = np.where(resets, 0, returns)
 
 
 def _caption(game: str, so_far: float, last: float) -> str:

@@ -143,7 +143,7 @@ def _train(args: argparse.Namespace, console: Console) -> int:
         console.print(line, highlight=False, soft_wrap=True)
     if result.signal_number is not None:
         sys.stderr.write(f"{PROG}: stopped by a signal at update {result.step:,}, saved; the same command goes on\n")
-        return 130
+        return 128 + result.signal_number
     return 0
 
 

@@ -1,12 +1,10 @@
-"""An experiment's folder: settings, checkpoint, portable classifiers, curves; each replaced whole or not at all."""
+"""An experiment's folder: settings, checkpoint, portable classifiers, curves; each file is replaced atomically."""
 
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from matplotlib.figure import Figure
 
 from srwm_agents.fewshot.classifier import FewShotClassifier, save_classifier
 from srwm_agents.fewshot.settings import Settings
+from srwm_agents.files import remove_leftovers, write_atomically
 
 AGENT_FOLDERS = {"latest": "agent", "best": "agent_best"}
 
@@ -42,7 +41,7 @@ class Experiment:
         if settings.restart_behavior == "overwrite" and self.folder.exists():
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write(self.folder / "settings.json", lambda file: _write_json(file, settings.to_json()))
+        write_atomically(self.folder / "settings.json", json.dumps(settings.to_json(), indent=2) + "\n")
 
     def load(self, settings: Settings) -> dict[str, Any] | None:
         """The checkpoint to resume from; None in a new experiment, or one that is to be overwritten.
@@ -80,9 +79,15 @@ class Experiment:
 
     def save(self, content: dict[str, Any], history: list[dict[str, Any]]) -> None:
         """Write checkpoint and curves."""
-        self._write(self.checkpoint, lambda file: torch.save(content, file))
+
+        def write(path: Path) -> None:
+            with path.open("wb") as handle:  # torch.save would write a path's name into the file
+                torch.save(content, handle)
+
+        write_atomically(self.checkpoint, write)
         if history:
-            self._write(self.curves, lambda file: pd.DataFrame(history).to_csv(file, index=False))
+            write_atomically(self.curves, pd.DataFrame(history).to_csv(index=False))
+        remove_leftovers(self.folder)
 
     def save_classifier(self, classifier: FewShotClassifier, kind: str) -> Path:
         """Write the portable classifier, "latest" or "best"."""
@@ -110,18 +115,4 @@ class Experiment:
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
         figure.suptitle(self.name)
-        picture = self.folder / "learning_curve.png"
-        figure.savefig(picture, dpi=110)
-        return picture
-
-    @staticmethod
-    def _write(file: Path, write: Callable[[Path], Any]) -> None:
-        fresh = file.with_name(file.name + ".new")
-        write(fresh)
-        with fresh.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        fresh.replace(file)
-
-
-def _write_json(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n")
+        return write_atomically(self.folder / "learning_curve.png", lambda path: figure.savefig(path, dpi=110))

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from srwm_agents.fewshot.tasks import Episode
 
@@ -63,21 +64,24 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> None:
 
 
 class AveragedWeights:
-    """Exponential moving average of a model's parameters, with the model's latest buffers."""
+    """An exponential moving average of a model's parameters, with the model's own latest buffers.
+
+    The arithmetic is ``torch.optim.swa_utils``'s. Its class ``AveragedModel`` cannot be captured in a CUDA graph: it
+    reads the number of updates so far on the host, or copies it to the device.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         """Start from the current weights; with ``decay`` 0 the average is the model itself."""
         self.decay = decay
         self.source = model
         self.model = model if decay == 0 else copy.deepcopy(model).requires_grad_(False)
+        self._move = get_ema_multi_avg_fn(decay)
 
     @torch.no_grad()
     def update(self) -> None:
         """Update the average; to be called after each update of the weights."""
         if self.decay == 0:
             return
-        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-            list(self.model.parameters()), list(self.source.parameters()), 1 - self.decay
-        )
+        self._move(list(self.model.parameters()), list(self.source.parameters()), 0)
         for mine, theirs in zip(self.model.buffers(), self.source.buffers(), strict=True):
             mine.copy_(theirs)

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
+from srwm_agents.display import tracker
 from srwm_agents.fewshot.data import DATASETS, SPLITS, DataError, load_images
 from srwm_agents.fewshot.data.specs import DatasetSpec
-from srwm_agents.fewshot.display import tracker
 
 _PLAIN: Any = {"highlight": False, "soft_wrap": True}
 

@@ -16,12 +16,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from srwm_agents.display import progress_bar, tracker
 from srwm_agents.fewshot.building import Images, evaluation_tasks
 from srwm_agents.fewshot.classifier import load_classifier
-from srwm_agents.fewshot.display import bar_for, tracker
 from srwm_agents.fewshot.evaluation import evaluate
 from srwm_agents.fewshot.experiment import AGENT_FOLDERS, ExperimentError
 from srwm_agents.fewshot.tasks import Shape
+from srwm_agents.files import write_atomically
 from srwm_agents.processes import Processes
 
 
@@ -44,7 +45,7 @@ def evaluate_agent(args: argparse.Namespace, console: Console) -> int:
         shape = Shape(config.ways, args.shots or config.task.get("shots", 1), args.queries or config.ways)
         summaries, curves = [], []
         for task in evaluation_tasks(banks, shape):
-            with bar_for(console, "episodes") as progress:
+            with progress_bar(console, "episodes") as progress:
                 bar = progress.add_task(" then ".join(task.names), total=args.episodes)
                 summary, curve = evaluate(
                     *(classifier, task, args.episodes, args.batch_size, args.seed),
@@ -80,7 +81,8 @@ def _locate(args: argparse.Namespace) -> tuple[Path, str, Path]:
     if (args.experiment is None) == (args.agent is None):
         raise ValueError("name one of --experiment and --agent")
     if args.agent is not None:
-        name = args.agent.resolve().name
+        # The file of a classifier has the name of its folder.
+        name = (args.agent.parent if args.agent.is_file() else args.agent).resolve().name
         return args.agent, name, Path("evaluation") / name
     experiment = args.train_dir / args.experiment
     if not experiment.is_dir():
@@ -93,11 +95,9 @@ def write_reports(
     folder: Path, name: str, summary: pd.DataFrame, curve: pd.DataFrame, about: dict[str, Any]
 ) -> list[Path]:
     """Write ``name.csv`` (the curve), ``name.json`` (everything) and ``name.png``; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    table, document = folder / f"{name}.csv", folder / f"{name}.json"
-    curve.to_csv(table, index=False)
     content = {**about, "accuracy": _records(summary), "curve": _records(curve)}
-    document.write_text(json.dumps(content, indent=1) + "\n")
+    table = write_atomically(folder / f"{name}.csv", curve.to_csv(index=False))
+    document = write_atomically(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
     title = f"{about['agent']}: {about['ways']}-way {about['shots']}-shot, {about['split']} classes"
     return [table, document, plot_curve(curve, folder / f"{name}.png", title, about["ways"])]
 
@@ -126,8 +126,7 @@ def plot_curve(curve: pd.DataFrame, picture: Path, title: str, ways: int) -> Pat
     if several:
         panels[1].legend(frameon=False, loc="lower right")
     figure.suptitle(title)
-    figure.savefig(picture, dpi=110)
-    return picture
+    return write_atomically(picture, lambda path: figure.savefig(path, dpi=110))
 
 
 def _table(summary: pd.DataFrame, title: str) -> Table:

@@ -1,11 +1,9 @@
-"""Training: updates without a word between host and device, and everything around them."""
+"""Training: updates that never wait for the device, validation, checkpoints and curves."""
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from srwm_agents.display import TrainingDisplay, tracker
 from srwm_agents.fewshot.building import Images, evaluation_tasks, make_classifier, training_task
-from srwm_agents.fewshot.display import TrainingDisplay, tracker
 from srwm_agents.fewshot.evaluation import validate
 from srwm_agents.fewshot.experiment import Experiment
 from srwm_agents.fewshot.objective import Objective
@@ -24,6 +22,7 @@ from srwm_agents.fewshot.settings import Settings
 from srwm_agents.fewshot.tasks import Shape
 from srwm_agents.graphs import Graphed
 from srwm_agents.processes import Processes
+from srwm_agents.signals import StopRequest
 
 VALIDATION_SEED = 1234
 VALIDATION_BATCH = 100
@@ -200,9 +199,9 @@ class Trainer:
 def train(settings: Settings, console: Console | None = None) -> TrainingResult:
     """Train as the settings say, from the experiment's checkpoint if there is one.
 
-    Ends after ``train_steps``, after ``train_seconds`` in all or ``train_for_seconds`` in this call, or when SIGINT or
-    SIGTERM comes (a second one interrupts at once); all of them save. Under ``torchrun`` the first process validates,
-    saves and speaks.
+    Ends after ``train_steps``, after ``train_seconds`` in all or ``train_for_seconds`` in this call, or when SIGINT,
+    SIGTERM or SIGHUP comes (a second SIGINT interrupts at once); all of them save. Under ``torchrun`` the first process
+    validates, saves and prints.
 
     Raises:
         ExperimentError, DataError, ValueError: in one line, before anything is trained.
@@ -227,8 +226,8 @@ def _train(settings: Settings, processes: Processes, console: Console) -> Traini
         before = content["seconds"]
         trainer.look_at_clock(before)
     with (
-        _signals() as stop,
-        TrainingDisplay(console, trainer.share, quiet=not processes.is_main) as display,
+        StopRequest() as stop,
+        TrainingDisplay(console, 1.0, done=trainer.share, quiet=not processes.is_main) as display,
     ):
         if content is not None:
             display.say(f"resumed {experiment.folder} at update {trainer.step:,}")
@@ -236,14 +235,7 @@ def _train(settings: Settings, processes: Processes, console: Console) -> Traini
     return TrainingResult(experiment.folder, trainer.step, trainer.best_accuracy, stop.number, processes.is_main)
 
 
-@dataclass
-class _Stop:
-    """Which signal has asked to stop."""
-
-    number: int | None = None
-
-
-def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, stop: _Stop, before: float) -> None:
+def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, stop: StopRequest, before: float) -> None:
     s, processes = trainer.settings, trainer.processes
     writer = _writer(experiment.folder) if processes.is_main else None
     began = time.monotonic()
@@ -261,9 +253,7 @@ def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, st
     while trainer.share < 1:
         trainer.update()
         validates = trainer.step % s.validate_every == 0 or trainer.step == s.train_steps
-        if not (
-            validates or trainer.step % s.log_every == 0 or (processes.world_size == 1 and stop.number is not None)
-        ):
+        if not (validates or trainer.step % s.log_every == 0 or (processes.world_size == 1 and stop)):
             continue
         loss, accuracy = trainer.read_totals(trainer.step - looked_at)
         now = time.monotonic()
@@ -275,7 +265,8 @@ def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, st
                 f"the loss is {loss} at update {trainer.step:,}; the last checkpoint is untouched: "
                 "try a lower --learning_rate or a longer --warmup_steps"
             )
-        display.update(trainer.share, trainer.step, loss, accuracy, row["steps_per_second"])
+        rate = f"{trainer.step:,} updates, {row['steps_per_second']:,.0f}/s"
+        display.update(trainer.share, f"{rate}, loss {loss:.3f}, accuracy {100 * accuracy:.1f} %")
         if writer is not None:
             for name, value in row.items():
                 writer.add_scalar(f"train/{name}", value, trainer.step)
@@ -283,7 +274,7 @@ def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, st
         if validates and processes.is_main:
             _validate(trainer, experiment, display, writer, row, seconds)
         out_of_time = s.train_for_seconds is not None and now - began >= s.train_for_seconds
-        stopping = processes.any(out_of_time or stop.number is not None)
+        stopping = processes.any(out_of_time or bool(stop))
         if validates or stopping or now - last_save >= s.save_every_sec:
             save()
             last_save = time.monotonic()
@@ -330,20 +321,3 @@ def _writer(folder: Path) -> Any:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and only training needs it
 
     return SummaryWriter(folder / ".summary")
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_Stop]:
-    """The first SIGINT or SIGTERM asks to stop; the next one interrupts at once."""
-    stop = _Stop()
-
-    def ask(number: int, _frame: Any) -> None:
-        stop.number = number
-        signal.signal(number, signal.default_int_handler)
-
-    handlers = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

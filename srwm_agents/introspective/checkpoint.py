@@ -1,4 +1,4 @@
-"""A training run on disk: one safetensors file that is replaced whole, or not at all."""
+"""A training run on disk: one safetensors file, which is replaced atomically."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from srwm_agents.files import remove_leftovers, write_atomically
 from srwm_agents.introspective.net import IntrospectiveNet
 from srwm_agents.introspective.training import TrainConfig, Training
 
@@ -22,17 +23,6 @@ CAN_CHANGE = {"updates", "gradient"}
 
 class CheckpointError(ValueError):
     """A checkpoint is missing, damaged or of another run; the message says which and why."""
-
-
-def write_whole(file: Path, content: bytes) -> None:
-    """Write beside ``file`` and move there, so that a reader never sees half of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_name(file.name + ".new")
-    with fresh.open("wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    fresh.replace(file)
 
 
 def save_training(training: Training, folder: Path) -> Path:
@@ -49,8 +39,9 @@ def save_training(training: Training, folder: Path) -> Path:
         "curve": json.dumps(training.curve),
     }
     content = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata=about)
-    write_whole(folder / CHECKPOINT_FILE, content)
-    return folder / CHECKPOINT_FILE
+    file = write_atomically(folder / CHECKPOINT_FILE, content)
+    remove_leftovers(folder)
+    return file
 
 
 def load_training(folder: Path, config: TrainConfig | None = None, device: torch.device | str = "cpu") -> Training:

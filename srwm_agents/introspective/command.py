@@ -5,25 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from srwm_agents.command_line import OneLineParser
-from srwm_agents.introspective.checkpoint import CHECKPOINT_FILE, load_training, save_training, write_whole
+from srwm_agents.display import TrainingDisplay
+from srwm_agents.files import write_atomically
+from srwm_agents.introspective.checkpoint import CHECKPOINT_FILE, load_training, save_training
 from srwm_agents.introspective.gradients import cheaper_gradient
 from srwm_agents.introspective.tasks import TASKS
 from srwm_agents.introspective.training import SOLVED, Evaluation, TrainConfig, Training
+from srwm_agents.signals import StopRequest
 
 PROGRAM = "srwm_agents introspective train"
 RESULTS_FILE = "results.json"
@@ -94,13 +94,12 @@ def _train(args: argparse.Namespace, console: Console) -> int:
         training = Training(config, args.device)
     _describe(training, console)
 
-    interrupted = _run(training, folder, console)
-    save_training(training, folder)
-    if interrupted:
+    stop = _run(training, folder, console)
+    if stop:
         sys.stderr.write(f"{PROGRAM}: stopped and saved after {training.update} updates; the same command goes on\n")
-        return INTERRUPTED
+        return stop.exit_status
     result = training.evaluate()
-    write_whole(folder / RESULTS_FILE, (json.dumps(_report(training, result), indent=1) + "\n").encode())
+    write_atomically(folder / RESULTS_FILE, json.dumps(_report(training, result), indent=1) + "\n")
     console.print(_table(training, result))
     written = [folder / CHECKPOINT_FILE, folder / RESULTS_FILE]
     if args.trace:
@@ -113,43 +112,20 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _run(training: Training, folder: Path, console: Console) -> bool:
-    """Train with a progress bar and a checkpoint every ``SAVE_EVERY_SECONDS``; True if a signal ended it."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("updates, {task.fields[rate]:.1f}/s, loss {task.fields[loss]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    saved = began = time.monotonic()
-    first, updates = training.update, training.config.updates
-    with _signals() as stop, Progress(*columns, console=console) as progress:
-        bar = progress.add_task(training.config.task, total=updates, completed=first, rate=0.0, loss="")
+def _run(training: Training, folder: Path, console: Console) -> StopRequest:
+    """Train, with a checkpoint every ``SAVE_EVERY_SECONDS`` and at the end; whether a signal ended it."""
+    saved = time.monotonic()
+    display = TrainingDisplay(console, training.config.updates, unit="updates", done=training.update)
+    with StopRequest() as stop, display:
         for result in training.run():
-            now = time.monotonic()
-            rate = (training.update - first) / (now - began)
-            progress.update(bar, completed=training.update, rate=rate, loss=f"{min(result.loss):.3f}")
-            if now - saved > SAVE_EVERY_SECONDS:
-                save_training(training, folder)
-                saved = now
+            display.update(training.update, f"loss {min(result.loss):.3f}")
             if stop:
-                return True
-    return False
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list that SIGINT and SIGTERM append to, so that an update in progress is never cut in two."""
-    received: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    handlers = [signal.signal(number, lambda number, _: received.append(number)) for number in signals]
-    try:
-        yield received
-    finally:
-        for number, handler in zip(signals, handlers, strict=True):
-            signal.signal(number, handler)
+                break
+            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                save_training(training, folder)
+                saved = time.monotonic()
+        save_training(training, folder)
+    return stop
 
 
 def _describe(training: Training, console: Console) -> None:

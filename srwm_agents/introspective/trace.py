@@ -1,4 +1,4 @@
-"""Seeing it: which address a trained net reads and writes, Δ, and the weights that change, step by step."""
+"""A trace of a trained net: the addresses it reads and writes, Δ, and the weights that change, step by step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
-from srwm_agents.introspective.checkpoint import write_whole
+from srwm_agents.files import write_atomically
 from srwm_agents.introspective.dynamics import Dynamics, Sequences, wiped
 from srwm_agents.introspective.training import Training
 from srwm_agents.introspective.wiring import Wiring
@@ -104,10 +104,7 @@ def draw(traced: dict[str, Any], picture: Path, title: str) -> Path:
             if step["wiped"]:
                 axis.axvline(step["t"] - 0.5, color=INK, lw=1, ls=":")
     axes[3].set_xlabel("time step (dotted: all activations wiped)" if any(s["wiped"] for s in steps) else "time step")
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    fresh = picture.with_stem(picture.stem + ".new")
-    figure.savefig(fresh, dpi=110)
-    return fresh.replace(picture)
+    return write_atomically(picture, lambda path: figure.savefig(path, dpi=110))
 
 
 def _draw_inputs(axis: Axes, steps: list[dict[str, Any]], times: list[int]) -> None:
@@ -194,8 +191,8 @@ def write_trace(training: Training, index: int, folder: Path) -> list[Path]:
     sequences = Sequences(*(part.to(training.device) for part in sequences.blocks(config.steps_per_input)))
     traced = trace(training.dynamics, training.weights[index].detach(), sequences)
     traced = {"config": config.to_json(), "seed": training.seeds[index], "update": training.update, **traced}
-    write_whole(folder / "trace.json", (json.dumps(traced, indent=1) + "\n").encode())
+    document = write_atomically(folder / "trace.json", json.dumps(traced, indent=1) + "\n")
     title = f"{config.task}, seed {training.seeds[index]}, after {training.update} updates"
     with mpl.rc_context({"axes.edgecolor": INK, "text.color": INK}):
         picture = draw(traced, folder / "trace.png", title)
-    return [folder / "trace.json", picture]
+    return [document, picture]

@@ -55,7 +55,7 @@ def test_the_installed_plug_in_registers_without_importing_torch(tmp_path) -> No
 
 
 def test_every_game_and_mode_is_registered() -> None:
-    names = {name for name in registration.registry if name.startswith("srwm/")}
+    names = {name for name in gymnasium.envs.registration.registry if name.startswith("srwm/")}
     expected = {f"srwm/Procgen-{game.name}-{mode}-v0" for game in GAMES.values() for mode in game.modes}
     assert names == expected | {"srwm/Procgen-v0"}
     assert len(expected) == 50

@@ -84,6 +84,9 @@ def test_an_agent_by_its_folder_and_without_its_memory(train_dir) -> None:
     folder = train_dir / "mine" / "evaluation" / "agent"
     assert not json.loads((folder / "eval_sampled.json").read_text())["forget"]
     assert json.loads((folder / "eval_sampled_forget.json").read_text())["forget"]
+    common[1] += "/model.safetensors"
+    assert eval_rl.main([*common, "--games", "starpilot", "--policy", "greedy"]) == 0
+    assert json.loads((folder / "eval_greedy.json").read_text())["agent"] == "agent"
 
 
 def test_the_random_policy(tmp_path) -> None:

@@ -186,7 +186,7 @@ def test_evaluation_names_what_is_wrong(tmp_path, capsys) -> None:
     for arguments, message in (
         ([], "name one of --experiment and --agent"),
         (["--experiment=none"], "no experiment 'none'"),
-        ([f"--agent={tmp_path}"], "config.json is missing"),
+        ([f"--agent={tmp_path}"], "model.safetensors is missing"),
         ([f"--agent={tmp_path}", "--episodes=0"], "--episodes is 0, expected at least 1"),
     ):
         assert main(["eval", f"--train_dir={tmp_path}", *arguments]) == 1

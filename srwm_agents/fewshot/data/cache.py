@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from srwm_agents.fewshot.data.archives import DataError
 from srwm_agents.fewshot.data.listing import ImageSource
 from srwm_agents.fewshot.data.specs import DatasetSpec
+from srwm_agents.files import remove_leftovers, write_atomically
 
 VERSION = 1
 DEFAULT_DATA_DIR = Path("data")
@@ -92,7 +93,7 @@ def load_split(
                 "counts": [len(sources) for sources in listing.classes.values()],
                 **_moments(images),
             }
-            _replace(about_file, lambda path: path.write_text(json.dumps(cached, indent=1) + "\n"))
+            write_atomically(about_file, json.dumps(cached, indent=1) + "\n")
     # Copy on write: PyTorch wants writable memory, and nothing writes.
     images = np.load(file, mmap_mode="c", allow_pickle=False)
     return ImageSet(
@@ -123,23 +124,22 @@ def _decode(
     description: str,
     track: Track | None,
 ) -> npt.NDArray[np.uint8]:
-    """Decode into a file beside ``file`` and move it there once it is whole."""
+    """Decode all images into a memory-mapped file, which is replaced atomically."""
     sources = [source for images in classes.values() for source in images]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_suffix(f".{os.getpid()}.new")
-    try:
+
+    def write(path: Path) -> None:
         shape = (len(sources), channels, image_size, image_size)
-        images = np.lib.format.open_memmap(fresh, "w+", np.uint8, shape)
+        images = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
         # Pillow decodes without holding the interpreter but opens files with it: more threads wait for each other.
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             arrays = pool.map(lambda source: to_array(source(), image_size, channels, inverted), sources)
             for i, array in enumerate(arrays if track is None else track(arrays, len(sources), description)):
                 images[i] = array
         images.flush()
-        fresh.replace(file)
-    finally:
-        fresh.unlink(missing_ok=True)
-    return images
+
+    write_atomically(file, write)
+    remove_leftovers(file.parent)
+    return np.load(file, mmap_mode="r", allow_pickle=False)
 
 
 def to_array(image: Image.Image, image_size: int, channels: int, inverted: bool = False) -> npt.NDArray[np.uint8]:
@@ -163,9 +163,3 @@ def _moments(images: npt.NDArray[np.uint8]) -> dict[str, list[float]]:
     shares = counts / counts.sum(axis=1, keepdims=True)
     mean = shares @ levels
     return {"mean": mean.tolist(), "std": np.sqrt(shares @ levels**2 - mean**2).tolist()}
-
-
-def _replace(file: Path, write: Callable[[Path], Any]) -> None:
-    fresh = file.with_suffix(f".{os.getpid()}.new")
-    write(fresh)
-    fresh.replace(file)

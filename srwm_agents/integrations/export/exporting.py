@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from srwm_agents.agent import Agent, AgentError
 from srwm_agents.encoders import IMAGE_KEY
+from srwm_agents.files import write_atomically
 
 OUTPUTS = ("logits", "value", "next_state")
 METADATA_KEY = "srwm_agents"
@@ -80,18 +82,17 @@ def export_agent(agent: Agent, path: str | os.PathLike[str], format: str = "onnx
     if format not in FORMATS:
         raise ExportError(f"format is {format!r}, allowed: {', '.join(FORMATS)}")
     step = ActingStep(_portable_copy(agent)).eval()
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(target.name + ".new")
-    try:
+    difference = math.inf
+
+    def write(fresh: Path) -> None:
+        nonlocal difference
         with torch.no_grad(), _quiet():
             run = FORMATS[format](step, fresh)
             difference = _largest_difference(step, run)
         if not difference <= TOLERANCE:
             raise ExportError(f"the {format} graph differs from the agent by {difference:.1e}, allowed: {TOLERANCE}")
-        fresh.replace(target)
-    finally:
-        fresh.unlink(missing_ok=True)
+
+    target = write_atomically(path, write)
     return Exported(target, (*_entries(step.agent), "state", "reset"), OUTPUTS, difference)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read safely or not at all."""
+"""Sample Factory's checkpoint files, replaced atomically and loaded without running code from them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from srwm_agents.files import remove_leftovers, write_atomically
 
 _NAME = re.compile(r"^(?P<kind>checkpoint|best)_(?P<step>\d{9,})_(?P<frames>\d+).*\.pth$")
 
@@ -26,13 +28,14 @@ def list_checkpoints(folder: str | os.PathLike[str], kind: str) -> list[Path]:
 
 
 def save_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
-    """Write and sync a temporary file, then rename it: a kill at any moment leaves the old checkpoints as they were."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    with temporary.open("wb") as handle:
-        torch.save(checkpoint, handle)
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.replace(file)
+    """Write a checkpoint atomically, and remove what killed writers left in its folder."""
+
+    def write(path: Path) -> None:
+        with path.open("wb") as handle:  # torch.save would write a path's name into the file
+            torch.save(checkpoint, handle)
+
+    write_atomically(file, write)
+    remove_leftovers(file.parent)
 
 
 def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

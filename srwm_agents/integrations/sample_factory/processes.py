@@ -1,4 +1,4 @@
-"""How worker processes live and die: with their parent, and never unnoticed."""
+"""Worker processes: they end with their parent, and leave a traceback if they end on their own."""
 
 from __future__ import annotations
 
@@ -45,8 +45,9 @@ def begin_worker(
     sf_utils.log.addHandler(handler)
     # A failed check in the simulator's C++ aborts the process; this leaves a trace of where.
     faulthandler.enable(file.with_suffix(".fault.txt").open("w"))
-    # The parent decides when to stop: it saves first. A signal to the whole group must not take the workers away.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # The parent decides when to stop: it saves first. A signal to the whole group must not end the workers.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_when_alone, args=(parent,), daemon=True).start()
     original(*args, **kwargs)
 

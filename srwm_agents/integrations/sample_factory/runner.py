@@ -1,12 +1,10 @@
-"""Sample Factory's runners with our learner, a watch over the workers, and an orderly stop on signals."""
+"""Sample Factory's runners with our learner, which end when a worker died, and save and stop on signals."""
 
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from sample_factory.algo.runners import runner as sf_runner
@@ -25,6 +23,7 @@ from srwm_agents.integrations.sample_factory.in_process import ThreadedRunner
 from srwm_agents.integrations.sample_factory.learner import SRWMLearnerWorker
 from srwm_agents.integrations.sample_factory.processes import WorkerDiedError, death_report, kill_all, wrap_process
 from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
+from srwm_agents.signals import StopRequest
 
 _WATCH_EVERY_SECONDS = 0.5
 _STOP_WITHIN_SECONDS = 60.0
@@ -56,12 +55,13 @@ class WatchedRunner(Runner):
     processes: list[Any]
     threads: tuple[Any, ...] = ()
     display: TrainingDisplay | None = None
-    stop_signal: int | None = None
-    """The signal that asked training to stop, if one did."""
+    stop_request: StopRequest
+    """Whether a signal has asked training to stop."""
     failure: BaseException | None = None
     """The first exception of the run: why it ended badly, if it did."""
 
     def init(self) -> Any:
+        self.stop_request = StopRequest()
         # Sample Factory asks a process of its own for the environment's spaces, and waits for ever if that dies.
         ask = sf_runner.obtain_env_info_in_a_separate_process
         sf_runner.obtain_env_info_in_a_separate_process = environment_info
@@ -88,16 +88,16 @@ class WatchedRunner(Runner):
         """The worker processes, if there are any."""
         return [*getattr(self, "processes", []), *getattr(self.sampler, "processes", [])]
 
-    def request_stop(self, number: int, _frame: FrameType | None) -> None:
-        """Signal handler: stop in order and save; a second signal interrupts at once."""
-        self.stop_signal = number
-        signal.signal(number, signal.default_int_handler)
+    @property
+    def stop_signal(self) -> int | None:
+        """The signal that asked training to stop, if one did."""
+        return self.stop_request.number
 
     def _look(self) -> None:
         self.total_train_seconds = time.time() - self.start_time  # which Sample Factory forgets: --train_for_seconds
         if self.display is not None and self.env_steps:
             self.display.update(min(self.env_steps.values()))  # training ends when every policy is there
-        if self.stop_signal is not None and not self.stopped:
+        if self.stop_request and not self.stopped:
             self._stop_training()
         if not self.stopped:
             for process in self._workers():
@@ -113,17 +113,15 @@ class WatchedRunner(Runner):
 
     def run(self) -> Any:
         """Train until done, stopped or failed; workers are gone when this returns."""
-        handlers = {number: signal.signal(number, self.request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
         # Runner.run turns every exception into a status and a log entry; the reason is taken from there for the user.
         keeper = _ExceptionKeeper()
         sf_utils.log.addHandler(keeper)
         try:
-            return super().run()
+            with self.stop_request:
+                return super().run()
         finally:
             self.failure = keeper.exception
             sf_utils.log.removeHandler(keeper)
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
             kill_all(self._workers())
             for thread in self.threads:  # already ended, unless the run failed
                 thread.event_loop.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,7 @@ from sample_factory.algo.runners.runner import AlgoObserver, Runner
 from sample_factory.algo.utils.misc import EPISODIC
 
 from envs import normalised_score
+from srwm_agents.files import write_atomically
 from srwm_agents.integrations.sample_factory.environment import GAME_KEYS
 
 CURVES_FILE = "curves.csv"
@@ -59,12 +61,11 @@ class GameStatistics(AlgoObserver):
             rows: list[dict[str, Any]] = [
                 row for row in csv.DictReader(handle) if _whole(row) and int(row["frames"]) <= frames
             ]
-        temporary = file.with_suffix(".tmp")
-        with temporary.open("w", newline="") as handle:
-            writer = csv.DictWriter(handle, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(file)
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(file, table.getvalue())
         self._seconds_before = max((float(row["seconds"]) for row in rows), default=0.0)
 
     def _episodes_finished(self, runner: Runner, msg: dict[str, Any], policy_id: int) -> None:

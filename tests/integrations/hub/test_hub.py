@@ -130,7 +130,7 @@ def test_wrong_uses_are_one_line(hub, at, tmp_path) -> None:
     with pytest.raises(HubError, match="repo_id is 'not a name', expected user/name"):
         load_agent_from_hub("not a name", **at)
     hub.repos["me/empty"] = {"README.md": b""}
-    with pytest.raises(AgentError, match=r"config\.json is missing"):
+    with pytest.raises(AgentError, match=r"model\.safetensors is missing"):
         load_agent_from_hub("me/empty", **at)
     hub.repos["me/mazes"]["model.safetensors"] += b"x"
     with pytest.raises(AgentError, match="truncated or altered"):

@@ -153,7 +153,9 @@ def test_kills_lose_nothing_but_the_frames_since(small_flags, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "number"), [(PROCESSES, signal.SIGINT), (THREADS, signal.SIGTERM)], ids=["processes", "threads"]
+    ("way", "number"),
+    [(PROCESSES, signal.SIGINT), (PROCESSES, signal.SIGHUP), (THREADS, signal.SIGTERM)],
+    ids=["processes", "processes-hangup", "threads"],
 )
 def test_a_signal_saves_and_stops(small_flags, tmp_path, way: list[str], number) -> None:
     run = Run(tmp_path, [*small_flags, *way, "--save_every_sec=1000", "--train_for_env_steps=1000000"])

@@ -1,0 +1,158 @@
+"""Progress on the console: bars around loops, and a training run's rate, time left and results so far."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+_LINE_EVERY_SECONDS = 20.0
+_RATE_OVER_UPDATES = 30
+
+
+def progress_bar(console: Console, what: str = "") -> Progress:
+    """A progress bar that counts ``what``, to be entered; its tasks are added by ``add_task``."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(what),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def tracker(console: Console, what: str = "") -> Callable[[Iterable[Any], int, str], Iterable[Any]]:
+    """A function ``(items, total, description)`` that passes the items on and shows a progress bar meanwhile."""
+
+    def track(items: Iterable[Any], total: int, description: str) -> Iterable[Any]:
+        with progress_bar(console, what) as progress:
+            yield from progress.track(items, total=total, description=description)
+
+    return track
+
+
+class TrainingDisplay:
+    """Progress of a training run: a live bar on a terminal; elsewhere a line every 20 seconds.
+
+    Context manager. A subclass may add :meth:`details` under the bar and :meth:`summary` at the line's end.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        total: float,
+        *,
+        unit: str = "",
+        done: float | None = None,
+        max_seconds: float = math.inf,
+        quiet: bool = False,
+    ) -> None:
+        """Make a display.
+
+        Args:
+            console: where to show it.
+            total: how much there is to do.
+            unit: of ``total``, such as "frames"; "" for a number that says nothing to a person: only the percentage
+                of it is shown.
+            done: how much is done already; None if that is not known before the first :meth:`update`.
+            max_seconds: training ends after this time, whatever is done by then.
+            quiet: show nothing at all.
+        """
+        self.console = console
+        self.total = total
+        self.unit = unit
+        self.max_seconds = max_seconds
+        self.quiet = quiet
+        self._began = self._last_line = time.monotonic()
+        self._recent: deque[tuple[float, float]] = deque(maxlen=_RATE_OVER_UPDATES)
+        if done is not None:
+            self._recent.append((self._began, done))
+        self._progress = Progress(
+            TextColumn("[bold]training"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[status]}", markup=False),
+            TimeElapsedColumn(),
+            TextColumn("left {task.fields[left]}"),
+            console=console,
+        )
+        self._task = self._progress.add_task("training", total=total, status="", left="–")
+        self._progress.update(self._task, completed=done or 0)
+        live = console.is_terminal and not quiet
+        self._live = Live(self._progress, console=console, refresh_per_second=2) if live else None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def details(self) -> RenderableType | None:
+        """What stands under the bar of a terminal; None for nothing."""
+        return None
+
+    def summary(self) -> str:
+        """What a line ends with where there is no terminal."""
+        return ""
+
+    def update(self, done: float, status: str = "") -> None:
+        """Show that ``done`` of ``total`` is done, and ``status``."""
+        if self.quiet:
+            return
+        now = time.monotonic()
+        self._recent.append((now, done))
+        rate = self._rate()
+        left = _duration(self._seconds_left(done, rate, now))
+        speed = f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.1f} {self.unit}/s"
+        counted = [f"{done:,.0f} of {self.total:,.0f} {self.unit}", speed] if self.unit else []
+        text = ", ".join([*counted, *filter(None, [status])])
+        if self._live is not None:
+            self._progress.update(self._task, completed=done, status=text, left=left)
+            details = self.details()
+            self._live.update(self._progress if details is None else Group(self._progress, details))
+        elif now - self._last_line >= _LINE_EVERY_SECONDS:
+            self._last_line = now
+            self.say(" | ".join(filter(None, [f"{text}, {left} left", self.summary()])))
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+        if not self.quiet:
+            self.console.print(text, highlight=False, soft_wrap=True)
+
+    def _rate(self) -> float:
+        """Units a second, over the latest updates."""
+        (first_time, first), (last_time, last) = self._recent[0], self._recent[-1]
+        return (last - first) / (last_time - first_time) if last_time > first_time else 0.0
+
+    def _seconds_left(self, done: float, rate: float, now: float) -> float | None:
+        if rate <= 0:
+            return None
+        return max(0.0, min((self.total - done) / rate, self.max_seconds - (now - self._began)))
+
+
+def _duration(seconds: float | None) -> str:
+    """As h:mm:ss; a dash if it is not known."""
+    if seconds is None or seconds > 1e8:
+        return "–"
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
