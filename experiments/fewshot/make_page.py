@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
-from matplotlib.figure import Figure
 
 from experiments import pages
 from experiments.recipes import read_yaml
+from srwm_agents import plotting
 
 HERE = Path(__file__).parent
 RUNS = HERE / "runs"
@@ -140,26 +139,22 @@ def target_table(found: list[Run]) -> Iterator[str]:
 
 def picture(found: list[Run], task: str, file: Path) -> None:
     """Left: accuracy on validation classes over updates; right: accuracy after each example inside an episode."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    over_updates, within = figure.subplots(1, 2, sharey=True)
-    for i, run in enumerate(run for run in found if run.task == task):
-        style = {"color": mpl.color_sequences["tab10"][i], "lw": 1.6}
-        over_updates.plot(run.curves["step"], 100 * run.curves["validation_accuracy"], label=run.core, **style)
-        curve = pd.DataFrame(run.evaluations[-1]["curve"])
-        curve = curve[curve["axis"] == "examples"]
-        within.plot(curve["x"], 100 * curve["accuracy"], marker="o", ms=3, label=run.core, **style)
-    ways = found[0].settings["ways"]
-    for axis, label in ((over_updates, "updates"), (within, "labelled examples shown in the episode")):
-        axis.axhline(100 / ways, color="black", lw=0.8, ls=":")
-        axis.set_xlabel(label)
-        axis.set_ylim(0, 100)
-        axis.set_xlim(left=0)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    over_updates.set_ylabel("accuracy, %")
-    within.legend(frameon=False, loc="upper left")
-    figure.suptitle(task)
-    figure.savefig(file, dpi=110)
+    members = [run for run in found if run.task == task]
+    with plotting.drawing(file, 9, 3.6) as figure:
+        over_updates, within = figure.subplots(1, 2, sharey=True)
+        for run in members:
+            over_updates.plot(run.curves["step"], 100 * run.curves["validation_accuracy"], label=run.core)
+            curve = pd.DataFrame(run.evaluations[-1]["curve"])
+            curve = curve[curve["axis"] == "examples"]
+            within.plot(curve["x"], 100 * curve["accuracy"], marker="o", ms=3, label=run.core)
+        for axis, label in ((over_updates, "updates"), (within, "labelled examples shown in the episode")):
+            axis.axhline(100 / members[0].settings["ways"], color=plotting.INK, lw=0.8, ls=":")
+            axis.set_xlabel(label)
+            axis.set_ylim(0, 100)
+            axis.set_xlim(left=0)
+        over_updates.set_ylabel("accuracy, %")
+        figure.suptitle(task)
+        plotting.label_lines(within)
 
 
 def card(run: Run) -> str:

@@ -6,8 +6,8 @@
 
 Each run is ``fewshot train`` and ``fewshot eval`` with the settings of a recipe (``recipes/NAME.yaml``). It ends after
 so many updates or hours in all, whichever comes first, and so does its schedule. Runs that are there already go on
-where they stopped, for as long again. The networks are small, so that several share a GPU. ``--collect`` copies what the page
-is made from into ``runs/``, and the models that are kept, in half precision.
+where they stopped, for as long again. The networks are small, so that several share a GPU. ``--collect`` copies what
+the page is made from into ``runs/``, and the models that are kept, in half precision.
 """
 
 from __future__ import annotations

@@ -15,22 +15,19 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from scipy import stats
 
 from experiments import pages
-from srwm_agents.introspective.trace import INK
+from srwm_agents import plotting
 from srwm_agents.introspective.trace import draw as draw_trace
 
 HERE = Path(__file__).parent
 RUNS = HERE / "runs"
 PICTURES = pages.PICTURES / "introspective"
 TASKS = ("boolean", "recall", "rewrite")
-ON, OFF = "#1f77b4", "#ff7f0e"
+ON, OFF = plotting.COLOURS[:2]
 VARIANTS = {
     "rewrite": "rewrite as above",
     "rewrite_longer": "4,000 updates in place of 1,000",
@@ -149,59 +146,48 @@ def _ms(seconds: dict[str, float], steps: int) -> str:
 
 def draw_curves(picture: Path) -> None:
     """Loss of every seed, with and without self-modification."""
-    figure = Figure(figsize=(11, 3.3), layout="constrained")
-    for axis, task in zip(figure.subplots(1, 3), TASKS, strict=True):
-        for name, colour, label in ((f"{task}_ablation", OFF, "Δ forced to 0"), (task, ON, "Δ learned")):
-            run = load(name)
-            lines = axis.plot(run["updates_logged"], run["curve"], color=colour, lw=0.9, alpha=0.75)
-            lines[0].set_label(f"{label}: {sum(run['solved'])} of {len(run['solved'])} solved")
-        axis.set_title(task)
-        axis.set_xlabel("updates")
-        axis.set_ylim(0, 1.22 * axis.get_ylim()[1])  # room for the legend
-        _tidy(axis)
-        axis.legend(frameon=False, fontsize=8, loc="upper right")
-    figure.axes[0].set_ylabel("E_total a sequence")
-    figure.savefig(picture, dpi=110)
+    with plotting.drawing(picture, 11, 3.3) as figure:
+        for axis, task in zip(figure.subplots(1, 3), TASKS, strict=True):
+            for name, colour, label in ((f"{task}_ablation", OFF, "Δ forced to 0"), (task, ON, "Δ learned")):
+                run = load(name)
+                lines = axis.plot(run["updates_logged"], run["curve"], color=colour, lw=0.9, alpha=0.75)
+                lines[0].set_label(f"{label}: {sum(run['solved'])} of {len(run['solved'])} solved")
+            axis.set(title=task, xlabel="updates")
+            axis.set_ylim(0, 1.22 * axis.get_ylim()[1])  # room for the legend
+            axis.legend(loc="upper right")
+        figure.axes[0].set_ylabel("E_total a sequence")
 
 
 def draw_benchmark(report: dict[str, Any], picture: Path) -> None:
     """Cost against length and size, and the crossings."""
-    figure = Figure(figsize=(11, 3.5), layout="constrained")
-    by_length, by_size, crossing = figure.subplots(1, 3)
     lengths, sizes = report["lengths"], report["sizes"]
     steps, n = [row["steps"] for row in lengths], np.array([row["num_connections"] for row in sizes])
-    for name, label, colour in (("forward", "forward in time", ON), ("bptt", "back through time", OFF)):
-        for axis, x, rows, count in ((by_length, steps, lengths, steps), (by_size, n, sizes, [1] * len(n))):
-            times = {
-                key: [1e3 * row["seconds"][name][key] / c for row, c in zip(rows, count, strict=True)]
-                for key in ("median", "min", "max")
-            }
-            axis.plot(x, times["median"], color=colour, marker="o", ms=4, label=label)
-            axis.fill_between(x, times["min"], times["max"], color=colour, alpha=0.2, lw=0)
-    last = sizes[-1]["seconds"]["forward"]["median"] * 1e3
-    law = n**2 * np.log2(n)
-    by_size.plot(n, last * law / law[-1], color="black", ls=":", label="law: n² log2 n")
-    for key, label, colour in (
-        ("memory", "more memory than p and q", ON),
-        ("gradient_after_every_step", "slower, for a gradient\nafter every step", OFF),
-    ):
-        values = [row["crossings"][key] for row in sizes]
-        crossing.plot(n, values, color=colour, marker="o", ms=4, label=label)
-    by_length.set(title=f"a step, n = {report['num_connections']}", xlabel="time steps T", xscale="log")
-    by_length.set_ylim(bottom=0)
-    by_size.set(title="a step against n_conn", xlabel="connections n", xscale="log", yscale="log")
-    crossing.set(title="back-propagation is, from T on, …", xlabel="connections n", xscale="log", yscale="log")
-    by_length.set_ylabel("ms a step")
-    crossing.set_ylabel("time steps T")
-    for axis in (by_length, by_size, crossing):
-        _tidy(axis)
-        axis.legend(frameon=False, fontsize=8)
-    figure.savefig(picture, dpi=110)
-
-
-def _tidy(axis: Axes) -> None:
-    axis.grid(alpha=0.3)
-    axis.spines[["top", "right"]].set_visible(False)
+    with plotting.drawing(picture, 11, 3.5) as figure:
+        by_length, by_size, crossing = figure.subplots(1, 3)
+        for name, label, colour in (("forward", "forward in time", ON), ("bptt", "back through time", OFF)):
+            for axis, x, rows, count in ((by_length, steps, lengths, steps), (by_size, n, sizes, [1] * len(n))):
+                times = {
+                    key: [1e3 * row["seconds"][name][key] / c for row, c in zip(rows, count, strict=True)]
+                    for key in ("median", "min", "max")
+                }
+                axis.plot(x, times["median"], color=colour, marker="o", ms=4, label=label)
+                axis.fill_between(x, times["min"], times["max"], color=colour, alpha=0.2, lw=0)
+        last = sizes[-1]["seconds"]["forward"]["median"] * 1e3
+        law = n**2 * np.log2(n)
+        by_size.plot(n, last * law / law[-1], color=plotting.INK, ls=":", label="law: n² log2 n")
+        for key, label, colour in (
+            ("memory", "more memory than p and q", ON),
+            ("gradient_after_every_step", "slower, for a gradient\nafter every step", OFF),
+        ):
+            crossing.plot(n, [row["crossings"][key] for row in sizes], color=colour, marker="o", ms=4, label=label)
+        by_length.set(title=f"a step, n = {report['num_connections']}", xlabel="time steps T", xscale="log")
+        by_length.set_ylim(bottom=0)
+        by_size.set(title="a step against n_conn", xlabel="connections n", xscale="log", yscale="log")
+        crossing.set(title="back-propagation is, from T on, …", xlabel="connections n", xscale="log", yscale="log")
+        by_length.set_ylabel("ms a step")
+        crossing.set_ylabel("time steps T")
+        for axis in (by_length, by_size, crossing):
+            axis.legend()
 
 
 def benchmark() -> dict[str, Any]:
@@ -227,8 +213,7 @@ def draw() -> None:
     for task in ("boolean", "rewrite"):
         traced = json.loads((HERE / f"trace_{task}.json").read_text())
         title = f"{task}, seed {traced['seed']}, after {traced['update']} updates"
-        with mpl.rc_context({"axes.edgecolor": INK, "text.color": INK}):
-            draw_trace(traced, PICTURES / f"trace_{task}.png", title)
+        draw_trace(traced, PICTURES / f"trace_{task}.png", title)
 
 
 if __name__ == "__main__":

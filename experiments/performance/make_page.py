@@ -11,19 +11,16 @@ import re
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from experiments import pages
+from srwm_agents import plotting
 
 RAW = Path(__file__).parent
 PICTURES = pages.PICTURES / "performance"
 LONG_RUN = RAW.parent / "procgen" / "runs" / "gamma_999" / "curves.csv"
-PRECISIONS = {"bf16": "tab:blue", "fp32": "tab:orange"}
+PRECISIONS = dict(zip(("bf16", "fp32"), plotting.COLOURS, strict=False))
 
 
 def read(name: str) -> dict[str, Any]:
@@ -46,38 +43,36 @@ def op_table(name: str) -> str:
     return "\n".join(lines)
 
 
-def draw_sweep() -> None:
+def draw_sweep(picture: Path) -> None:
     """Time against T, B and D, each with the other two fixed."""
     results = read("op_sweep.json")["results"]
     fixed = {"B": 32, "T": 50, "D": 16}
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained", sharey=True)
-    for axis, name in zip(axes, "TBD", strict=True):
-        rows = []
-        for result in results:
-            shape = dict(zip("BTHD", result["shape"], strict=True))
-            if all(shape[other] == value for other, value in fixed.items() if other != name):
-                rows.append((shape[name], result["ms"]))
-        rows.sort(key=lambda row: row[0])
-        x = np.array([row[0] for row in rows])
-        for way, label, style in (
-            ("triton, replayed", "SRWM", "o-"),
-            ("triton, state and resets, replayed", "SRWM, state and resets", "o--"),
-            ("LSTM (cuDNN)", "LSTM of equal width (cuDNN, eager)", "s:"),
-        ):
-            axis.loglog(x, [row[1][way]["median"] for row in rows], style, label=label, markersize=4)
-        if name == "D":
-            base = rows[0][1]["triton, replayed"]["median"]
-            axis.loglog(x, base * (x / x[0]) ** 2, color="grey", linewidth=0.8, label="D²")
-        rest = ", ".join(f"{other} = {value}" for other, value in fixed.items() if other != name)
-        axis.set_title(f"{name}  (H = 8, {rest})", fontsize=10)
-        axis.set_xlabel({"T": "steps T", "B": "batch B", "D": "head width D"}[name])
-        axis.set_xticks(x, [f"{value:,}" for value in x], fontsize=8)
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("forward + backward, ms")
-    axes[2].legend(frameon=False, fontsize=8)
-    figure.savefig(PICTURES / "op_sweep.png", dpi=110)
-    plt.close(figure)
+    with plotting.drawing(picture, 11, 3.8) as figure:
+        axes = figure.subplots(1, 3, sharey=True)
+        for axis, name in zip(axes, "TBD", strict=True):
+            rows = []
+            for result in results:
+                shape = dict(zip("BTHD", result["shape"], strict=True))
+                if all(shape[other] == value for other, value in fixed.items() if other != name):
+                    rows.append((shape[name], result["ms"]))
+            rows.sort(key=lambda row: row[0])
+            x = np.array([row[0] for row in rows])
+            for way, label, style in (
+                ("triton, replayed", "SRWM", "o-"),
+                ("triton, state and resets, replayed", "SRWM, state and resets", "o--"),
+                ("LSTM (cuDNN)", "LSTM of equal width (cuDNN, eager)", "s:"),
+            ):
+                axis.loglog(x, [row[1][way]["median"] for row in rows], style, label=label, markersize=4)
+            if name == "D":
+                base = rows[0][1]["triton, replayed"]["median"]
+                axis.loglog(x, base * (x / x[0]) ** 2, color=plotting.PALE, linewidth=0.8, label="D²")
+            rest = ", ".join(f"{other} = {value}" for other, value in fixed.items() if other != name)
+            axis.set_title(f"{name}  (H = 8, {rest})")
+            axis.set_xlabel({"T": "steps T", "B": "batch B", "D": "head width D"}[name])
+            axis.set_xticks(x, [f"{value:,}" for value in x], rotation=45 if len(x) > 6 else 0)
+            axis.minorticks_off()
+        axes[0].set_ylabel("forward + backward, ms")
+        axes[2].legend()
 
 
 def acting_table() -> str:
@@ -155,29 +150,23 @@ def precision_table() -> str:
     return "\n".join(lines)
 
 
-def draw_precisions() -> None:
+def draw_precisions(picture: Path) -> None:
     """Learning curves in both precisions, over frames: a thin line a seed, a thick one their mean."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     grid = np.linspace(0, 1e7, 101)
-    for precision, color in PRECISIONS.items():
-        seeds: dict[str, list[Any]] = {}
-        for file in sorted(RAW.glob(f"two_games_{precision}_seed*.csv")):
-            for game, points in pd.read_csv(file).groupby("game"):
-                seeds.setdefault(str(game), []).append(np.interp(grid, points["frames"], points["mean_return"]))
-        for axis, (game, curves) in zip(axes, sorted(seeds.items()), strict=True):
-            for curve in curves:
-                axis.plot(grid / 1e6, curve, color=color, linewidth=0.7, alpha=0.6)
-            axis.plot(
-                grid / 1e6, np.mean(curves, axis=0), color=color, linewidth=2, label=f"{precision}, {len(curves)} seeds"
-            )
-            axis.set_title(game)
-    for axis in axes:
-        axis.set_xlabel("million frames")
-        axis.set_ylabel("return, last 100 episodes")
-        axis.grid(alpha=0.3)
-        axis.legend(frameon=False)
-    figure.savefig(PICTURES / "precisions.png", dpi=110)
-    plt.close(figure)
+    with plotting.drawing(picture, 9, 3.4) as figure:
+        axes = figure.subplots(1, 2)
+        for precision, colour in PRECISIONS.items():
+            seeds: dict[str, list[Any]] = {}
+            for file in sorted(RAW.glob(f"two_games_{precision}_seed*.csv")):
+                for game, points in pd.read_csv(file).groupby("game"):
+                    seeds.setdefault(str(game), []).append(np.interp(grid, points["frames"], points["mean_return"]))
+            for axis, (game, curves) in zip(axes, sorted(seeds.items()), strict=True):
+                for curve in curves:
+                    axis.plot(grid / 1e6, curve, color=colour, lw=0.7, alpha=0.6)
+                axis.plot(grid / 1e6, np.mean(curves, axis=0), color=colour, lw=2, label=precision)
+                axis.set(title=game, xlabel="million frames", ylabel="return, last 100 episodes")
+        for axis in axes:
+            plotting.label_lines(axis)
 
 
 def texts() -> pages.Texts:
@@ -193,8 +182,8 @@ def texts() -> pages.Texts:
 
 
 def draw() -> None:
-    draw_sweep()
-    draw_precisions()
+    draw_sweep(PICTURES / "op_sweep.png")
+    draw_precisions(PICTURES / "precisions.png")
 
 
 if __name__ == "__main__":

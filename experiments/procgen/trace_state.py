@@ -17,15 +17,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from rich.progress import track
 from torch.nn.functional import normalize
 
 from envs import make_procgen
-from srwm_agents import Agent, load_agent
+from srwm_agents import Agent, load_agent, plotting
 from srwm_agents.layers import SRWMLayer
 
 BLOCKS = ("y", "q", "k", "beta")
@@ -113,25 +111,22 @@ def play(agent: Agent, steps: int, seed: int) -> dict[str, Any]:
 
 def draw(result: dict[str, Any], file: Path) -> None:
     """Left: the shift's size over an episode, a line a layer and block; right: the rates."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    shifts, rates = figure.subplots(1, 2)
-    for layer in sorted({row["layer"] for row in result["rows"]}):
-        for b, block in enumerate(BLOCKS):
-            rows = [row for row in result["rows"] if row["layer"] == layer and row["block"] == block]
-            style = {"color": mpl.color_sequences["tab10"][b], "ls": "-" if layer == 0 else "--", "lw": 1.5}
-            x = [max(row["from_step"], 0.5) for row in rows]
-            shifts.plot(x, [row["shift"] for row in rows], label=f"W_{block}, layer {layer + 1}", **style)
-            rates.plot(x, [row["rate"] for row in rows], **style)
-    shifts.set_ylabel("‖shift‖ / ‖slow weights‖, median")
-    rates.set_ylabel("learning rate β, mean")
-    rates.set_ylim(0, 1)
-    for axis in (shifts, rates):
-        axis.set_xscale("log", base=2)
-        axis.set_xlabel("steps since the episode began")
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    shifts.legend(frameon=False, fontsize=8)
-    figure.savefig(file, dpi=110)
+    with plotting.drawing(file, 9, 3.6) as figure:
+        shifts, rates = figure.subplots(1, 2)
+        for layer in sorted({row["layer"] for row in result["rows"]}):
+            for b, block in enumerate(BLOCKS):
+                rows = [row for row in result["rows"] if row["layer"] == layer and row["block"] == block]
+                style = {"color": plotting.COLOURS[b], "ls": "-" if layer == 0 else "--"}
+                x = [max(row["from_step"], 0.5) for row in rows]
+                shifts.plot(x, [row["shift"] for row in rows], label=f"W_{block}, layer {layer + 1}", **style)
+                rates.plot(x, [row["rate"] for row in rows], **style)
+        shifts.set_ylabel("‖shift‖ / ‖slow weights‖, median")
+        rates.set_ylabel("learning rate β, mean")
+        rates.set_ylim(0, 1)
+        for axis in (shifts, rates):
+            axis.set_xscale("log", base=2)
+            axis.set_xlabel("steps since the episode began")
+        plotting.label_lines(shifts)
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ A run is ``train_rl.py`` with the preset and the settings of a recipe (``recipes
 there is one, and with ``--evaluate`` then ``eval_rl.py`` on training levels and on the validation range (levels
 500-699; with --test on the unseen splits too). It is named like its recipe, and a seed other than 1 is added; ``--set``
 (which may be repeated) changes a setting of the one recipe that is named, and ``--name`` is the run's name then. Each
-place on a GPU takes the next run when it has finished one and gets its share of the machine's cores. After ``--seconds``
-none is begun, and those under way are stopped, saved. ``--collect`` copies settings, curves and scores into
-``runs/NAME/``, and the agents that are shipped into ``agents/procgen/``, in half precision.
+place on a GPU takes the next run when it has finished one and gets its share of the machine's cores. After
+``--seconds`` none is begun, and those under way are stopped, saved. ``--collect`` copies settings, curves and scores
+into ``runs/NAME/``, and the agents that are shipped into ``agents/procgen/``, in half precision.
 """
 
 from __future__ import annotations
