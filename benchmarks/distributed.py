@@ -6,7 +6,7 @@ can do) and once learnt from (what training does). Bytes are of the objects that
 
 The exact command behind the committed table:
 
-    python benchmarks/distributed.py --json docs/performance/distributed.json
+    python benchmarks/distributed.py --json experiments/performance/distributed.json
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Glyphs of Omniglot's format stand in for Omniglot, so that no data set is needed
 First each way of running is checked: 20 updates from the same seed must lose as much as the plain ones. Then medians
 (min-max) over windows of updates, and where a plain update's time goes on the device (torch.profiler).
 
-    python benchmarks/fewshot.py --json docs/results/fewshot/speed.json
+    python benchmarks/fewshot.py --json experiments/fewshot/speed.json
     python benchmarks/fewshot.py --preset omniglot-1shot --queries 1
     python benchmarks/fewshot.py --preset mini-1shot --updates 50 --classes 64
 

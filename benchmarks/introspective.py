@@ -11,7 +11,7 @@ longer than a step of the forward gradient, which counts for who needs a gradien
 
 The exact command behind the committed numbers (docs/results/introspective.md):
 
-    python benchmarks/introspective.py --json docs/results/introspective/benchmark.json
+    python benchmarks/introspective.py --json experiments/introspective/benchmark.json
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 r"""CartPole without velocities: what a memory is worth, in Stable-Baselines3.
 
-    python benchmarks/sb3_cartpole.py --methods srwm --seeds 0,1,2 --output docs/results/sb3/cartpole_srwm.json
+    python benchmarks/sb3_cartpole.py --methods srwm --seeds 0,1,2 --output experiments/sb3/cartpole_srwm.json
     python benchmarks/sb3_cartpole.py --methods "lstm,PPO MlpPolicy" --seeds 0,1,2 \
-        --output docs/results/sb3/cartpole_others.json
+        --output experiments/sb3/cartpole_others.json
 
 The cart's and the pole's velocities are hidden, so that a policy has to remember where they were. Trains RecurrentPPO
 with an SRWM, with an LSTM (any core will do), and SB3's own feed-forward PPO. Every 8,192 steps 20 greedy episodes (of
@@ -77,7 +77,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "state_decay .9 own critic core": {"core": _DECAY_90, "policy": {"shared_lstm": False, "enable_critic_lstm": True}},
     "state_decay .9 two layers": {"core": {**_DECAY_90, "num_layers": 2, "num_heads": 4}},
 }
-"""What was compared before the settings above were chosen; docs/results/sb3/cartpole_settings.json."""
+"""What was compared before the settings above were chosen; experiments/sb3/cartpole_settings.json."""
 
 
 class WithoutVelocities(gymnasium.ObservationWrapper):

@@ -7,7 +7,7 @@ simulators) is reported as the start.
 
 The exact commands behind the committed tables:
 
-    python benchmarks/training.py --cores srwm,lstm --json docs/performance/training.json
+    python benchmarks/training.py --cores srwm,lstm --json experiments/performance/training.json
     python benchmarks/training.py --cores srwm,lstm --batch_size=1536
 """
 

@@ -3,7 +3,7 @@
 A batch of made-up trajectories is trained on again and again, with nothing else on the device. Flags are those of
 ``train_rl.py``; the preset is ``fast`` unless another is named. The exact command behind the committed numbers:
 
-    python benchmarks/update.py --json docs/performance/update.json
+    python benchmarks/update.py --json experiments/performance/update.json
 """
 
 from __future__ import annotations
