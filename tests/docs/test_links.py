@@ -16,7 +16,7 @@ NAMES = {file.name for folder in ("srwm_agents", "envs", "tests", "experiments")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PATH = re.compile(r"`([\w./-]+/[\w./-]*|[\w-]+\.(?:py|md|yaml|json|csv|png))`")
 MADE = re.compile(
-    r"train_dir/|omniglot-py/|evaluation/|data/|agent/|agent_\w+/|checkpoint|\.\./\.\.$|curves\.csv|(?:config|results|settings|summary|trace)\.json"
+    r"train_dir/|(?:omniglot-py|mini-imagenet|cifar-fs|fc100)/|evaluation/|data/|agent/|agent_\w+/|checkpoint|\.\./\.\.$|curves\.csv|(?:config|results|settings|summary|trace)\.json"
     r"|config\.yaml|trace\.png|eval_|learning_curves?\.png|\.summary/|srwm/Procgen"
 )
 """What commands write, not what is in the repository."""
@@ -51,6 +51,13 @@ def test_paths_in_backticks_exist(page: Path) -> None:
         begins = [page.parent, *(ROOT / folder for folder in FOLDERS)]
         found = any((begin / path).exists() for begin in begins) or path in NAMES
         assert found, f"{page.relative_to(ROOT)}: {path}"
+
+
+def test_tests_that_a_page_names_exist() -> None:
+    code = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    for page in PAGES:
+        for name in re.findall(r"`(test_\w+)…?`", page.read_text()) if page.name != "CHANGELOG.md" else ():
+            assert re.search(rf"^ *def {name}\w*\(", code, re.M), f"{page.relative_to(ROOT)}: {name}"
 
 
 def test_paths_of_pages_and_results_in_code_exist() -> None:
