@@ -28,9 +28,9 @@ def test_a_picture_has_the_style_and_leaves_none_behind(tmp_path) -> None:
         axes.set(title="title", xlabel="x")
         axes.legend()
     assert dict(mpl.rcParams) == before
-    assert (
-        min(text.get_fontsize() for text in figure.findobj(Text) if isinstance(text, Text)) >= plotting.FONT_SIZE >= 9
-    )
+    sizes = [float(text.get_fontsize()) for text in figure.findobj(Text) if isinstance(text, Text)]
+    assert min(sizes) >= plotting.FONT_SIZE
+    assert plotting.FONT_SIZE >= 9
     assert axes.get_lines()[0].get_color() == plotting.COLOURS[0]
     assert not axes.spines["top"].get_visible()
     image = Image.open(tmp_path / "new" / "a.png")
