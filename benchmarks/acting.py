@@ -2,7 +2,7 @@
 
 The committed table was made with:
 
-    python benchmarks/acting.py --json docs/performance/acting.json
+    python benchmarks/acting.py --json experiments/performance/acting.json
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ once learnt from (training's rate). Bytes are those of the objects that Ray stor
 
 The committed table was made with:
 
-    python benchmarks/distributed.py --json docs/performance/distributed.json
+    python benchmarks/distributed.py --json experiments/performance/distributed.json
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Glyphs take the place of Omniglot, so that no data set is needed: 28×28 grey im
 each mode is checked: 20 updates from the same seed must have the same mean loss as the plain mode. Then medians
 (min-max) over windows of updates are printed, and the plain mode's device time by kind of kernel (torch.profiler).
 
-    python benchmarks/fewshot.py --json docs/results/fewshot/speed.json
+    python benchmarks/fewshot.py --json experiments/fewshot/speed.json
     python benchmarks/fewshot.py --preset omniglot-1shot --queries 1
     python benchmarks/fewshot.py --preset mini-1shot --updates 50 --classes 64
 

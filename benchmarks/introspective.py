@@ -11,7 +11,7 @@ longer than a step of the forward gradient, which matters where a gradient is ne
 
 The committed numbers (docs/results/introspective.md) were made with:
 
-    python benchmarks/introspective.py --json docs/results/introspective/benchmark.json
+    python benchmarks/introspective.py --json experiments/introspective/benchmark.json
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ reported as the start.
 
 The committed tables were made with:
 
-    python benchmarks/training.py --cores srwm,lstm --json docs/performance/training.json
+    python benchmarks/training.py --cores srwm,lstm --json experiments/performance/training.json
     python benchmarks/training.py --cores srwm,lstm --batch_size=1536
 """
 

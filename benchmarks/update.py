@@ -3,7 +3,7 @@
 The learner trains on a synthetic batch repeatedly, with nothing else on the device. Flags are those of ``train_rl.py``;
 the preset is ``fast`` unless another is named. The committed numbers were made with:
 
-    python benchmarks/update.py --json docs/performance/update.json
+    python benchmarks/update.py --json experiments/performance/update.json
 """
 
 from __future__ import annotations

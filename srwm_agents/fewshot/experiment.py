@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
+from srwm_agents import plotting
 from srwm_agents.fewshot.classifier import FewShotClassifier, save_classifier
 from srwm_agents.fewshot.settings import Settings
 from srwm_agents.files import remove_leftovers, write_atomically
@@ -96,23 +96,22 @@ class Experiment:
     def plot(self, history: list[dict[str, Any]]) -> Path:
         """Draw accuracy and loss over updates."""
         curves = pd.DataFrame(history)
-        figure = Figure(figsize=(9, 3.4), layout="constrained")
-        accuracy, loss = figure.subplots(1, 2)
-        accuracy.plot(curves["step"], 100 * curves["accuracy"], color="tab:grey", lw=1.2, label="training episodes")
-        accuracy.errorbar(
-            *(curves["step"], 100 * curves["validation_accuracy"], 100 * curves["validation_interval"]),
-            color="tab:blue",
-            lw=1.6,
-            label="validation classes",
-        )
-        accuracy.set_ylabel("accuracy, %")
-        accuracy.legend(frameon=False)
-        loss.plot(curves["step"], curves["loss"], color="tab:grey", lw=1.2)
-        loss.set_ylabel("training loss")
-        for axis in (accuracy, loss):
-            axis.set_xlabel("updates")
-            axis.set_xlim(left=0)
-            axis.grid(alpha=0.3)
-            axis.spines[["top", "right"]].set_visible(False)
-        figure.suptitle(self.name)
-        return write_atomically(self.folder / "learning_curve.png", lambda path: figure.savefig(path, dpi=110))
+        picture = self.folder / "learning_curve.png"
+        with plotting.drawing(picture, 9, 3.4) as figure:
+            accuracy, loss = figure.subplots(1, 2)
+            accuracy.plot(
+                curves["step"], 100 * curves["accuracy"], color=plotting.PALE, lw=1.2, label="training episodes"
+            )
+            accuracy.errorbar(
+                *(curves["step"], 100 * curves["validation_accuracy"], 100 * curves["validation_interval"]),
+                label="validation classes",
+            )
+            accuracy.set_ylabel("accuracy, %")
+            accuracy.legend()
+            loss.plot(curves["step"], curves["loss"], color=plotting.PALE, lw=1.2)
+            loss.set_ylabel("training loss")
+            for axis in (accuracy, loss):
+                axis.set_xlabel("updates")
+                axis.set_xlim(left=0)
+            figure.suptitle(self.name)
+        return picture

@@ -7,15 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from srwm_agents import plotting
 from srwm_agents.display import progress_bar, tracker
 from srwm_agents.fewshot.building import Images, evaluation_tasks
 from srwm_agents.fewshot.classifier import load_classifier
@@ -103,30 +101,27 @@ def write_reports(
 
 
 def plot_curve(curve: pd.DataFrame, picture: Path, title: str, ways: int) -> Path:
-    """Plot accuracy by number of examples in all and of the query's class; bands are 95 % intervals."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    several = curve["segment"].nunique() > 1
+    """Draw accuracy after each example in all, and by examples of the query's own class; bands are 95 % intervals."""
     labels = ("labelled examples shown, of all classes", "examples shown of the query's own class")
-    for axis, kind, label in zip(panels, ("examples", "shots"), labels, strict=True):
-        rows = curve[curve["axis"] == kind]
-        for i, (segment, line) in enumerate(rows.groupby("segment", sort=False)):
-            colour = mpl.color_sequences["tab10"][i]
-            accuracy, interval = 100 * line["accuracy"], 100 * line["interval"]
-            axis.plot(line["x"], accuracy, color=colour, lw=1.6, marker="o", ms=3, label=str(segment))
-            axis.fill_between(line["x"], accuracy - interval, accuracy + interval, color=colour, alpha=0.2, lw=0)
-        axis.axhline(100 / ways, color="black", lw=0.8, ls=":")
-        axis.set_xlabel(label)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.set_ylim(0, 100)
-        axis.grid(alpha=0.3)
-        axis.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("accuracy, %")
-    panels[0].annotate("chance", (1, 100 / ways), (0, 3), ("axes fraction", "data"), "offset points", ha="right")
-    if several:
-        panels[1].legend(frameon=False, loc="lower right")
-    figure.suptitle(title)
-    return write_atomically(picture, lambda path: figure.savefig(path, dpi=110))
+    with plotting.drawing(picture, 9, 3.6) as figure:
+        panels = figure.subplots(1, 2, sharey=True)
+        for axis, kind, label in zip(panels, ("examples", "shots"), labels, strict=True):
+            rows = curve[curve["axis"] == kind]
+            for segment, line in rows.groupby("segment", sort=False):
+                accuracy, interval = 100 * line["accuracy"], 100 * line["interval"]
+                (drawn,) = axis.plot(line["x"], accuracy, marker="o", ms=3, label=str(segment))
+                band = (accuracy - interval, accuracy + interval)
+                axis.fill_between(line["x"], *band, color=drawn.get_color(), alpha=0.2, lw=0)
+            axis.axhline(100 / ways, color=plotting.INK, lw=0.8, ls=":")
+            axis.set_xlabel(label)
+            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.set_ylim(0, 100)
+        panels[0].set_ylabel("accuracy, %")
+        panels[0].annotate("chance", (1, 100 / ways), (0, 3), ("axes fraction", "data"), "offset points", ha="right")
+        figure.suptitle(title)
+        if curve["segment"].nunique() > 1:
+            plotting.label_lines(panels[1])
+    return picture
 
 
 def _table(summary: pd.DataFrame, title: str) -> Table:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import torch
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
 
+from srwm_agents import plotting
 from srwm_agents.files import write_atomically
 from srwm_agents.introspective.dynamics import Dynamics, Sequences, wiped
 from srwm_agents.introspective.training import Training
 from srwm_agents.introspective.wiring import Wiring
+from srwm_agents.plotting import INK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SHOWN_WEIGHTS = 12
 """The picture shows so many of the weights that changed most; the JSON lists all that changed by more than"""
@@ -23,7 +25,7 @@ LEAST_CHANGE = 0.01
 """this since the step before."""
 NAMED_FROM = 0.3
 """A pointer's connection is named in the picture from this g on, when it changes and there is room."""
-INK, READ, WRITE = "#1f2933", "#1f77b4", "#d62728"
+READ, WRITE, TARGET, ERROR = plotting.COLOURS[0], plotting.COLOURS[1], plotting.COLOURS[2], plotting.COLOURS[4]
 
 
 @torch.no_grad()
@@ -91,20 +93,21 @@ def draw(traced: dict[str, Any], picture: Path, title: str) -> Path:
     """Draw what :func:`trace` returned as a PNG (or what the picture's ending says)."""
     steps = traced["steps"]
     times = [step["t"] for step in steps]
-    figure = Figure(figsize=(max(7.5, 2.5 + 0.24 * len(times)), 10.5), layout="constrained")
-    axes = figure.subplots(4, 1, sharex=True, height_ratios=[2.2, 3.4, 1.4, 3.0])
-    figure.suptitle(title)
-    _draw_inputs(axes[0], steps, times)
-    _draw_pointers(axes[1], traced, times)
-    _draw_delta(axes[2], steps, times)
-    _draw_weights(figure, axes[3], steps, times)
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        for step in steps:
-            if step["wiped"]:
-                axis.axvline(step["t"] - 0.5, color=INK, lw=1, ls=":")
-    axes[3].set_xlabel("time step (dotted: all activations wiped)" if any(s["wiped"] for s in steps) else "time step")
-    return write_atomically(picture, lambda path: figure.savefig(path, dpi=110))
+    wiped_label = "time step (dotted: all activations wiped)" if any(s["wiped"] for s in steps) else "time step"
+    with plotting.drawing(picture, max(7.5, 2.5 + 0.24 * len(times)), 10.5) as figure:
+        axes = figure.subplots(4, 1, sharex=True, height_ratios=[2.2, 3.4, 1.4, 3.0])
+        figure.suptitle(title)
+        _draw_inputs(axes[0], steps, times)
+        _draw_pointers(axes[1], traced, times)
+        _draw_delta(axes[2], steps, times)
+        _draw_weights(figure, axes[3], steps, times)
+        for axis in axes:
+            axis.grid(False)
+            for step in steps:
+                if step["wiped"]:
+                    axis.axvline(step["t"] - 0.5, color=INK, lw=1, ls=":")
+        axes[3].set_xlabel(wiped_label)
+    return picture
 
 
 def _draw_inputs(axis: Axes, steps: list[dict[str, Any]], times: list[int]) -> None:
@@ -112,10 +115,10 @@ def _draw_inputs(axis: Axes, steps: list[dict[str, Any]], times: list[int]) -> N
     for k in range(len(steps[0]["output"])):
         axis.plot(times, [step["output"][k] for step in steps], color=INK, lw=1.4, label=f"output o{k}")
         due = [(step["t"], step["target"][k]) for step in steps if step["target"][k] is not None]
-        axis.scatter(*zip(*due, strict=True), marker="o", s=42, fc="none", ec="#2ca02c", lw=1.6, label=f"target d{k}")
+        axis.scatter(*zip(*due, strict=True), marker="o", s=42, fc="none", ec=TARGET, lw=1.6, label=f"target d{k}")
         if steps[0]["eval"]:
             error = [step["eval"][min(k, len(step["eval"]) - 1)] for step in steps]
-            axis.bar(times, error, width=0.35, color="#ff7f0e", label=f"eval{k}: the last error")
+            axis.bar(times, error, width=0.35, color=ERROR, label=f"eval{k}: the last error")
     inputs = len(steps[0]["x"])
     for k in range(inputs):
         values = [[step["x"][k] for step in steps]]
@@ -127,12 +130,14 @@ def _draw_inputs(axis: Axes, steps: list[dict[str, Any]], times: list[int]) -> N
     axis.set_yticks(
         [1, 0, -1, *(-1.35 - 0.28 * k for k in range(inputs))], ["1", "0", "−1", *(f"x{k}" for k in range(inputs))]
     )
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
-    axis.set_title("what it sees and says (inputs: blue −1, red 1)", loc="left", fontsize=10)
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axis.set_title("what it sees and says (inputs: blue −1, red 1)", loc="left")
 
 
 def _draw_pointers(axis: Axes, traced: dict[str, Any], times: list[int]) -> None:
     """The nearest connection over time: one band of equal height for each kind of unit that connections lead to."""
+    from matplotlib.colors import to_rgba
+
     sources, units = len(traced["sources"]), traced["units"]
     bands = []
     for label, prefix in (("outputs", "o"), ("hidden", "h"), ("ana", "ana"), ("mod", "mod"), ("Δ", "Δ")):
@@ -156,19 +161,19 @@ def _draw_pointers(axis: Axes, traced: dict[str, Any], times: list[int]) -> None
             new = pointer["connection"] != named and t - at >= len(times) / 8  # names need room
             if new and pointer["g"] > NAMED_FROM:
                 named, at = pointer["connection"], t
-                axis.annotate(named, (t, y), (0, side), textcoords="offset points", size=7, color=colour, ha="center")
+                axis.annotate(named, (t, y), (0, side), textcoords="offset points", color=colour, ha="center")
     axis.set_ylim(-0.15, len(bands) + 0.15)
     axis.set_yticks([k + 0.5 for k in range(len(bands))], [label for label, _, _ in bands])
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
-    axis.set_title("connection nearest to the reading and the writing pointer", loc="left", fontsize=10)
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axis.set_title("connection nearest to the reading and the writing pointer", loc="left")
 
 
 def _draw_delta(axis: Axes, steps: list[dict[str, Any]], times: list[int]) -> None:
     axis.bar(times, [step["delta"] for step in steps], width=0.6, color=WRITE, label="Δ")
     axis.plot(times, [step["val"] for step in steps], color=READ, lw=1.4, label="val: what was read")
     axis.axhline(0, color=INK, lw=0.6)
-    axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
-    axis.set_title("what it writes and has read", loc="left", fontsize=10)
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    axis.set_title("what it writes and has read", loc="left")
 
 
 def _draw_weights(figure: Figure, axis: Axes, steps: list[dict[str, Any]], times: list[int]) -> None:
@@ -177,9 +182,9 @@ def _draw_weights(figure: Figure, axis: Axes, steps: list[dict[str, Any]], times
     largest = max(max(map(abs, row)) for row in shift) or 1.0
     extent = (times[0] - 0.5, times[-1] + 0.5, len(names) - 0.5, -0.5)
     image = axis.imshow(shift, aspect="auto", cmap="PuOr", vmin=-largest, vmax=largest, extent=extent)
-    axis.set_yticks(range(len(names)), names, fontsize=8)
+    axis.set_yticks(range(len(names)), names)
     figure.colorbar(image, cax=axis.inset_axes((1.02, 0, 0.025, 1)))
-    axis.set_title("the weights that change most: their shift from W(1) after each step", loc="left", fontsize=10)
+    axis.set_title("the weights that change most: their shift from W(1) after each step", loc="left")
 
 
 def write_trace(training: Training, index: int, folder: Path) -> list[Path]:
@@ -193,6 +198,4 @@ def write_trace(training: Training, index: int, folder: Path) -> list[Path]:
     traced = {"config": config.to_json(), "seed": training.seeds[index], "update": training.update, **traced}
     document = write_atomically(folder / "trace.json", json.dumps(traced, indent=1) + "\n")
     title = f"{config.task}, seed {training.seeds[index]}, after {training.update} updates"
-    with mpl.rc_context({"axes.edgecolor": INK, "text.color": INK}):
-        picture = draw(traced, folder / "trace.png", title)
-    return [document, picture]
+    return [document, draw(traced, folder / "trace.png", title)]

@@ -1,0 +1,190 @@
+"""Makes the tables and pictures of docs/performance.md from the raw numbers in this folder.
+
+python -m experiments.performance.make_page
+python -m experiments.performance.make_page --check
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments import pages
+from srwm_agents import plotting
+
+RAW = Path(__file__).parent
+PICTURES = pages.PICTURES / "performance"
+LONG_RUN = RAW.parent / "procgen" / "runs" / "gamma_999" / "curves.csv"
+PRECISIONS = dict(zip(("bf16", "fp32"), plotting.COLOURS, strict=False))
+
+
+def read(name: str) -> dict[str, Any]:
+    """One benchmark's report."""
+    return json.loads((RAW / name).read_text())
+
+
+def op_table(name: str) -> str:
+    """Milliseconds of the ops and what they are compared with, one row a shape and way."""
+    lines = ["| op and shape | way | median, ms | min-max | ratio |", "|---|---|---|---|---|"]
+    for result in read(name)["results"]:
+        batch, steps, heads, dim = result["shape"]
+        base = result["ms"]["triton, replayed"]["median"]
+        for way, ms in result["ms"].items():
+            ratio = "" if way.startswith("triton") else f"{ms['median'] / base:.0f}"
+            lines.append(
+                f"| {result['op']} B{batch} T{steps} H{heads} D{dim} | {way} | {ms['median']:.3f} "
+                f"| {ms['min']:.3f}-{ms['max']:.3f} | {ratio} |"
+            )
+    return "\n".join(lines)
+
+
+def draw_sweep(picture: Path) -> None:
+    """Time against T, B and D, each with the other two fixed."""
+    results = read("op_sweep.json")["results"]
+    fixed = {"B": 32, "T": 50, "D": 16}
+    with plotting.drawing(picture, 11, 3.8) as figure:
+        axes = figure.subplots(1, 3, sharey=True)
+        for axis, name in zip(axes, "TBD", strict=True):
+            rows = []
+            for result in results:
+                shape = dict(zip("BTHD", result["shape"], strict=True))
+                if all(shape[other] == value for other, value in fixed.items() if other != name):
+                    rows.append((shape[name], result["ms"]))
+            rows.sort(key=lambda row: row[0])
+            x = np.array([row[0] for row in rows])
+            for way, label, style in (
+                ("triton, replayed", "SRWM", "o-"),
+                ("triton, state and resets, replayed", "SRWM, state and resets", "o--"),
+                ("LSTM (cuDNN)", "LSTM of equal width (cuDNN, eager)", "s:"),
+            ):
+                axis.loglog(x, [row[1][way]["median"] for row in rows], style, label=label, markersize=4)
+            if name == "D":
+                base = rows[0][1]["triton, replayed"]["median"]
+                axis.loglog(x, base * (x / x[0]) ** 2, color=plotting.PALE, linewidth=0.8, label="D²")
+            rest = ", ".join(f"{other} = {value}" for other, value in fixed.items() if other != name)
+            axis.set_title(f"{name}  (H = 8, {rest})")
+            axis.set_xlabel({"T": "steps T", "B": "batch B", "D": "head width D"}[name])
+            axis.set_xticks(x, [f"{value:,}" for value in x], rotation=45 if len(x) > 6 else 0)
+            axis.minorticks_off()
+        axes[0].set_ylabel("forward + backward, ms")
+        axes[2].legend()
+
+
+def acting_table() -> str:
+    """Milliseconds of one step on a CPU core."""
+    lines = ["| core | step, median (min-max), ms | of it encoder | core |", "|---|---|---|---|"]
+    for core, ms in read("acting.json")["ms"].items():
+        step = ms["step"]
+        lines.append(
+            f"| {core} | {step['median']:.1f} ({step['min']:.1f}-{step['max']:.1f}) "
+            f"| {ms['encoder']['median']:.1f} | {ms['core']['median']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def slope(points: pd.Series) -> tuple[float, float]:
+    """Frames a second from the second point with frames to the last, and the seconds between them."""
+    points = points[points > 0].iloc[1:]
+    seconds = points.index[-1] - points.index[0]
+    return (points.iloc[-1] - points.iloc[0]) / seconds, seconds
+
+
+def logged(file: Path, seconds_apart: float = 20.0) -> pd.Series:
+    """Frames over seconds from the lines that training prints; the first seconds are not known, only differences."""
+    frames = [
+        int(found.replace(",", "")) for found in re.findall(r"^([\d,]+) of [\d,]+ frames", file.read_text(), re.M)
+    ]
+    return pd.Series(frames, index=np.arange(len(frames)) * seconds_apart)
+
+
+def training_table() -> str:
+    """Frames a second of whole training runs."""
+    lines = ["| run | frames/s | measured over |", "|---|---|---|"]
+
+    def row(name: str, rate: float, seconds: float) -> None:
+        lines.append(f"| {name} | {rate:,.0f} | {seconds:.0f} s |")
+
+    row("processes, six games, H200, before", *slope(_curve(RAW / "nine_minutes.csv")))
+    row("8 vectors of 192, six games", *slope(logged(RAW / "six_games_8_vectors.log")))
+    row("4 vectors of 384, six games, srwm, the long run", *slope(_curve(LONG_RUN)))
+    for file, name in BENCHMARKS.items():
+        for core, runs in read(file)["runs"].items():
+            for run in runs:
+                row(f"{name}, {core}", run["frames_per_second"], run["measured_seconds"])
+    for precision in PRECISIONS:
+        for file in sorted(RAW.glob(f"two_games_{precision}_seed*.csv")):
+            row(f"4 vectors of 384, two games, {precision}, seed {file.stem[-1]}", *slope(_curve(file)))
+    return "\n".join(lines)
+
+
+BENCHMARKS = {
+    "training_8_vectors.json": "8 vectors of 192, six games",
+    "training_8_vectors_1536.json": "8 vectors of 192, six games, an update per 1,536 frames",
+    "training.json": "4 vectors of 384, six games",
+    "training_1536.json": "4 vectors of 384, six games, an update per 1,536 frames",
+}
+
+
+def _curve(file: Path) -> pd.Series:
+    return pd.read_csv(file).groupby("seconds")["frames"].max()
+
+
+def precision_table() -> str:
+    """Mean return over the last million of ten million frames, by game, precision and seed."""
+    lines = ["| game | precision | each seed | mean |", "|---|---|---|---|"]
+    table: dict[tuple[str, str], list[float]] = {}
+    for precision in PRECISIONS:
+        for file in sorted(RAW.glob(f"two_games_{precision}_seed*.csv")):
+            curves = pd.read_csv(file)
+            last = curves[curves["frames"] > curves["frames"].max() - 1_000_000]
+            for game, mean in last.groupby("game")["mean_return"].mean().items():
+                table.setdefault((str(game), precision), []).append(float(mean))
+    for (game, precision), means in sorted(table.items()):
+        seeds = ", ".join(f"{mean:.2f}" for mean in means)
+        lines.append(f"| {game} | {precision} | {seeds} | {np.mean(means):.2f} |")
+    return "\n".join(lines)
+
+
+def draw_precisions(picture: Path) -> None:
+    """Learning curves in both precisions, over frames: a thin line a seed, a thick one their mean."""
+    grid = np.linspace(0, 1e7, 101)
+    with plotting.drawing(picture, 9, 3.4) as figure:
+        axes = figure.subplots(1, 2)
+        for precision, colour in PRECISIONS.items():
+            seeds: dict[str, list[Any]] = {}
+            for file in sorted(RAW.glob(f"two_games_{precision}_seed*.csv")):
+                for game, points in pd.read_csv(file).groupby("game"):
+                    seeds.setdefault(str(game), []).append(np.interp(grid, points["frames"], points["mean_return"]))
+            for axis, (game, curves) in zip(axes, sorted(seeds.items()), strict=True):
+                for curve in curves:
+                    axis.plot(grid / 1e6, curve, color=colour, lw=0.7, alpha=0.6)
+                axis.plot(grid / 1e6, np.mean(curves, axis=0), color=colour, lw=2, label=precision)
+                axis.set(title=game, xlabel="million frames", ylabel="return, last 100 episodes")
+        for axis in axes:
+            plotting.label_lines(axis)
+
+
+def texts() -> pages.Texts:
+    page = pages.DOCS / "performance.md"
+    tables = {
+        "op": op_table("op.json"),
+        "op on an H200": op_table("op_h200.json"),
+        "acting": acting_table(),
+        "training": training_table(),
+        "precision": precision_table(),
+    }
+    return {page: pages.fill(page, "experiments.performance.make_page", tables)}
+
+
+def draw() -> None:
+    draw_sweep(PICTURES / "op_sweep.png")
+    draw_precisions(PICTURES / "precisions.png")
+
+
+if __name__ == "__main__":
+    raise SystemExit(pages.run(__doc__, texts, draw))
