@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -14,7 +14,7 @@ Texts = dict[Path, str]
 """What each file should contain."""
 
 
-def fill(page: Path, script: str, tables: dict[str, Iterable[str] | str]) -> str:
+def fill(page: Path, script: str, tables: Mapping[str, Iterable[str] | str]) -> str:
     """A page's text with each table between its two marks.
 
     Args:

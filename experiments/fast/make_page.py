@@ -40,7 +40,7 @@ def table() -> str:
         random_error = (other["return_high"] - other["return_low"]) / (2 * NORMAL)
         difference, half = means.mean() - other["return"], NORMAL * np.hypot(error, random_error)
         scores.append(normalised_score(str(game), "easy", means.mean()))
-        after = evaluated.loc[game]
+        after = evaluated.loc[str(game)]
         lines.append(
             f"| {game} | {other['return']:.2f} ± {NORMAL * random_error:.2f} "
             f"| {means.mean():.2f} ± {NORMAL * error:.2f} "

@@ -81,7 +81,8 @@ class Run:
 
     @property
     def core(self) -> str:
-        return CORES.get(self.settings["core"], self.settings["core"])
+        core: str = self.settings["core"]
+        return CORES.get(core, core)
 
     @property
     def training(self) -> dict[str, Any]:
@@ -168,7 +169,7 @@ def card(run: Run) -> str:
         f"- **Trained** with `fewshot train` for {run.training['steps']:,} updates of {s['batch_size']} episodes, "
         f"seed {s['seed']}; chosen on validation classes. Settings: experiments/fewshot/runs/{run.name}/config.yaml.",
         f"- **Labels**: {s['labels']}. **Images**: the shape and normalisation in config.json.",
-        "- **Data**: " + "; ".join(DATA.get(name, name) for name in s["dataset"].split(",")),
+        "- **Data**: " + "; ".join(DATA.get(name, name) for name in str(s["dataset"]).split(",")),
         "- **Licence of the weights**: this project's, subject to the data's terms above.",
         "- **Not for** decisions about people, nor for images unlike those it was measured on, below.",
         "",

@@ -27,8 +27,8 @@ def at_temperature(folder: Path, temperature: float) -> Policy:
     """The agent with its logits divided by ``temperature``."""
     agent = load_agent(folder)
     with torch.no_grad():
-        agent.policy_head.weight /= temperature
-        agent.policy_head.bias /= temperature
+        agent.policy_head.weight.div_(temperature)
+        agent.policy_head.bias.div_(temperature)
     return agent
 
 
