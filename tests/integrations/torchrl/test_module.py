@@ -13,7 +13,7 @@ from torchrl.modules.utils import get_primers_from_module
 from srwm_agents import load_agent
 from srwm_agents.agent import Agent, AgentConfig, save_agent
 from srwm_agents.cores import CORES, make_core
-from srwm_agents.cores.srwm_no_carry import SRWMNoCarryCore
+from srwm_agents.cores.stack import NoCarryCore
 from srwm_agents.integrations.torchrl import SRWMModule, make_actor_critic, make_environment
 
 SMALL = {"input_size": 5, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "ff_size": 16, "rollout_length": 3}
@@ -27,7 +27,7 @@ def sequence(module: SRWMModule, batch: int = 3, steps: int = 7) -> TensorDict:
     is_init = torch.rand(batch, steps, 1, generator=g) < 0.25
     specs = module.make_tensordict_primer().primers
     state = {key: 0.1 * torch.randn(batch, steps, *specs[key].shape, generator=g) for key in module.state_keys}
-    if isinstance(module.core, SRWMNoCarryCore):
+    if isinstance(module.core, NoCarryCore):
         state[module.state_keys[-1]][..., -1] = 0  # where it counts its steps
     x = torch.randn(batch, steps, module.core.input_size, generator=g)
     return TensorDict({"embed": x, "is_init": is_init, **state}, [batch, steps])
