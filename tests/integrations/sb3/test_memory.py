@@ -9,7 +9,8 @@ from types import ModuleType
 import pytest
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks/sb3_cartpole.py"
-SEED = 4
+SEED = 2
+"""The one of 0, 1, 2 with which both memories are soonest done: 37 seconds of one core in all."""
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +31,10 @@ def score(benchmark: ModuleType, method: str, steps: int, folder: Path) -> float
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # where several programs share the cores
 @pytest.mark.parametrize("core", ["srwm", "lstm"])
 def test_a_memory_balances_a_pole_whose_velocity_it_cannot_see(benchmark, tmp_path, core: str) -> None:
-    """README's numbers. They stop after a ninth to a third of these steps (docs/integrations.md)."""
+    """README's numbers. They stop after a ninth to a sixth of these steps (docs/integrations.md)."""
     # Stopped at 475 of 500; 100 other episodes then gave 444.9 to 500 with ten seeds each. A layer norm on the
     # LSTM's raw input, which leaves it two signs, gave 53 to 61.
     assert score(benchmark, core, 150_000, tmp_path) >= 400
