@@ -113,7 +113,8 @@ def time_ms(run: Callable[[], object], rep: int = 200) -> dict[str, float]:
     """Median, min and max in milliseconds; the L2 cache is cleared before each run."""
     from triton.testing import do_bench
 
-    median, low, high = do_bench(run, warmup=25, rep=rep, quantiles=[0.5, 0.0, 1.0])
+    quantiles: Any = do_bench(run, warmup=25, rep=rep, quantiles=[0.5, 0.0, 1.0])
+    median, low, high = quantiles
     return {"median": median, "min": low, "max": high}
 
 

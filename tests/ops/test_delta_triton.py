@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import pytest
 import torch
@@ -154,9 +153,13 @@ def test_long_sequence_undone_step_by_step_stays_accurate(at) -> None:
 
 def test_two_chained_chunks_equal_one_sequence() -> None:
     def chunked(q, k, v, beta, state, *, resets, backend):
-        y1, state = delta_rule(*(z[:, :3] for z in (q, k, v, beta)), state, resets=resets[:, :3], backend=backend)
-        y2, state = delta_rule(*(z[:, 3:] for z in (q, k, v, beta)), state, resets=resets[:, 3:], backend=backend)
-        return torch.cat([y1, y2], dim=1), state
+        outputs = []
+        for now in (slice(0, 3), slice(3, None)):
+            y, state = delta_rule(
+                q[:, now], k[:, now], v[:, now], beta[:, now], state, resets=resets[:, now], backend=backend
+            )
+            outputs.append(y)
+        return torch.cat(outputs, dim=1), state
 
     inputs, resets = make_inputs((2, 7, 1, 8, 6)), make_resets("consecutive", 2, 7)
     true = run(inputs, resets, backend="naive", dtype=torch.float64)
@@ -174,8 +177,9 @@ def test_step_by_step_equals_the_whole_sequence(backend: str) -> None:
     outputs = []
     for t in range(9):
         now = slice(t, t + 1)
-        part: Any = [z[:, now] for z in inputs]
-        y_t, state = delta_rule(*part, state, resets=resets[:, now], backend=backend)
+        y_t, state = delta_rule(
+            q[:, now], k[:, now], v[:, now], beta[:, now], state, resets=resets[:, now], backend=backend
+        )
         outputs.append(y_t)
     torch.testing.assert_close(torch.cat(outputs, dim=1), y, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(state, final, rtol=1e-5, atol=1e-6)

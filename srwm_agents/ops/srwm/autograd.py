@@ -35,8 +35,10 @@ class Launch(NamedTuple):
 
 
 FORWARD = {16: Launch(1, 1, 255), 32: Launch(1, 2, 255), 64: Launch(2, 1, 255), 128: Launch(8, 2, 255)}
-BACKWARD = {16: Launch(1, 4, 128), 32: Launch(2, 4, 255), 64: Launch(8, 2, 255), 128: Launch(8, 4, 255)}
 """By the smallest key at or above the padded width of the wider of D and O."""
+FORWARD_WITH_LIMIT = {**FORWARD, 32: Launch(2, 2, 255), 64: Launch(8, 2, 255)}
+"""More threads share the shifts that are measured, which else do not fit the registers; chosen by that, not timed."""
+BACKWARD = {16: Launch(1, 4, 128), 32: Launch(2, 4, 255), 64: Launch(8, 2, 255), 128: Launch(8, 4, 255)}
 BACKWARD_WITH_DECAY = {**BACKWARD, 16: Launch(1, 4, 255)}
 """The slow weights' gradient has registers of its own there."""
 
@@ -59,7 +61,9 @@ def _launch(dim: int, out: int, decays: bool, limits: bool, unit_keys: bool, bac
     """A kernel's constants and options, as keyword arguments."""
     block_d, block_o = padded(dim), padded(out)
     decays = decays or (backward and limits)  # the gradient of a limit's factor has the form of a decay's
-    table = (BACKWARD_WITH_DECAY if decays else BACKWARD) if backward else FORWARD
+    table = FORWARD_WITH_LIMIT if limits else FORWARD
+    if backward:
+        table = BACKWARD_WITH_DECAY if decays else BACKWARD
     launch = next(launch for width, launch in table.items() if max(block_d, block_o) <= width)
     return {
         "D": dim, "OUT": out, "BD": block_d, "BO": block_o, "BB": 4, "ROW": _row(dim, out, limits),
