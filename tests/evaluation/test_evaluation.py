@@ -24,7 +24,7 @@ SPLIT = Split("train", 0, 20)
 class Recorder(RandomPolicy):
     """A random policy with a state, which must keep belonging to its environment when others have finished."""
 
-    def act(self, observation, state=None, *, resets=None, deterministic=True, generator=None):
+    def act(self, observation, state=None, *, resets=None, generator=None, **_):
         batch = len(observation["obs"])
         assert resets is not None
         state = torch.zeros(batch, 1) if state is None else state

@@ -50,7 +50,7 @@ def make_cfg(tmp_path):
 
 
 def env_info(cfg) -> EnvInfo:
-    observations = {
+    observations: dict[str, spaces.Space] = {
         "obs": spaces.Box(0, 255, (3, 64, 64), np.uint8),
         "last_reward": spaces.Box(-1, 1, (1,), np.float32),
         "game_index": spaces.Box(0, 1, (1,), np.float32),
@@ -102,7 +102,7 @@ def make_batch():
         cfg = learner.cfg
         g = torch.Generator().manual_seed(seed)
         number = cfg.batch_size // cfg.rollout * cfg.num_batches_per_epoch
-        batch = alloc_trajectory_tensors(learner.env_info, number, cfg.rollout, get_rnn_size(cfg), "cpu", False)
+        batch: Any = alloc_trajectory_tensors(learner.env_info, number, cfg.rollout, get_rnn_size(cfg), "cpu", False)
         batch["obs"]["obs"].random_(0, images, generator=g)
         batch["obs"]["last_reward"].uniform_(-1, 1, generator=g)
         batch["obs"]["game_index"][:] = (torch.arange(number) % len(cfg.games.split(",")))[:, None, None]
