@@ -62,17 +62,27 @@ class Graphed(Generic[Output]):
             capture.calls += 1
             return self._aside(inputs)
         else:
-            copy, graph = _clone(inputs), torch.cuda.CUDAGraph()
+            self._capture(capture, inputs)
+        assert capture.graph is not None
+        with _ONE_AT_A_TIME:
+            capture.graph.replay()
+        return capture.outputs
+
+    def _capture(self, capture: _Capture, inputs: Mapping[str, Any]) -> None:
+        """Fill ``capture``, once all has succeeded: of a capture that failed nothing may ever be replayed."""
+        copy, graph, current = _clone(inputs), torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
             with _ONE_AT_A_TIME, torch.cuda.graph(
                 # What other threads do in the meantime does not concern this capture.
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
             ):  # fmt: skip
                 outputs = self._function(copy)
-            # Only now: a capture that failed leaves nothing to replay, and the next call tries again.
-            capture.inputs, capture.graph, capture.outputs = copy, graph, outputs
-        with _ONE_AT_A_TIME:
-            capture.graph.replay()
-        return capture.outputs
+        except BaseException:
+            # Where the end of the capture fails as well, PyTorch leaves its stream current and its pool in use.
+            torch.cuda.set_stream(current)
+            self._pool = torch.cuda.graph_pool_handle()
+            raise
+        capture.inputs, capture.graph, capture.outputs = copy, graph, outputs
 
     def _aside(self, inputs: Mapping[str, Any]) -> Output:
         # On the stream of the captures: autograd binds what it accumulates gradients with to the stream of its first
