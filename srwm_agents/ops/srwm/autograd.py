@@ -50,10 +50,11 @@ LIMITED_STEPS = 64
 
 def steps_at_once(rule: Rule) -> int | None:
     """How many steps one launch may undo, None for any number: roundings grow by 1 / decay a step."""
-    bounds = [LIMITED_STEPS] if rule.limit else []
+    steps = LIMITED_STEPS if rule.limit else None
     if rule.decay != 1:
-        bounds.append(max(1, int(-math.log(LARGEST_GROWTH) / math.log(rule.decay))))
-    return min(bounds, default=None)
+        undone = max(1, int(-math.log(LARGEST_GROWTH) / math.log(rule.decay)))
+        steps = undone if steps is None else min(steps, undone)
+    return steps
 
 
 @functools.cache
