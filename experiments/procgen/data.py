@@ -80,7 +80,8 @@ class Run:
     def command(self) -> str:
         """What trains such an agent, but for the names of folders."""
         if self.recipe in PRESET.values():
-            return f"train_rl.py --preset six_games --seed {self.config['seed']}"
+            # The preset has a true lambda since; these runs had a clip of the trace in its place.
+            return f"train_rl.py --preset six_games --vtrace_c 0.95 --vtrace_lambda 1 --seed {self.config['seed']}"
         flags = {"train_for_env_steps": self.config["train_for_env_steps"], **self.settings}
         given = " ".join(f"--{key}={value}" for key, value in flags.items())
         return f"train_rl.py --preset fast --seed {self.config['seed']} {given}"
