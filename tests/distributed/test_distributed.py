@@ -214,7 +214,11 @@ def test_two_processes_equal_one(make_distributed_learner, tmp_path, options) ->
 
     script = str(Path(__file__).parent / "learn_in_process.py")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+    }
     subprocess.run([*torchrun, script, str(tmp_path), *options], env=environment, cwd=ROOT, check=True, timeout=240)
     results = [torch.load(tmp_path / f"weights_{rank}.pt", weights_only=True) for rank in "01"]
     for name, weight in expected.items():

@@ -9,7 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = {".venv", ".git", "train_dir", "build", "dist", "node_modules", "shared"}
-FOLDERS = ("", "docs", "srwm_agents", "experiments", "experiments/procgen", "srwm_agents/integrations/sample_factory")
+FOLDERS = (
+    "",
+    "docs",
+    "srwm_agents",
+    "experiments",
+    "experiments/procgen",
+    "srwm_agents/integrations",
+    "srwm_agents/integrations/sample_factory",
+)
 """Where a path in backticks may begin, beside the page's own folder."""
 PAGES = sorted(page for page in ROOT.rglob("*.md") if not ELSEWHERE & set(page.relative_to(ROOT).parts))
 NAMES = {file.name for folder in ("srwm_agents", "envs", "tests", "experiments") for file in (ROOT / folder).rglob("*")}

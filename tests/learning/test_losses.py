@@ -144,7 +144,11 @@ def test_two_processes_learn_what_one_does(tmp_path: Path, device: str) -> None:
         pytest.skip(f"two GPUs are needed, there are {torch.cuda.device_count()}")
     root = Path(__file__).parents[2]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
+        "OMP_NUM_THREADS": "1",
+    }
     environment.pop("CUDA_VISIBLE_DEVICES", None)  # which Sample Factory sets in the process of its tests
     subprocess.run([*torchrun, __file__, str(tmp_path), device], cwd=root, env=environment, check=True, timeout=120)
     model = Model()
