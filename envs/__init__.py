@@ -1,37 +1,17 @@
-"""Procgen: the table of games, the vector environment, and single environments for ``gymnasium.make``."""
+"""The names of :mod:`srwm_agents.envs`, for programs that run in a checkout; an installed package has no ``envs``."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from envs.games import GAMES, IMAGE_SHAPE, MEMORY_GAMES, NUM_ACTIONS, PAPER_GAMES, Game, normalised_score, parse_games
-from envs.simulator import SimulatorError
+import srwm_agents.envs
+from srwm_agents.envs import __all__ as __all__
 
 if TYPE_CHECKING:
-    from envs.procgen import ProcgenVectorEnv, make_procgen
-    from envs.single import ProcgenEnv
-
-__all__ = [
-    "GAMES",
-    "IMAGE_SHAPE",
-    "MEMORY_GAMES",
-    "NUM_ACTIONS",
-    "PAPER_GAMES",
-    "Game",
-    "ProcgenEnv",
-    "ProcgenVectorEnv",
-    "SimulatorError",
-    "make_procgen",
-    "normalised_score",
-    "parse_games",
-]
-
-_LAZY = {"ProcgenEnv": "envs.single", "ProcgenVectorEnv": "envs.procgen", "make_procgen": "envs.procgen"}
+    from srwm_agents.envs import *  # noqa: F403
 
 
 def __getattr__(name: str) -> Any:
-    """Import lazily what needs gymnasium and PyTorch: gymnasium's plug-in needs the table of games only."""
-    if name not in _LAZY:
+    if name not in __all__:
         raise AttributeError(f"module 'envs' has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    return getattr(srwm_agents.envs, name)

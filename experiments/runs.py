@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from envs import normalised_score
+from srwm_agents.envs import normalised_score
 
 DERIVED = ("episode", "normalised_score")
 Tables = dict[str, dict[str, pd.DataFrame]]

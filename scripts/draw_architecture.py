@@ -14,7 +14,7 @@ import grimp
 from srwm_agents import plotting
 
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "architecture.png"
-ROOTS = ("srwm_agents", "envs")
+ROOTS = ("srwm_agents",)
 HELPERS = ("files", "signals", "display", "plotting", "settings", "command_line", "processes", "graphs", "recipes")
 FRAMEWORKS = ("sample_factory", "sb3", "torchrl", "export", "hub")
 """Packages of ``integrations``, which are boxes of their own."""
@@ -49,11 +49,9 @@ WIDTH, HEIGHT, GAP, ROW = 1.9, 0.72, 0.2, 1.1
 
 
 def box_of(module: str) -> str | None:
-    """The box that a module belongs to; None for the packages' own ``__init__`` and ``__main__``."""
-    root, *parts = module.split(".")
-    if root == "envs" or parts[:1] == ["envs"]:
-        return "envs"
-    if not parts or parts[0] == "__main__":
+    """The box that a module belongs to; None for the package's own files."""
+    _root, *parts = module.split(".")
+    if not parts or parts[0] in ("__main__", "train_command"):
         return None
     if parts[0] == "integrations":
         return parts[1] if len(parts) > 1 else None

@@ -12,8 +12,8 @@ from gymnasium import spaces
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-from envs import ProcgenEnv, make_procgen
 from srwm_agents import Agent, AgentConfig, AgentError, AgentPolicy, check_fits
+from srwm_agents.envs import ProcgenEnv, make_procgen
 
 SETTINGS = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "ff_size": 32}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from envs import normalised_score
 from experiments import pages
 from experiments.runs import read_summary
+from srwm_agents.envs import normalised_score
 from srwm_agents.evaluation.curves import plot_curves
 
 HERE = Path(__file__).parent

@@ -12,9 +12,9 @@ from typing import Any
 
 import pandas as pd
 
-from envs import PAPER_GAMES
 from experiments.recipes import read_yaml, resolve
 from experiments.runs import read_episodes, read_summary
+from srwm_agents.envs import PAPER_GAMES
 
 HERE = Path(__file__).parent
 RECIPES = HERE / "recipes"

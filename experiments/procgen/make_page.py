@@ -16,7 +16,6 @@ from typing import Any
 
 import pandas as pd
 
-from envs import MEMORY_GAMES, PAPER_GAMES
 from experiments import pages
 from experiments.procgen.data import (
     AVERAGED,
@@ -34,6 +33,7 @@ from experiments.procgen.data import (
 from experiments.procgen.pictures import draw_curves, draw_scores
 from experiments.procgen.trace_state import draw as draw_state
 from experiments.procgen.train import AGENTS, SHIPPED
+from srwm_agents.envs import MEMORY_GAMES, PAPER_GAMES
 from srwm_agents.evaluation.statistics import aggregate, unseen
 
 SCRIPT = "experiments.procgen.make_page"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from envs import PAPER_GAMES
 from experiments.procgen.data import AVERAGED, CORES, PRESET, RANDOM, Run, random_episodes
 from srwm_agents import plotting
+from srwm_agents.envs import PAPER_GAMES
 
 
 def look(name: str) -> tuple[str, str]:

@@ -22,8 +22,8 @@ import torch
 from rich.progress import track
 from torch.nn.functional import normalize
 
-from envs import make_procgen
 from srwm_agents import Agent, load_agent, plotting
+from srwm_agents.envs import make_procgen
 from srwm_agents.layers import SRWMLayer
 
 BLOCKS = ("y", "q", "k", "beta")

@@ -30,10 +30,10 @@ def _train(argv: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from envs import SimulatorError
     from srwm_agents.distributed.arguments import check_processes, parse_distributed_args
     from srwm_agents.distributed.pool import CollectorError
     from srwm_agents.distributed.training import train
+    from srwm_agents.envs import SimulatorError
     from srwm_agents.integrations.sample_factory.checkpoint import CheckpointError
     from srwm_agents.integrations.sample_factory.config import ConfigError
     from srwm_agents.integrations.sample_factory.processes import quiet_console_log

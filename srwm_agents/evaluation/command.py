@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from envs import IMAGE_SHAPE, NUM_ACTIONS, SimulatorError, parse_games
-from envs.games import MODES, check_levels, check_mode
 from srwm_agents.agent import Agent, AgentError, load_agent
 from srwm_agents.command_line import OneLineParser
 from srwm_agents.display import progress_bar
+from srwm_agents.envs import IMAGE_SHAPE, NUM_ACTIONS, SimulatorError, parse_games
+from srwm_agents.envs.games import MODES, check_levels, check_mode
 from srwm_agents.evaluation.reports import aggregate_table, games_table, write_reports
 from srwm_agents.evaluation.rollouts import Forgetful, Policy, RandomPolicy, play_episodes
 from srwm_agents.evaluation.splits import NAMES, Split, make_splits

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from envs import NUM_ACTIONS, make_procgen, normalised_score
+from srwm_agents.envs import NUM_ACTIONS, make_procgen, normalised_score
 from srwm_agents.evaluation.splits import Split
 
 COLUMNS = ("split", "game", "episode", "return", "normalised_score", "length", "level", "completed")
@@ -108,7 +108,7 @@ def play_episodes(
         One row an episode, columns as ``COLUMNS``; ordered by game and environment, not by time.
 
     Raises:
-        ValueError: ``episodes`` is below 1, or as :func:`envs.make_procgen`.
+        ValueError: ``episodes`` is below 1, or as :func:`srwm_agents.envs.make_procgen`.
     """
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}, expected at least 1")

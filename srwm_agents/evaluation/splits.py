@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from envs.games import did_you_mean
+from srwm_agents.envs.games import did_you_mean
 
 UNSEEN = (1000, 1200, 1400)
 """First levels of the three unseen splits of 200 levels each; Irie et al., ICML 2022, appendix."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
 
-from envs import ProcgenVectorEnv, make_procgen
+from srwm_agents.envs import ProcgenVectorEnv, make_procgen
 from srwm_agents.evaluation.rollouts import Policy
 from srwm_agents.evaluation.splits import Split
 from srwm_agents.files import write_atomically
@@ -40,7 +40,7 @@ def record_video(
     ``file``; arguments as in :func:`srwm_agents.evaluation.rollouts.play_episodes`.
 
     Raises:
-        ValueError: as :func:`envs.make_procgen`.
+        ValueError: as :func:`srwm_agents.envs.make_procgen`.
         OSError: the file cannot be written.
     """
     env = make_procgen(

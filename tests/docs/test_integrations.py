@@ -15,9 +15,9 @@ import torch
 from huggingface_hub import constants, file_download
 from sb3_contrib import RecurrentPPO
 
-import srwm_gymnasium
 from srwm_agents import Agent, AgentConfig, save_agent
 from srwm_agents.__main__ import main
+from srwm_agents.envs import registration
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/integrations.md").read_text()
@@ -64,7 +64,7 @@ def world(folder, monkeypatch):
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     with gymnasium.envs.registration.namespace("srwm"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names that are there already
-        srwm_gymnasium.register()
+        registration.register()
     learn = RecurrentPPO.learn
     monkeypatch.setattr(RecurrentPPO, "learn", lambda self, steps, **kw: learn(self, min(steps, self.n_steps), **kw))
     standin = _standin()

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-import srwm_gymnasium
-from envs import GAMES
+from srwm_agents.envs import GAMES
+from srwm_agents.envs import registration as srwm_registration
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +27,7 @@ def registered(monkeypatch) -> None:
     monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
     with gymnasium.envs.registration.namespace("srwm"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names that are there already
-        srwm_gymnasium.register()
+        srwm_registration.register()
 
 
 def test_the_installed_plug_in_registers_without_importing_torch(tmp_path) -> None:
@@ -136,4 +136,4 @@ def test_errors_name_the_value() -> None:
     with pytest.raises(ValueError, match="an action is 15, allowed: 0 to 14"):
         env.step(15)
     with pytest.raises(AttributeError, match="no attribute 'vector'"):
-        _ = srwm_gymnasium.vector
+        _ = srwm_registration.vector

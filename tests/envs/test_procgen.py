@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from envs import GAMES, make_procgen, normalised_score
-from envs.games import MODES
+from srwm_agents.envs import GAMES, make_procgen, normalised_score
+from srwm_agents.envs.games import MODES
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_the_table_of_modes_is_the_simulators() -> None:
     The processes are forks of one that has loaded the simulator and its pictures, which takes seconds.
     """
     code = (
-        "import os, sys; from envs.simulator import new_simulator\n"
+        "import os, sys; from srwm_agents.envs.simulator import new_simulator\n"
         "def start(game, mode): new_simulator(num=1, env_name=game, distribution_mode=mode, num_threads=0).observe()\n"
         "start('maze', 'easy')\n"
         "for pair in sys.argv[1:]:\n"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from envs import make_procgen
-from envs.random_starts import RandomStarts
+from srwm_agents.envs import make_procgen
+from srwm_agents.envs.random_starts import RandomStarts
 
 
 def test_each_episode_begins_with_as_many_random_actions_as_drawn() -> None:

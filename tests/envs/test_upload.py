@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from envs.upload import Upload
+from srwm_agents.envs.upload import Upload
 
 
 class FakeRuntime(TorchFunctionMode):

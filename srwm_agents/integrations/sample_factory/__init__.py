@@ -1,6 +1,6 @@
 """Sample Factory: training on its asynchronous engine, with our environment, encoder, cores and learner."""
 
-from envs.simulator import hush_gym
+from srwm_agents.envs.simulator import hush_gym
 
 hush_gym()  # Sample Factory imports gym, so this must come first, in workers too
 

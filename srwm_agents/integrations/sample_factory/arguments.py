@@ -13,11 +13,11 @@ from typing import Any
 from sample_factory.cfg import cfg as sf_cfg
 from sample_factory.utils.utils import str2bool
 
-from envs.games import MODES
 from srwm_agents.command_line import OneLineParser, underscored
 from srwm_agents.cores import CORES, CoreConfig
 from srwm_agents.cores.config import core_setting_names
 from srwm_agents.encoders import ENCODERS
+from srwm_agents.envs.games import MODES
 from srwm_agents.integrations.sample_factory.request import RECIPES, ConfigError, preset_settings
 from srwm_agents.recipes import load_recipe, recipe_names
 from srwm_agents.settings import add_dataclass_flags

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from envs.games import IMAGE_SHAPE, check_levels, check_mode
+from srwm_agents.envs.games import IMAGE_SHAPE, check_levels, check_mode
 from srwm_agents.integrations.sample_factory.per_game import game_discounts, random_starts
 from srwm_agents.integrations.sample_factory.request import ConfigError, Request
 

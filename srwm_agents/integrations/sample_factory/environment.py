@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from envs import ProcgenVectorEnv, make_procgen
+from srwm_agents.envs import ProcgenVectorEnv, make_procgen
 from srwm_agents.integrations.sample_factory.per_game import random_starts
 
 ENV_NAME = "procgen"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from envs.games import parse_games
-from envs.random_starts import check_random_starts
+from srwm_agents.envs.games import parse_games
+from srwm_agents.envs.random_starts import check_random_starts
 from srwm_agents.integrations.sample_factory.request import ConfigError
 
 FLAGS = ("game_gammas", "random_starts")

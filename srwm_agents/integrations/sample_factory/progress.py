@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from envs import normalised_score
 from srwm_agents import display
+from srwm_agents.envs import normalised_score
 from srwm_agents.integrations.sample_factory.statistics import GameStatistics
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from envs.games import parse_games
+from srwm_agents.envs.games import parse_games
 from srwm_agents.recipes import RecipeError, load_recipe, read_recipe, recipe_names
 
 COMMAND_LINE_ONLY = ("train_dir", "experiment", "restart_behavior")

@@ -15,7 +15,7 @@ import numpy as np
 from sample_factory.algo.runners.runner import AlgoObserver, Runner
 from sample_factory.algo.utils.misc import EPISODIC
 
-from envs import normalised_score
+from srwm_agents.envs import normalised_score
 from srwm_agents.files import write_atomically
 from srwm_agents.integrations.sample_factory.environment import GAME_KEYS
 

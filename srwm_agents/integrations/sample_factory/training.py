@@ -16,7 +16,7 @@ from sample_factory.algo.utils.misc import ExperimentStatus
 from sample_factory.envs.env_utils import register_env
 from sample_factory.pbt.population_based_training import PopulationBasedTraining
 
-from envs import SimulatorError
+from srwm_agents.envs import SimulatorError
 from srwm_agents.integrations.sample_factory.arguments import parse_train_args
 from srwm_agents.integrations.sample_factory.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
 from srwm_agents.integrations.sample_factory.config import ConfigError, experiment_folder, finish_config

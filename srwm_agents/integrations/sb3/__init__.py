@@ -5,7 +5,7 @@ Importing this package puts the policies' names into ``RecurrentPPO``, and so do
     model = RecurrentPPO("SRWMMlpPolicy", env, policy_kwargs=dict(core="srwm"))
 """
 
-from envs.simulator import hush_gym
+from srwm_agents.envs.simulator import hush_gym
 
 hush_gym()  # Stable-Baselines3 imports gym, so this must come first
 

@@ -1,6 +1,6 @@
 """TorchRL integration: cores as a tensordict module, Procgen as an environment, agents as policies."""
 
-from envs.simulator import hush_gym
+from srwm_agents.envs.simulator import hush_gym
 
 hush_gym()  # TorchRL imports gym where it is installed, so this must come first
 

@@ -10,7 +10,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase, InitTracker, TransformedEnv
 
-from envs import IMAGE_SHAPE, NUM_ACTIONS, ProcgenVectorEnv, make_procgen
+from srwm_agents.envs import IMAGE_SHAPE, NUM_ACTIONS, ProcgenVectorEnv, make_procgen
 
 
 class ProcgenEnv(EnvBase):
@@ -27,7 +27,7 @@ class ProcgenEnv(EnvBase):
     """
 
     def __init__(self, vector: ProcgenVectorEnv) -> None:
-        """``vector``: from ``envs.make_procgen``, with ``device`` None."""
+        """``vector``: from ``srwm_agents.envs.make_procgen``, with ``device`` None."""
         batch, one = torch.Size([vector.num_envs]), torch.Size([vector.num_envs, 1])
         super().__init__(device=torch.device("cpu"), batch_size=batch)
         self.vector = vector
@@ -108,9 +108,9 @@ def make_environment(games: str, num_envs: int, **options: Any) -> TransformedEn
     """Make a :class:`ProcgenEnv` with the ``InitTracker`` that recurrent modules need; append their primers to it.
 
     Args:
-        games, num_envs, options: as in ``envs.make_procgen``.
+        games, num_envs, options: as in ``srwm_agents.envs.make_procgen``.
 
     Raises:
-        ValueError, SimulatorError: as ``envs.make_procgen``.
+        ValueError, SimulatorError: as ``srwm_agents.envs.make_procgen``.
     """
     return TransformedEnv(ProcgenEnv(make_procgen(games, num_envs, **options)), InitTracker())

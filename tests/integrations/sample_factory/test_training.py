@@ -194,7 +194,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("module", "target", "process"),
     [
-        ("envs.procgen", "module.ProcgenVectorEnv.step", "rollout_proc0"),
+        ("srwm_agents.envs.procgen", "module.ProcgenVectorEnv.step", "rollout_proc0"),
         ("srwm_agents.learning.update", "module.actor_critic_losses", "learner_proc0"),
     ],
 )
@@ -210,7 +210,7 @@ def test_a_broken_worker_ends_the_run_with_its_traceback(small_flags, tmp_path, 
 @pytest.mark.parametrize(
     ("module", "target"),
     [
-        ("envs.procgen", "module.ProcgenVectorEnv.step_wait"),
+        ("srwm_agents.envs.procgen", "module.ProcgenVectorEnv.step_wait"),
         ("srwm_agents.learning.update", "module.actor_critic_losses"),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from envs.procgen import make_procgen
+from srwm_agents.envs.procgen import make_procgen
 
 Observation = dict[str, Any]
 
@@ -19,7 +19,7 @@ class ProcgenEnv(gymnasium.Env[Observation, int]):
 
     Observations are those of :class:`envs.ProcgenVectorEnv` without the batch dimension: ``obs`` uint8 [3, 64, 64],
     ``last_reward`` float32 [1] and, on request, ``last_action`` float32 [15]. Many environments are much faster as one
-    vector: ``envs.make_procgen``, or ``gymnasium.make_vec(…, vectorization_mode="custom")``.
+    vector: ``srwm_agents.envs.make_procgen``, or ``gymnasium.make_vec(…, vectorization_mode="custom")``.
 
     The simulator does not render an episode's last state: with ``terminated`` the observation is the next episode's
     first one, which ``reset()`` then returns again. ``info`` holds the simulator's ``level_seed``, ``prev_level_seed``
@@ -39,7 +39,7 @@ class ProcgenEnv(gymnasium.Env[Observation, int]):
         render_mode: str | None = None,
         **options: Any,
     ) -> None:
-        """Make a simulator of one environment; arguments, ``options`` and errors as in :func:`envs.make_procgen`."""
+        """Make a simulator of one environment; arguments and errors as in :func:`srwm_agents.envs.make_procgen`."""
         options.setdefault("num_threads", 0)
         self._vector = make_procgen(
             game, 1, distribution_mode, num_levels, start_level, seed, render_mode=render_mode, **options

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from envs.games import NUM_ACTIONS
+from srwm_agents.envs.games import NUM_ACTIONS
 
 Array = npt.NDArray[Any]
 

@@ -13,11 +13,11 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from envs.episodes import EpisodeTracker
-from envs.games import IMAGE_SHAPE, NUM_ACTIONS, check_levels, check_mode, parse_games
-from envs.random_starts import RandomStarts, check_random_starts
-from envs.simulator import new_simulator
-from envs.upload import Upload
+from srwm_agents.envs.episodes import EpisodeTracker
+from srwm_agents.envs.games import IMAGE_SHAPE, NUM_ACTIONS, check_levels, check_mode, parse_games
+from srwm_agents.envs.random_starts import RandomStarts, check_random_starts
+from srwm_agents.envs.simulator import new_simulator
+from srwm_agents.envs.upload import Upload
 
 Array = npt.NDArray[Any]
 Observation = dict[str, Any]
@@ -230,7 +230,7 @@ def make_procgen(
         device: None for NumPy; a torch device for tensors there.
         last_action: add the last action, one-hot, to the observation.
         random_starts: the largest number of random actions at the beginning of an episode, by game, as {"maze": 100}
-            (``envs.random_starts``); adds ``exploring`` to the observation. None: no random actions.
+            (``srwm_agents.envs.random_starts``); adds ``exploring`` to the observation. None: no random actions.
         render_mode: "rgb_array" allows ``render()`` and makes steps slower; None.
         use_backgrounds, restrict_themes, use_monochrome_assets, center_agent: as in Procgen.
 
