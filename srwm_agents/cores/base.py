@@ -11,10 +11,9 @@ from srwm_agents.cores.config import CoreConfig
 class Core(nn.Module):
     """A recurrent core: ``initial_state`` and one call over time, with resets and a differentiable final state.
 
-    The state is one flat tensor [B, state_size]; all zeros are a fresh episode. Its dtype is that of the parameters:
-    float32 (also under autocast), float64 after ``.double()``, bfloat16 after ``.bfloat16()``. A call returns the
-    dtype that it was given. A bfloat16 core computes its state in float32 and rounds it at the end of each call, unless
-    it was given a float32 state.
+    The state is one flat tensor [B, state_size]; all zeros are a fresh episode. :meth:`initial_state` has the dtype of
+    the parameters (float32 also under autocast); a call returns a state of the dtype that it was given. Memory layers
+    of a bfloat16 core compute in float32 (not an LSTM), so a float32 state keeps its precision from call to call.
     """
 
     state_size: int
@@ -67,8 +66,9 @@ class Core(nn.Module):
         return out, final.to(state.dtype)
 
     def run(self, x: Tensor, state: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The subclass's computation, on checked arguments: a state as wide as the parameters, at least float32 beside
-        bfloat16; resets of bool."""
+        """The subclass's computation, on checked arguments: ``state`` in the parameters' dtype, float32 if that is
+        bfloat16; ``resets`` of bool.
+        """
         raise NotImplementedError
 
     def _check(self, x: Tensor, state: Tensor, resets: Tensor | None) -> None:

@@ -1,4 +1,4 @@
-"""The flat-state codec: many state tensors to one float32 row per episode, and back."""
+"""The flat-state codec: many state tensors to one row per episode, and back."""
 
 from __future__ import annotations
 

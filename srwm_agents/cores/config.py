@@ -1,4 +1,4 @@
-"""The only list of the cores' settings: flags, saved configurations, few-shot settings and cards are made from it."""
+"""The list of the cores' settings that flags, saved configurations, few-shot settings and cards are made from."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class CoreConfig:
         _SRWM, False, "Cut the gradient through an SRWM's state at every step, as the published RL code did"
     )
     rollout_length: int = _used_by(("srwm_no_carry",), 50, "Steps after which srwm_no_carry drops its state")
-    backend: str = _used_by((*_SRWM, "delta"), "auto", "Of the core's op", BACKENDS, may_change=True)
+    backend: str = _used_by((*_SRWM, "delta"), "auto", "Backend of the core's op", BACKENDS, may_change=True)
 
     def __post_init__(self) -> None:
         for name in ("input_size", "hidden_size", "num_layers", "num_heads", "ff_size", "rollout_length"):

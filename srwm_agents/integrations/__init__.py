@@ -1,4 +1,4 @@
-"""Plug-ins for frameworks; each folder is the only place that imports its framework."""
+"""Plug-ins for frameworks, a folder for each; beside it, distributed training alone imports some of them."""
 
 from __future__ import annotations
 

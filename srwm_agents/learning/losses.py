@@ -50,9 +50,9 @@ class Evaluation:
     values: Tensor
     """[B, T + 1], the critic's values, from which targets are computed; from PopArt [B, T + 1, games], normalised."""
     policy_values: Tensor | None = None
-    """[B, T], values of the policy network's own head; only with a separate critic."""
+    """[B, T], values of the policy network's own head; only where the critic is not shared."""
     action_advantages: Tensor | None = None
-    """[B, T, A], predicted advantage of each action; only with a separate critic."""
+    """[B, T, A], predicted advantage of each action; only where the critic is not shared."""
 
 
 class ActorCritic(Protocol):
@@ -95,7 +95,7 @@ class LossSettings:
     value_coeff: float = 0.5
     """Weight of the squared error of values."""
     advantage_coeff: float = 0.25
-    """Weight of the squared error of predicted advantages; only with a separate critic."""
+    """Weight of the squared error of predicted advantages; only where the critic is not shared."""
     exploration_loss: Literal["entropy", "symmetric_kl"] = "entropy"
     exploration_coeff: float = 0.01
     behaviour_kl_coeff: float = 0.0
@@ -107,7 +107,11 @@ class LossSettings:
 
 
 class Losses(NamedTuple):
-    """The total loss and its parts (scalars over the valid steps), and the quantities that summaries report."""
+    """The total loss, its parts, and the quantities that summaries report.
+
+    The parts are means over the valid steps (of several learners: this learner's share of the mean over all). The total
+    is their sum, with ``reduction`` "sum" times the number of valid steps.
+    """
 
     total: Tensor
     policy: Tensor
@@ -146,11 +150,11 @@ def actor_critic_losses(
 ) -> Losses:
     """Losses of policy and values on a rollout, from one pass of the model over its T + 1 observations.
 
-    The bootstrap value of Espeholt et al., ICML 2018 (arXiv:1802.01561), is the learner's own value of observation
-    T + 1, from the state that this pass has reached, without gradient. The gradient flows through the whole rollout,
+    The bootstrap value of Espeholt et al., ICML 2018 (arXiv:1802.01561), is the learner's own V(x_T), of the
+    observation after the last step, from the state that this pass has reached, without gradient. The gradient flows through the whole rollout,
     the recurrent state included; the state before the first step is the behaviour policy's, as stored.
 
-    With a separate critic network, the policy network's value head learns the same targets without changing the
+    With a critic that is not shared, the policy network's value head learns the same targets without changing the
     features that it reads, and these features learn to predict the advantage of the action taken (DAAC, Raileanu &
     Fergus, ICML 2021, arXiv:2102.10330, eq. 5), in the units and with the normalisation of the policy gradient.
 
@@ -271,10 +275,11 @@ def _game_units(
     scales: GameScales | None,
     pool: Pool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Update the statistics of PopArt or of ``scales``, and return values and divisors in the new units.
+    """Update the statistics of PopArt or of ``scales``.
 
     Returns:
-        values [B, T], divisor of advantages [B, 1], divisor of squared value errors [B, 1].
+        values [B, T], recomputed with PopArt, whose head has changed; what advantages are divided by, [B, 1] (PopArt:
+        sigma); what squared value errors are divided by, [B, 1] (PopArt: sigma^2; ``scales``: the same as advantages).
     """
     if model.popart is not None:
         deviation = model.popart.update(targets, rollout.games, rollout.valids, pool)

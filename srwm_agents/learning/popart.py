@@ -24,12 +24,13 @@ class PopArtCritic(nn.Module):
     """
 
     floor, ceiling = 1e-2, 1e6
+    """Bounds of sigma."""
     mean: Tensor
     """[games], mu: running mean of the targets."""
     square: Tensor
     """[games], running mean of their squares."""
     seen: Tensor
-    """[games], 1 - (1 - step)^k."""
+    """[games], 1 - (1 - step)^k after a game's k-th minibatch: corrects the step size for the start."""
 
     def __init__(self, input_size: int, num_games: int, step_size: float) -> None:
         """``step_size``: share by which the statistics move to those of a minibatch; 0.0003 in Hessel et al."""

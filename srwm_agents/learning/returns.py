@@ -48,7 +48,7 @@ def vtrace(
         discounts: [B, T]; gamma, or 0 where the episode ended at step t.
         values: [B, T], V(x_t) of the learner.
         bootstrap_value: [B], V(x_T): the value of the state after the last step.
-        clip_rho: rho-bar, at least ``clip_c``.
+        clip_rho: rho-bar; Espeholt et al. assume rho-bar >= c-bar, which is not checked.
         clip_c: c-bar.
         lambda_: from 0 (one-step targets) to 1 (V-trace as published).
 
@@ -69,8 +69,8 @@ def vtrace(
     cs = lambda_ * rhos.clamp(max=clip_c)
     deltas = clipped_rhos * (rewards + discounts * _following(values, bootstrap_value) - values)
 
-    # v_s - V(x_s) = delta_s + discount_s c_s (v_{s+1} - V(x_{s+1})): affine maps, composed over ever longer stretches
-    # in log2 T rounds. On a GPU, where a launch costs more than this arithmetic, T rounds would take far longer.
+    # v_s - V(x_s) = delta_s + discount_s c_s (v_{s+1} - V(x_{s+1})), by a parallel scan (recursive doubling) in log2 T
+    # rounds: on a GPU a launch costs more than this arithmetic, so T rounds would take far longer.
     corrections, factors = deltas, discounts * cs
     reach = 1
     while reach < steps:

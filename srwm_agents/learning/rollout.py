@@ -21,7 +21,7 @@ class Rollout:
     state: Tensor
     """[B, S], the recurrent state before the first step, as the behaviour policy had it."""
     rewards: Tensor
-    """[B, T], in the units that values are learned in."""
+    """[B, T], after reward treatment (clipping or scaling by returns), before PopArt or scaling by game."""
     dones: Tensor
     """bool [B, T], whether the episode ended with step t."""
     discounts: Tensor
@@ -44,7 +44,7 @@ class Rollout:
 
     @property
     def resets(self) -> Tensor:
-        """bool [B, T + 1], where the state is zeroed before the step; False at the first, whose ``state`` is stored."""
+        """bool [B, T + 1], where the state is zeroed before the step; False at step 0, whose ``state`` is as stored."""
         return torch.cat([torch.zeros_like(self.dones[:, :1]), self.dones], dim=1)
 
     def rows(self, index: slice | Tensor) -> Rollout:

@@ -64,14 +64,13 @@ class Update:
         captured: bool = False,
     ) -> None:
         """``captured``: replay each shape of minibatch as one CUDA graph; the optimiser must be capturable."""
-        assert isinstance(model, nn.Module)
-        self.model = model
-        self._module: nn.Module = model
+        self.model: Any = model
+        """An ``nn.Module`` that is a :class:`TrainableActorCritic`."""
         self.optimizer = optimizer
         self.settings = settings
         self.scales = scales
         self.pool = pool
-        device = next(model.parameters()).device
+        device = optimizer.param_groups[0]["params"][0].device
         self.gradients_left_out = torch.zeros((), dtype=torch.int64, device=device)
         """int64 scalar: gradients that were not finite, since the start."""
         self.graph: Graphed[UpdateResult] | None = Graphed(self._eager_from_tree) if captured else None
@@ -98,7 +97,7 @@ class Update:
         losses = self.losses(rollout)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
-        self.pool.average_gradients(self._module)
+        self.pool.average_gradients(self.model)
         # Clipped by network, so that a critic's large error does not shrink the policy's step.
         grad_norm, *_ = [self._clip_and_drop_nonfinite(network) for network in self.model.networks()]
         self.optimizer.step()

@@ -87,7 +87,7 @@ class LinearFrameDecay(LearningRateScheduler):
 
 
 class SRWMLearner(Learner):
-    """Sample Factory's learner with V-trace, RMSprop, linear decay, safe checkpoints and portable agents.
+    """Sample Factory's learner around :class:`srwm_agents.learning.Update`, with safe checkpoints and portable agents.
 
     With ``--with_vtrace=False`` training is Sample Factory's own (GAE and PPO).
     """

@@ -128,11 +128,13 @@ def _run(cfg: Any, frames: int, console: Console) -> TrainingResult:
             traceback.print_exception(runner.failure)
             return _failed(reason_of(runner.failure), folder)
         return _failed(f"training failed; see {folder / 'sf_log.txt'}", folder)
-    if runner.stop_signal is not None or status == ExperimentStatus.INTERRUPTED:
+    if status == ExperimentStatus.INTERRUPTED:
+        return _interrupted(console, folder)
+    if runner.stop_signal is not None:
         console.print(
             f"stopped and saved; the same command goes on from there: {folder}", highlight=False, soft_wrap=True
         )
-        return TrainingResult(128 + (runner.stop_signal or 2), folder)
+        return TrainingResult(128 + runner.stop_signal, folder)
     played = sum(runner.env_steps.values())
     if played < cfg.train_for_env_steps:
         console.print(
@@ -142,6 +144,14 @@ def _run(cfg: Any, frames: int, console: Console) -> TrainingResult:
             soft_wrap=True,
         )
     return TrainingResult(0, folder)
+
+
+def _interrupted(console: Console, folder: Path) -> TrainingResult:
+    """The result of a second Ctrl-C, after which nothing is saved."""
+    saved = list_checkpoints(folder / "checkpoint_p0", "checkpoint")
+    state = f"the same command goes on from the last checkpoint, {saved[-1]}" if saved else "nothing had been saved"
+    console.print(f"interrupted; {state}", highlight=False, soft_wrap=True)
+    return TrainingResult(130, folder)
 
 
 def _runner_class(cfg: Any) -> type[WatchedRunner]:

@@ -1,4 +1,4 @@
-"""The readable truth: one step of the self-referential weight matrix after another, in plain PyTorch.
+"""Reference implementation in plain PyTorch: one step of the self-referential weight matrix after another.
 
 Every faster path is tested against this one. It runs on any device, in float32 or float64 (the latter for
 ``gradcheck``), and autograd differentiates it in the inputs, the weights, the state, and through the final state.
@@ -44,7 +44,7 @@ def srwm_naive(
             q, k = functional.normalize(q, dim=-1), functional.normalize(k, dim=-1)
         # The output is read before the update, as in the paper: step t's y does not depend on step t's q, k, beta.
         outputs.append(y.squeeze(-2))
-        # q W - k W is one product: what W returns for the query is written to where the key points.
+        # W <- W + k^T b (q W - k W); q W - k W is one product.
         written = k.mT @ (beta[..., columns] * ((q - k) @ w))
         w = (w if rule.decay == 1 else torch.lerp(slow, w, rule.decay)) + written
         if allowed is not None:
