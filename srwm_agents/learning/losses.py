@@ -151,8 +151,9 @@ def actor_critic_losses(
     """Losses of policy and values on a rollout, from one pass of the model over its T + 1 observations.
 
     The bootstrap value of Espeholt et al., ICML 2018 (arXiv:1802.01561), is the learner's own V(x_T), of the
-    observation after the last step, from the state that this pass has reached, without gradient. The gradient flows through the whole rollout,
-    the recurrent state included; the state before the first step is the behaviour policy's, as stored.
+    observation after the last step, from the state that this pass has reached, without gradient. The gradient flows
+    through the whole rollout, the recurrent state included; the state before the first step is the behaviour policy's,
+    as stored.
 
     With a critic that is not shared, the policy network's value head learns the same targets without changing the
     features that it reads, and these features learn to predict the advantage of the action taken (DAAC, Raileanu &
