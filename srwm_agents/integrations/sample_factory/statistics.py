@@ -117,7 +117,7 @@ class GameStatistics(AlgoObserver):
             rows.append((env_steps, f"{seconds:.1f}", game, window.episodes, *numbers))
         if (mean_score := self.mean_score()) is not None:
             writer.add_scalar("game_normalised_score/mean", mean_score, env_steps)
-        if policy_id == 0:
+        if policy_id == 0 and env_steps != self._written_at:  # on a slow machine no update may have come between
             self._append(rows)
             self._written_at = env_steps
 

@@ -1,0 +1,26 @@
+"""Learning curves: a row for each game at each number of frames."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+
+from srwm_agents.integrations.sample_factory.statistics import GameStatistics
+
+
+def test_a_number_of_frames_has_one_row_for_each_game(tmp_path) -> None:
+    """Also where two summaries, or the last one and the end of training, come without an update between them."""
+    statistics = GameStatistics(["starpilot", "leaper"], "easy", 100, tmp_path)
+    statistics.add([0, 1, 1], [3.0, 0.0, 10.0], [50, 60, 70])
+    unused: Any = None
+    writer = SimpleNamespace(add_scalar=lambda *_: None)
+    for frames in (0, 0, 640, 640, 1280):
+        statistics.extra_summaries(unused, 0, writer, frames)
+    runner: Any = SimpleNamespace(env_steps={0: 1280}, writers={0: writer})
+    statistics.on_stop(runner)
+    curves = pd.read_csv(tmp_path / "curves.csv")
+    assert curves[["frames", "game"]].values.tolist() == [
+        [frames, game] for frames in (0, 640, 1280) for game in ("starpilot", "leaper")
+    ]
