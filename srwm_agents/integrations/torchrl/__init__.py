@@ -1,11 +1,36 @@
-"""TorchRL integration: cores as a tensordict module, Procgen as an environment, agents as policies."""
+"""TorchRL integration: cores as a tensordict module, Procgen as an environment, agents as policies.
 
-from srwm_agents.envs.simulator import hush_gym
+Only ``ProcgenEnv`` and ``make_environment`` need gymnasium and Procgen.
+"""
 
-hush_gym()  # TorchRL imports gym where it is installed, so this must come first
+from __future__ import annotations
 
-from srwm_agents.integrations.torchrl.environment import ProcgenEnv, make_environment  # noqa: E402
-from srwm_agents.integrations.torchrl.module import SRWMModule  # noqa: E402
-from srwm_agents.integrations.torchrl.policy import make_actor_critic  # noqa: E402
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+try:
+    from srwm_agents.integrations.torchrl.module import SRWMModule
+    from srwm_agents.integrations.torchrl.policy import make_actor_critic
+except ModuleNotFoundError as error:
+    if (error.name or "").split(".")[0] not in ("torchrl", "tensordict"):
+        raise
+    raise ModuleNotFoundError(
+        f"{error}; install TorchRL with: pip install 'srwm-agents[torchrl]'", name=error.name
+    ) from error
+
+if TYPE_CHECKING:
+    from srwm_agents.integrations.torchrl.environment import ProcgenEnv, make_environment
 
 __all__ = ["ProcgenEnv", "SRWMModule", "make_actor_critic", "make_environment"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs gymnasium only when it is asked for."""
+    if name not in ("ProcgenEnv", "make_environment"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module("srwm_agents.integrations.torchrl.environment"), name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"{error}; install what Procgen needs with: pip install 'srwm-agents[procgen]'", name=error.name
+        ) from error

@@ -25,8 +25,9 @@ class SRWMModule(TensorDictModuleBase):
 
     Step by step (a collector's mode) it reads one step of every environment and writes the next state under
     ``("next", …)``, from where TorchRL carries it to the next step. In recurrent mode (``set_recurrent_mode(True)``,
-    which TorchRL's losses and value estimators turn on) the last batch dimension is time: the state is taken from the
-    first step, and all steps are one call of the core. In both modes ``is_init`` zeroes the state before its step.
+    which TorchRL's losses turn on, and its value estimators do not) the last batch dimension is time: the state is
+    taken from the first step, and all steps are one call of the core. In both modes ``is_init`` zeroes the state before
+    its step.
 
     Deviations from ``LSTMModule``: that one replaces a missing state by zeros; here a missing state or ``is_init`` is
     an error, because a policy without its primer would run and train without memory. And episodes that end inside a

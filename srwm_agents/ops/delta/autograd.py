@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from srwm_agents.ops.delta.triton_kernels import delta_backward_kernel, delta_forward_kernel
+from srwm_agents.ops.transforms import Mapped, fold_all, transformable, unfold
 from srwm_agents.ops.triton_support import contiguous, differentiable, on_device, padded
 
 # A launch, kernel[grid](…), is beyond what a type checker knows of these.
@@ -108,11 +109,21 @@ def _(q, k, v, beta, state, resets, final, errors, dy, dfinal, need_dstate):
     return _backward_outputs(q, k, v, beta, final, need_dstate)
 
 
+def _vmap_backward(info: Any, mapped: Mapped, *arguments: Any) -> tuple[Any, Any]:
+    size, need_dstate = info.batch_size, arguments[-1]
+    *grads, dstate = delta_backward(*fold_all(arguments, mapped, size, (*[0] * 10, None)))
+    outputs = *(unfold(grad, size, 0) for grad in grads), unfold(dstate, size, 0) if need_dstate else dstate
+    return outputs, (0, 0, 0, 0, 0 if need_dstate else None)
+
+
+delta_backward = transformable(delta_backward_op, vmap=_vmap_backward)
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, state, resets, ctx.save = inputs
     # The backward pass starts from the final state; it reads the initial one only to cross a reset.
     ctx.save_for_backward(*tensors, None if resets is None else state, resets, *output[1:])
-    ctx.need_dstate = state is not None and state.requires_grad
+    ctx.need_dstate = ctx.needs_input_grad[4]
     ctx.mark_non_differentiable(output[-1])
     ctx.set_materialize_grads(False)
 
@@ -120,16 +131,23 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _backward(ctx: Any, dy: Tensor | None, dfinal: Tensor | None, _derrors: Tensor | None) -> tuple[Tensor | None, ...]:
     if not ctx.save:
         raise RuntimeError("delta_forward was called with save=False: it kept nothing to differentiate through")
-    *grads, dstate = delta_backward_op(*ctx.saved_tensors, dy, dfinal, ctx.need_dstate)
+    *grads, dstate = delta_backward(*ctx.saved_tensors, dy, dfinal, ctx.need_dstate)
     return *grads, dstate if ctx.need_dstate else None, None, None
 
 
-delta_forward_op.register_autograd(_backward, setup_context=_setup_context)
+def _vmap_forward(info: Any, mapped: Mapped, *arguments: Any) -> tuple[Any, Any]:
+    size, save = info.batch_size, arguments[-1] or differentiable(*arguments[:5])  # the caller sees no gradient outside
+    y, final, errors = delta_forward(*fold_all((*arguments[:-1], save), mapped, size, (*[0] * 6, None)))
+    outputs = unfold(y, size, 0), unfold(final, size, 0), unfold(errors, size, 0) if save else errors
+    return outputs, (0, 0, 0 if save else None)
+
+
+delta_forward = transformable(delta_forward_op, vmap=_vmap_forward, setup_context=_setup_context, backward=_backward)
 
 
 def delta_rule_triton(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | None, resets: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The delta rule on the kernels. Arguments as of ``delta_rule``, which has checked them; T > 0."""
-    y, final, _errors = delta_forward_op(q, k, v, beta, state, resets, differentiable(q, k, v, beta, state))
+    y, final, _errors = delta_forward(q, k, v, beta, state, resets, differentiable(q, k, v, beta, state))
     return y, final

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from srwm_agents.ops.srwm.triton_kernels import srwm_backward_kernel, srwm_forward_kernel
 from srwm_agents.ops.srwm.types import Rule, SRWMState, SRWMWeights
+from srwm_agents.ops.transforms import Mapped, fold_all, one_by_one, transformable, unfold
 from srwm_agents.ops.triton_support import contiguous, differentiable, on_device, padded
 
 # A launch, kernel[grid](…), is beyond what a type checker knows of these.
@@ -137,7 +138,8 @@ def srwm_backward_op(
     unit_keys: bool, limit: float, fy: Tensor, fq: Tensor, fk: Tensor, fb: Tensor, saved: Tensor, dy: Tensor | None,
     dfy: Tensor | None, dfq: Tensor | None, dfk: Tensor | None, dfb: Tensor | None, need_dstate: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """dx, dweights flat [H D (O + 2D + 4)] in float32, dstate (four blocks, empty unless ``need_dstate``).
+    """dx, each batch element's share of dweights, flat [B, H D (O + 2D + 4)] in float32, dstate (four blocks, empty
+    unless ``need_dstate``).
 
     ``dy`` and ``df*`` are the gradients of the forward operator's outputs y and final, None for zeros.
     """
@@ -155,9 +157,8 @@ def srwm_backward_op(
             dx, shares, *dstate, steps, heads, decay,
             **_launch(dim, out, decay != 1, limit > 0, unit_keys, backward=True),
         )  # fmt: skip
-    # One share a batch element, then one sum in a fixed order: deterministic, as atomics would not be.
     dsy, dsq, dsk, dsb = (x.new_empty(0, dtype=torch.float32) if block is None else block for block in dstate)
-    return dx, shares.sum(0), dsy, dsq, dsk, dsb
+    return dx, shares, dsy, dsq, dsk, dsb
 
 
 @srwm_backward_op.register_fake
@@ -166,7 +167,55 @@ def _(
     need_dstate,
 ):  # fmt: skip
     dx, shares, dstate = _backward_outputs(x, wy, need_dstate)
-    return dx, shares[0], *(x.new_empty(0, dtype=torch.float32) if block is None else block for block in dstate)
+    return dx, shares, *(x.new_empty(0, dtype=torch.float32) if block is None else block for block in dstate)
+
+
+class Places(NamedTuple):
+    """The dimension of each argument that a mapped one becomes part of, None where the argument has no such one."""
+
+    x: int
+    weights: int | None
+    state: int
+    resets: int | None
+
+    @property
+    def inputs(self) -> tuple[int | None, ...]:
+        """For x, the blocks of the weights and of the state, and resets."""
+        return self.x, *[self.weights] * 4, *[self.state] * 4, self.resets
+
+
+INTO_BATCH = Places(x=0, weights=None, state=0, resets=0)
+INTO_HEADS = Places(x=2, weights=0, state=1, resets=None)
+
+
+def _places(mapped: Mapped) -> Places | None:
+    """None where both weights, which have no batch, and resets, which have no heads, are mapped."""
+    if all(dim is None for dim in mapped[1:5]):
+        return INTO_BATCH
+    return INTO_HEADS if mapped[9] is None else None
+
+
+def _vmap_backward(info: Any, mapped: Mapped, *arguments: Any) -> tuple[Any, Any]:
+    size, need_dstate = info.batch_size, arguments[-1]
+    places = _places(mapped)
+    if places is None:
+        return one_by_one(srwm_backward, size, mapped, arguments)
+    folded = fold_all(
+        arguments, mapped, size, (*places.inputs, *[None] * 3, *[places.state] * 5, places.x, *[places.state] * 4, None)
+    )
+    dx, shares, *dstate = srwm_backward(*folded)
+    if places is INTO_BATCH:
+        shares = unfold(shares, size, 0)
+    else:  # of each block the mapped dimension is the slowest
+        parts = shares.split([block.numel() for block in folded[1:5]], dim=1)
+        shares = torch.cat([unfold(part, size, 1) for part in parts], dim=2)
+    if need_dstate:
+        dstate = [unfold(block, size, places.state) for block in dstate]
+    outputs = unfold(dx, size, places.x), shares, *dstate
+    return outputs, (places.x, 0 if places is INTO_BATCH else 1, *[places.state if need_dstate else None] * 4)
+
+
+srwm_backward = transformable(srwm_backward_op, vmap=_vmap_backward)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -174,7 +223,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     # The backward pass starts from the final state; it reads the initial one only where it replays.
     replays = resets is not None or ctx.limit > 0
     ctx.save_for_backward(*tensors[:5], *(tensors[5:] if replays else NO_BLOCKS), resets, *output[1:])
-    ctx.need_dstate = any(block is not None and block.requires_grad for block in tensors[5:])
+    ctx.need_dstate = any(ctx.needs_input_grad[5:9])
     ctx.mark_non_differentiable(output[-1])
     ctx.set_materialize_grads(False)
 
@@ -183,16 +232,32 @@ def _backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
     if not ctx.save:
         raise RuntimeError("srwm_forward was called with save=False: it kept nothing to differentiate through")
     tensors = ctx.saved_tensors
-    dx, dweights, *dstate = srwm_backward_op(
+    dx, shares, *dstate = srwm_backward(
         *tensors[:10], ctx.decay, ctx.unit_keys, ctx.limit, *tensors[10:], *grads[:5], ctx.need_dstate
     )
     weights = tensors[1:5]
-    parts = torch.split_with_sizes(dweights, [block.numel() for block in weights])
+    # One share a batch element, then one sum in a fixed order: deterministic, as atomics would not be.
+    parts = torch.split_with_sizes(shares.sum(0), [block.numel() for block in weights])
     parts = [part.view(block.shape).to(block.dtype) for part, block in zip(parts, weights, strict=True)]
     return dx, *parts, *(dstate if ctx.need_dstate else NO_BLOCKS), *[None] * 5
 
 
-srwm_forward_op.register_autograd(_backward, setup_context=_setup_context)
+def _vmap_forward(info: Any, mapped: Mapped, *arguments: Any) -> tuple[Any, Any]:
+    size, save = info.batch_size, arguments[-1] or differentiable(*arguments[:9])  # the caller sees no gradient outside
+    arguments = (*arguments[:-1], save)
+    places = _places(mapped)
+    if places is None:
+        return one_by_one(srwm_forward, size, mapped, arguments)
+    y, *final, saved = srwm_forward(*fold_all(arguments, mapped, size, (*places.inputs, *[None] * 4)))
+    outputs = (
+        unfold(y, size, places.x),
+        *(unfold(block, size, places.state) for block in final),
+        unfold(saved, size, places.state) if save else saved,
+    )
+    return outputs, (places.x, *[places.state] * 4, places.state if save else None)
+
+
+srwm_forward = transformable(srwm_forward_op, vmap=_vmap_forward, setup_context=_setup_context, backward=_backward)
 
 
 def srwm_triton(
@@ -205,7 +270,7 @@ def srwm_triton(
     for start in range(0, x.shape[1], steps):
         part = slice(start, start + steps)
         part_resets = None if resets is None else resets[:, part]
-        y, *final, _saved = srwm_forward_op(x[:, part], *weights, *(state or NO_BLOCKS), part_resets, *rule, save)
+        y, *final, _saved = srwm_forward(x[:, part], *weights, *(state or NO_BLOCKS), part_resets, *rule, save)
         state = SRWMState(*final)
         outputs.append(y)
     assert state is not None

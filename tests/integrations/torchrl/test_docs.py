@@ -32,7 +32,7 @@ def test_examples_run(number, tmp_path, monkeypatch) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
     assert len(COMMANDS) == 3
 
 
