@@ -54,7 +54,7 @@ def make_vector(
     games = options.pop("games", game)
     if games is None:
         raise ValueError(
-            'no games named, expected games="bigfish,maze" (with gymnasium 0.29: vector_kwargs={"games": …})'
+            'no games named, expected vector_kwargs={"games": "bigfish,maze", …} (gymnasium 1.x: games="bigfish,maze")'
         )
     return make_procgen(games, num_envs, **options)
 
