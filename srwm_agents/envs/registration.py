@@ -30,9 +30,7 @@ def register() -> None:
     registration.register(id=multi_task, vector_entry_point="srwm_agents.envs.registration:make_vector")
 
 
-def make_vector(
-    num_envs: int, max_episode_steps: int | None = None, game: str | None = None, **options: Any
-) -> Any:
+def make_vector(num_envs: int, max_episode_steps: int | None = None, game: str | None = None, **options: Any) -> Any:
     """Entry point of gymnasium's ``make_vec`` for one C++ vector.
 
     gymnasium 1.x: ``make_vec(id, num_envs, **options)``; 0.29: ``make_vec(id, num_envs, vectorization_mode="custom",
