@@ -33,5 +33,5 @@ lint: $(READY)  ## Style, types, and the direction of imports.
 	$(VENV)/bin/pyright
 	$(VENV)/bin/lint-imports
 
-clean:  ## Remove the virtual environment and caches; keep experiments.
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+clean:  ## Remove the virtual environments and caches; keep experiments.
+	rm -rf $(VENV) .venv-gymnasium1 .pytest_cache .ruff_cache *.egg-info

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from srwm_agents.gymnasium_names import register_with_gymnasium
+
 if TYPE_CHECKING:
     from srwm_agents.agent import Agent, AgentConfig, AgentError, load_agent, save_agent
     from srwm_agents.integrations import register
@@ -30,3 +32,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+register_with_gymnasium()

@@ -15,7 +15,7 @@ from srwm_agents.envs.games import (
     normalised_score,
     parse_games,
 )
-from srwm_agents.envs.simulator import SimulatorError
+from srwm_agents.envs.simulator import INSTALL, SimulatorError
 
 if TYPE_CHECKING:
     from srwm_agents.envs.procgen import ProcgenVectorEnv, make_procgen
@@ -47,4 +47,9 @@ def __getattr__(name: str) -> Any:
     """Import lazily what needs gymnasium and PyTorch: gymnasium's plug-in needs the table of games only."""
     if name not in _LAZY:
         raise AttributeError(f"module 'srwm_agents.envs' has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    try:
+        return getattr(import_module(_LAZY[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name != "gymnasium":
+            raise
+        raise ModuleNotFoundError(f"{error}; install what {name} needs with: {INSTALL}", name=error.name) from error

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Sequence
 from typing import Any
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
 from gymnasium import spaces
+from gymnasium.error import ClosedEnvironmentError
 from torch import Tensor
 
+from srwm_agents.envs.compatibility import AUTORESET, VectorEnv, final_entries, with_masks
 from srwm_agents.envs.episodes import EpisodeTracker
 from srwm_agents.envs.games import IMAGE_SHAPE, NUM_ACTIONS, check_levels, check_mode, parse_games
 from srwm_agents.envs.random_starts import RandomStarts, check_random_starts
@@ -25,7 +27,7 @@ Observation = dict[str, Any]
 _RESET_ACTION = -1  # the simulator's own request to begin a new level
 
 
-class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
+class ProcgenVectorEnv(VectorEnv):
     """A gymnasium vector environment in which environment i plays ``games[i % len(games)]``.
 
     Observations are a dict: ``obs`` uint8 [N, 3, 64, 64]; ``last_reward`` float32 [N, 1], the reward of the step
@@ -36,16 +38,25 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
     Autoreset is same-step: where ``terminated`` is True, the observation is already the next episode's first. Procgen
     does not tell time limits from other ends of episodes, so ``truncated`` is always False.
 
-    ``infos`` of each step: ``episode`` = {"r": [N] raw return so far, "l": [N] length so far}, both with random steps;
-    ``_episode`` [N], True where these are final; ``level_seed``, ``prev_level_seed`` and ``prev_level_complete`` [N],
-    as the simulator gives them.
+    ``infos`` of each step: ``episode_return`` float32 [N] and ``episode_length`` int64 [N], raw return and length so
+    far, both with random steps; ``episode_ended`` bool [N], True where these are final; ``level_seed``,
+    ``prev_level_seed`` and ``prev_level_complete`` [N], as the simulator gives them. Beside each key gymnasium's mask
+    ``_key`` [N], True everywhere. (``episode`` is the key of gymnasium's ``RecordEpisodeStatistics``.)
+
+    ``infos`` of a step that ended episodes also have ``final_info``, this step's infos where they ended, and with
+    ``device`` None ``final_obs`` (``final_observation`` in gymnasium 0.29), in the layout of the installed gymnasium.
+    The simulator does not render an episode's last state, so a final ``obs`` is the frame before the last action;
+    the other entries belong to the last step.
 
     With ``device`` None everything is NumPy; with a torch device observations, rewards and flags are tensors there.
+
+    A seed given to ``reset`` is one number, 0 to 2**31 - 1, for all environments; a list of seeds is a ValueError,
+    since the simulator has one seed. After ``close``, other methods raise gymnasium's ``ClosedEnvironmentError``.
 
     ``step_async`` starts the simulator's threads and returns at once; ``step_wait`` returns what ``step`` does.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012 (gymnasium's own convention)
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 15, **AUTORESET}  # noqa: RUF012 (gymnasium's convention)
 
     def __init__(
         self,
@@ -74,8 +85,11 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
             single["exploring"] = spaces.Box(0, 1, (1,), np.float32)
         super().__init__(num_envs, spaces.Dict(single), spaces.Discrete(NUM_ACTIONS))
         self._upload = Upload(device) if device is not None and device.type == "cuda" else None
+        self.render_mode = simulator_options["render_mode"]
         self._longest_start = np.array([random_starts.get(self.games[game], 0) for game in self.game_index])
+        self._simulator: Any = None  # until it has started, there is nothing to close
         self._simulator = self._start()
+        self._frames = np.zeros((num_envs, *IMAGE_SHAPE), np.uint8)
         self._fresh = True
         self._tracker = EpisodeTracker(num_envs)
         self._taken = np.zeros(num_envs, np.int64)
@@ -91,15 +105,27 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         return simulator
 
     def _stop(self) -> None:
+        if self._simulator is None:
+            return
         if self._upload is not None:
             self._upload.end()
         self._simulator.close()
 
-    def reset(  # type: ignore[override]  (gymnasium lets a seed be a list, one an environment; the simulator has one)
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedEnvironmentError("the environment is closed, make a new one")
+
+    def reset(  # type: ignore[override]  (gymnasium 0.29 lets a seed be a list, one an environment)
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begin new episodes in all environments; with a seed, restart the simulator, so that runs are reproducible."""
-        if seed is not None and not (self._fresh and seed == self._options["rand_seed"]):
+        """Begin new episodes in all environments; with a seed, restart the simulator, so that runs are reproducible.
+
+        Raises:
+            ValueError: a seed that is not one number from 0 to 2**31 - 1.
+            ClosedEnvironmentError: after ``close``.
+        """
+        self._check_open()
+        if seed is not None and check_seed(seed) != (self._options["rand_seed"] if self._fresh else None):
             self._options["rand_seed"] = check_seed(seed)
             self._stop()
             self._simulator = self._start()
@@ -118,11 +144,15 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         """Begin one step of all environments on the simulator's threads, and return at once.
 
         Raises:
-            ValueError: the wrong number of actions, or one outside 0..14.
+            ValueError: the wrong number of actions, or one that is not a whole number or outside 0..14.
+            ClosedEnvironmentError: after ``close``.
         """
+        self._check_open()
         taken = np.asarray(actions.cpu() if isinstance(actions, Tensor) else actions)
         if taken.shape != (self.num_envs,):
             raise ValueError(f"actions have shape {list(taken.shape)}, expected [{self.num_envs}]")
+        if taken.dtype.kind not in "iu":
+            raise ValueError(f"actions are of type {taken.dtype}, e.g. {taken[0]}, expected whole numbers from 0 to 14")
         if taken.min() < 0 or taken.max() >= NUM_ACTIONS:
             raise ValueError(f"an action is {taken.min() if taken.min() < 0 else taken.max()}, allowed: 0 to 14")
         self._fresh = False
@@ -140,16 +170,23 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         """Wait for the step that ``step_async`` began, and return what ``step`` does."""
         rewards, observed, first = self._simulator.observe()
         rewards, first = rewards.copy(), first.copy()
+        ends = bool(first.any())
+        final = self._final_observations(rewards) if ends and self.device is None else None
         if self._starts is not None:
             self._starts.restart(first)
-        info = self._simulator_info()
         returns, lengths = self._tracker.step(rewards, first)
-        infos = {"episode": {"r": returns, "l": lengths}, "_episode": first, **info}
+        info = {"episode_return": returns, "episode_length": lengths, "episode_ended": first, **self._simulator_info()}
+        infos: dict[str, Any] = with_masks(info, np.ones(self.num_envs, bool))
+        if ends:
+            infos |= final_entries(info, first, final)
         observation = self._observation(observed["rgb"], rewards, self._taken, first)
         if self.device is None:
             return observation, rewards, first, np.zeros_like(first), infos
         truncated = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
         return observation, self._tensor(rewards), self._tensor(first), truncated, infos
+
+    def _final_observations(self, rewards: Array) -> Observation:
+        return {"obs": self._frames, **self._extras(rewards, self._taken, np.zeros(self.num_envs, bool))}
 
     def _simulator_info(self) -> dict[str, Array]:
         # gym3's public interface returns one dict an environment; these are the arrays behind it.
@@ -158,7 +195,8 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
 
     def render(self) -> Array:
         """Frames [N, 512, 512, 3] uint8; needs ``render_mode="rgb_array"``."""
-        if self._options["render_mode"] is None:
+        self._check_open()
+        if self.render_mode is None:
             raise ValueError('render() needs make_procgen(..., render_mode="rgb_array")')
         return np.stack([info["rgb"] for info in self._simulator.get_info()])
 
@@ -167,17 +205,21 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         self._stop()
 
     def _observation(self, rgb: Array, rewards: Array, actions: Array, first: Array) -> Observation:
-        last_reward = np.where(first, 0, np.clip(rewards, -1, 1)).astype(np.float32)[:, None]
-        extras = {"last_reward": last_reward}
+        extras = self._extras(rewards, actions, first)
+        if self.device is not None:
+            return {"obs": self._image(rgb), **{name: self._tensor(extra) for name, extra in extras.items()}}
+        self._frames = np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))
+        return {"obs": self._frames, **extras}
+
+    def _extras(self, rewards: Array, actions: Array, first: Array) -> dict[str, Array]:
+        extras = {"last_reward": np.where(first, 0, np.clip(rewards, -1, 1)).astype(np.float32)[:, None]}
         if self._last_action:
             one_hot = np.zeros((self.num_envs, NUM_ACTIONS), dtype=np.float32)
             one_hot[np.arange(self.num_envs), actions] = ~first
             extras["last_action"] = one_hot
         if self._starts is not None:
             extras["exploring"] = self._starts.exploring.astype(np.float32)[:, None]
-        if self.device is None:
-            return {"obs": np.ascontiguousarray(rgb.transpose(0, 3, 1, 2)), **extras}
-        return {"obs": self._image(rgb), **{name: self._tensor(extra) for name, extra in extras.items()}}
+        return extras
 
     def _image(self, rgb: Array) -> Tensor:
         # Copied in the simulator's layout; transposed on the device.
@@ -192,11 +234,17 @@ class ProcgenVectorEnv(gymnasium.vector.VectorEnv):
         return tensor.to(self.device)
 
 
-def check_seed(seed: int) -> int:
-    """Return a seed in the simulator's range, 0 to 2**31 - 1; ``ValueError`` for any other."""
-    if not 0 <= seed < 2**31:
+def check_seed(seed: Any) -> int:
+    """Return a seed in the simulator's range, 0 to 2**31 - 1; ``ValueError`` for any other, or for several."""
+    try:
+        number = operator.index(seed)
+    except TypeError as error:
+        raise ValueError(
+            f"seed is {seed!r}, allowed: one number from 0 to {2**31 - 1}, for all environments together"
+        ) from error
+    if not 0 <= number < 2**31:
         raise ValueError(f"seed is {seed}, allowed: 0 to {2**31 - 1}")
-    return int(seed)
+    return number
 
 
 def make_procgen(

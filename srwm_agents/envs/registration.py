@@ -1,7 +1,7 @@
-"""gymnasium plug-in: registers our environments when gymnasium is imported.
+"""Registration of our environments with gymnasium, by its plug-ins (0.29) or by an import of this package (1.x).
 
 :func:`register` imports the table of games only, not PyTorch, because it runs in every program that imports gymnasium
-where this package is installed. gymnasium puts ``srwm/`` before each name.
+0.29 where this package is installed.
 """
 
 from __future__ import annotations
@@ -11,28 +11,35 @@ from typing import Any
 
 
 def register() -> None:
-    """Register ``Procgen-GAME-MODE-v0`` for each game and mode that Procgen has, and the multi-task ``Procgen-v0``."""
-    from gymnasium.envs.registration import register as add
+    """Register ``srwm/Procgen-GAME-MODE-v0`` for each game and mode, and the multi-task ``srwm/Procgen-v0``, once."""
+    from gymnasium.envs import registration
 
     from srwm_agents.envs.games import GAMES
 
+    multi_task = "srwm/Procgen-v0"
+    if multi_task in registration.registry:
+        return
     for game in GAMES.values():
         for mode in game.modes:
-            add(
-                id=f"Procgen-{game.name}-{mode}-v0",
+            registration.register(
+                id=f"srwm/Procgen-{game.name}-{mode}-v0",
                 entry_point="srwm_agents.envs.single:ProcgenEnv",
                 vector_entry_point=f"srwm_agents.envs.registration:vector_{game.name}_{mode}",
                 kwargs={"game": game.name, "distribution_mode": mode},
             )
-    add(id="Procgen-v0", vector_entry_point="srwm_agents.envs.registration:make_vector")
+    registration.register(id=multi_task, vector_entry_point="srwm_agents.envs.registration:make_vector")
 
 
-def make_vector(num_envs: int, max_episode_steps: int | None = None, **options: Any) -> Any:
-    """Entry point of ``gymnasium.make_vec(…, vectorization_mode="custom", vector_kwargs=options)``.
+def make_vector(num_envs: int, max_episode_steps: int | None = None, game: str | None = None, **options: Any) -> Any:
+    """Entry point of gymnasium's ``make_vec`` for one C++ vector.
+
+    gymnasium 1.x: ``make_vec(id, num_envs, **options)``; 0.29: ``make_vec(id, num_envs, vectorization_mode="custom",
+    vector_kwargs=options)``.
 
     Args:
         num_envs: environments in all.
-        max_episode_steps: must be None, since Procgen ends its episodes itself; gymnasium always passes it.
+        max_episode_steps: must be None, since Procgen ends its episodes itself; gymnasium 0.29 always passes it.
+        game: another name of ``games``, which gymnasium 1.x passes on from the specification.
         options: of :func:`srwm_agents.envs.make_procgen`.
 
     Raises:
@@ -42,9 +49,12 @@ def make_vector(num_envs: int, max_episode_steps: int | None = None, **options: 
 
     if max_episode_steps is not None:
         raise ValueError(f"max_episode_steps is {max_episode_steps}, allowed: None (Procgen ends its episodes itself)")
-    if "games" not in options:
-        raise ValueError('no games named, expected vector_kwargs={"games": "bigfish,maze", …}')
-    return make_procgen(num_envs=num_envs, **options)
+    games = options.pop("games", game)
+    if games is None:
+        raise ValueError(
+            'no games named, expected vector_kwargs={"games": "bigfish,maze", …} (gymnasium 1.x: games="bigfish,maze")'
+        )
+    return make_procgen(games, num_envs, **options)
 
 
 def __getattr__(name: str) -> Any:

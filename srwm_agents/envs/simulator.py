@@ -8,6 +8,7 @@ import importlib
 import warnings
 from typing import Any
 
+INSTALL = "pip install 'srwm-agents[procgen]'"
 INSTALL_LIBRARIES = "apt-get install -y libgl1 libglib2.0-0"
 
 
@@ -33,7 +34,7 @@ def new_simulator(**options: Any) -> Any:
             warnings.simplefilter("ignore")
             procgen = importlib.import_module("procgen")
     except ModuleNotFoundError as error:
-        raise SimulatorError(f"{error}; install it with: pip install procgen-mirror==0.10.7") from error
+        raise SimulatorError(f"{error}; install what Procgen needs with: {INSTALL}") from error
     try:
         return procgen.ProcgenGym3Env(**options)
     except OSError as error:

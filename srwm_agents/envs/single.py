@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from srwm_agents.envs.compatibility import FINAL_OBSERVATION
 from srwm_agents.envs.procgen import make_procgen
 
 Observation = dict[str, Any]
@@ -21,9 +22,9 @@ class ProcgenEnv(gymnasium.Env[Observation, int]):
     ``last_reward`` float32 [1] and, on request, ``last_action`` float32 [15]. Many environments are much faster as one
     vector: ``srwm_agents.envs.make_procgen``, or ``gymnasium.make_vec(…, vectorization_mode="custom")``.
 
-    The simulator does not render an episode's last state: with ``terminated`` the observation is the next episode's
-    first one, which ``reset()`` then returns again. ``info`` holds the simulator's ``level_seed``, ``prev_level_seed``
-    and ``prev_level_complete``.
+    The simulator does not render an episode's last state: with ``terminated``, ``obs`` is the frame before the last
+    action, and the other entries belong to the last step. ``info`` holds the simulator's ``level_seed``,
+    ``prev_level_seed`` and ``prev_level_complete``.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012 (gymnasium's own convention)
@@ -39,7 +40,12 @@ class ProcgenEnv(gymnasium.Env[Observation, int]):
         render_mode: str | None = None,
         **options: Any,
     ) -> None:
-        """Make a simulator of one environment; arguments and errors as in :func:`srwm_agents.envs.make_procgen`."""
+        """Make a simulator of one environment; arguments and errors as in :func:`srwm_agents.envs.make_procgen`.
+
+        ``device`` must be None: a single environment gives NumPy only.
+        """
+        if options.get("device") is not None:
+            raise ValueError(f"device is {options['device']}, allowed: None (only vector environments give tensors)")
         options.setdefault("num_threads", 0)
         self._vector = make_procgen(
             game, 1, distribution_mode, num_levels, start_level, seed, render_mode=render_mode, **options
@@ -67,10 +73,12 @@ class ProcgenEnv(gymnasium.Env[Observation, int]):
         return observation, {}
 
     def step(self, action: int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Take one step; ValueError for an action outside 0..14."""
+        """Take one step; ValueError for an action outside 0..14, ``ClosedEnvironmentError`` after ``close``."""
         observations, rewards, terminated, truncated, infos = self._vector.step([action])
         observation = _first(observations)
         self._begun = observation if terminated[0] else None
+        if terminated[0]:
+            observation = infos[FINAL_OBSERVATION][0]
         info = {name: infos[name][0] for name in ("level_seed", "prev_level_seed", "prev_level_complete")}
         return observation, float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
 
@@ -80,6 +88,7 @@ class ProcgenEnv(gymnasium.Env[Observation, int]):
 
     def close(self) -> None:
         """Free the simulator."""
+        self._begun = None
         self._vector.close()
 
 

@@ -147,13 +147,12 @@ def play_episodes(
             observation, _, resets, _, infos = env.step(actions)
             finished = np.flatnonzero(resets & (played < quota))
             for i in finished:
-                episode = infos["episode"]
                 rows.append(
                     (
                         int(i),
                         int(played[i]),
-                        float(episode["r"][i]),
-                        int(episode["l"][i]),
+                        float(infos["episode_return"][i]),
+                        int(infos["episode_length"][i]),
                         int(infos["prev_level_seed"][i]),
                         bool(infos["prev_level_complete"][i]),
                     )

@@ -84,7 +84,7 @@ def _record(
                 observation, state, resets=resets, deterministic=deterministic, generator=generator
             )
             observation, _, resets, _, infos = env.step(actions)
-            returns = infos["episode"]["r"]
+            returns = infos["episode_return"]
             last = np.where(resets, returns, last)
             so_far = np.where(resets, 0, returns)
 

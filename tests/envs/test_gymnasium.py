@@ -1,8 +1,7 @@
-"""``gymnasium.make`` and ``gymnasium.make_vec`` find our environments without an import of this package."""
+"""``gymnasium.make`` and ``gymnasium.make_vec``: our names are registered, and make what the package makes."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import warnings
@@ -19,39 +18,60 @@ from srwm_agents.envs import GAMES
 from srwm_agents.envs import registration as srwm_registration
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("registered")
 
 
-@pytest.fixture(autouse=True)
-def registered(monkeypatch) -> None:
-    """As the plug-in does it, whatever version of us is installed here, and undone afterwards."""
-    monkeypatch.setattr(gymnasium.envs.registration, "registry", dict(gymnasium.registry))
-    with gymnasium.envs.registration.namespace("srwm"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of names that are there already
-        srwm_registration.register()
+def test_the_installed_plug_in_registers_without_importing_torch(tmp_path, gymnasium_1, run_program) -> None:
+    """A program that does not import this package gets an environment from gymnasium.make, and PyTorch only then.
 
-
-def test_the_installed_plug_in_registers_without_importing_torch(tmp_path) -> None:
-    """A program that does not import this package gets an environment from gymnasium.make, and PyTorch only then."""
+    gymnasium 1.x loads no plug-ins: there, the name says which package to import.
+    """
     metadata = "import setuptools; setuptools.setup()"
     subprocess.run(
         [sys.executable, "-c", metadata, "-q", "egg_info", "--egg-base", tmp_path],
         cwd=ROOT, check=True, capture_output=True,
     )  # fmt: skip
+    module = "srwm_agents:" if gymnasium_1 else ""
     code = (
         "import gymnasium, sys\n"
         "assert 'torch' not in sys.modules\n"
-        "env = gymnasium.make('srwm/Procgen-maze-memory-v0', num_levels=500)\n"
+        f"env = gymnasium.make('{module}srwm/Procgen-maze-memory-v0', num_levels=500)\n"
         "print(env.reset(seed=1)[0]['obs'].shape)"
     )
-    path = os.pathsep.join([str(ROOT), str(tmp_path)])
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
+    assert run_program(code, tmp_path) == ("(3, 64, 64)", "")
+
+
+@pytest.mark.parametrize("imports", ["srwm_agents, gymnasium", "gymnasium, srwm_agents", "gymnasium"])
+def test_an_import_of_the_package_registers_once_in_any_order(imports: str, run_program) -> None:
+    code = (
+        f"import {imports}, sys\n"
+        "gymnasium.spec('srwm/Procgen-v0') if 'srwm_agents' in sys.modules else None\n"
+        "gymnasium.make_vec('srwm_agents:srwm/Procgen-maze-easy-v0', 1, vectorization_mode='wrong')"
     )
-    assert (run.stdout.strip(), run.stderr) == ("(3, 64, 64)", "")
+    stdout, stderr = run_program(code)
+    assert stdout == ""
+    assert "nvalid vectorization mode: " in stderr.splitlines()[-1]  # so the name was found
+    code = f"import {imports}\nassert not {{'torch', 'procgen', 'gym'}} & set(__import__('sys').modules)"
+    assert run_program(code) == ("", "")
+
+
+def test_the_package_itself_does_not_import_gymnasium(run_program) -> None:
+    code = "import srwm_agents, sys; assert not {'gymnasium', 'numpy', 'torch'} & set(sys.modules)"
+    assert run_program(code) == ("", "")
+
+
+@pytest.mark.parametrize(("missing", "error"), [("procgen", "SimulatorError"), ("gymnasium", "ModuleNotFoundError")])
+def test_a_missing_package_is_an_error_that_names_the_extra(missing: str, error: str, run_program) -> None:
+    code = (
+        f"import sys; sys.modules['{missing}'] = None\n"
+        "import srwm_agents.envs\n"
+        "try: srwm_agents.envs.make_procgen('maze', 1)\n"
+        "except Exception as error: print(f'{type(error).__name__}: {error}')"
+    )
+    stdout, stderr = run_program(code)
+    assert stdout.startswith(f"{error}: import of {missing} halted")
+    assert stdout.endswith("with: pip install 'srwm-agents[procgen]'")
+    assert stderr == ""
 
 
 def test_every_game_and_mode_is_registered() -> None:
@@ -78,11 +98,9 @@ def test_an_environment_passes_gymnasiums_own_check() -> None:
     env.close()
 
 
-def test_one_environment_plays_what_the_vector_plays() -> None:
+def test_one_environment_plays_what_the_vector_plays(make_vec) -> None:
     env = gymnasium.make("srwm/Procgen-starpilot-easy-v0", num_levels=10).unwrapped
-    vector = gymnasium.make_vec(
-        "srwm/Procgen-starpilot-easy-v0", num_envs=1, vectorization_mode="custom", vector_kwargs={"num_levels": 10}
-    )
+    vector = make_vec("srwm/Procgen-starpilot-easy-v0", 1, num_levels=10)
     observation, _ = env.reset(seed=5)
     expected, _ = vector.reset(seed=5)
     rng = np.random.default_rng(0)
@@ -92,10 +110,13 @@ def test_one_environment_plays_what_the_vector_plays() -> None:
         np.testing.assert_array_equal(observation["last_reward"], expected["last_reward"][0])
         action = int(rng.integers(15))
         observation, reward, terminated, _, info = env.step(action)
+        expected_before = {name: entry[0] for name, entry in expected.items()}
         expected, rewards, ends, _, infos = vector.step([action])
         assert (reward, terminated, info["level_seed"]) == (rewards[0], ends[0], infos["level_seed"][0])
         if terminated:
             ended += 1
+            final = {**expected_before, "last_reward": np.clip(rewards[:1], -1, 1)}
+            assert all((observation[name] == final[name]).all() for name in final)
             observation, _ = env.reset()  # which is the vector's own new episode, not one level later
     assert ended > 0
     env.close()
@@ -113,9 +134,8 @@ def test_reset_in_the_middle_of_an_episode_begins_another() -> None:
     env.close()
 
 
-def test_many_games_in_one_vector() -> None:
-    options = {"games": "bigfish,maze", "num_levels": 200, "num_threads": 0}
-    env: Any = gymnasium.make_vec("srwm/Procgen-v0", num_envs=4, vectorization_mode="custom", vector_kwargs=options)
+def test_many_games_in_one_vector(make_vec) -> None:
+    env: Any = make_vec("srwm/Procgen-v0", 4, games="bigfish,maze", num_levels=200, num_threads=0)
     assert env.reset(seed=1)[0]["obs"].shape == (4, 3, 64, 64)
     assert env.games == ["bigfish", "maze"]
     env.close()
@@ -124,11 +144,15 @@ def test_many_games_in_one_vector() -> None:
     env.close()
 
 
-def test_errors_name_the_value() -> None:
+def test_errors_name_the_value(make_vec) -> None:
     with pytest.raises(gymnasium.error.NameNotFound, match="Did you mean: `Procgen-bigfish-easy`"):
         gymnasium.make("srwm/Procgen-bigfish-memory-v0")
     with pytest.raises(ValueError, match=r"no games named, expected vector_kwargs="):
-        gymnasium.make_vec("srwm/Procgen-v0", num_envs=2, vectorization_mode="custom")
+        make_vec("srwm/Procgen-v0", 2)
+    with pytest.raises(ValueError, match=r"max_episode_steps is 5, allowed: None"):
+        srwm_registration.make_vector(2, max_episode_steps=5, game="maze")
+    with pytest.raises(ValueError, match=r"device is cpu, allowed: None"):
+        gymnasium.make("srwm/Procgen-maze-easy-v0", device="cpu")
     with pytest.raises(ValueError, match="num_levels is -1"):
         gymnasium.make("srwm/Procgen-bigfish-easy-v0", num_levels=-1)
     env = gymnasium.make("srwm/Procgen-bigfish-easy-v0", disable_env_checker=True)

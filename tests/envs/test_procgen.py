@@ -66,9 +66,9 @@ def test_episode_returns_and_lengths_add_up(env) -> None:
     for _, (_, rewards, terminated, _, infos) in run(env, 400):
         returns += rewards
         lengths += 1
-        np.testing.assert_allclose(infos["episode"]["r"], returns)
-        np.testing.assert_array_equal(infos["episode"]["l"], lengths)
-        np.testing.assert_array_equal(infos["_episode"], terminated)
+        np.testing.assert_allclose(infos["episode_return"], returns)
+        np.testing.assert_array_equal(infos["episode_length"], lengths)
+        np.testing.assert_array_equal(infos["episode_ended"], terminated)
         assert ((infos["level_seed"] >= 0) & (infos["level_seed"] < 20)).all()
         returns[terminated], lengths[terminated] = 0, 0
         ended += terminated.sum()
@@ -91,7 +91,7 @@ def test_reset_begins_new_episodes(env) -> None:
         pass
     env.reset()
     for _, (*_, infos) in run(env, 1):
-        assert (infos["episode"]["l"] == 1).all()
+        assert (infos["episode_length"] == 1).all()
 
 
 def test_tensors_on_request() -> None:

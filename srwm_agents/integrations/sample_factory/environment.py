@@ -60,14 +60,14 @@ class SampleFactoryProcgen(gymnasium.Env):
     def step(self, action: Any) -> tuple[Any, Any, Any, Any, Any]:  # type: ignore[override]
         observation, rewards, terminated, truncated, infos = self.vector.step(np.asarray(action))
         observation[GAME_ENTRY] = self.game_entry
-        episode = infos["episode"]
+        returns, lengths, ended = (infos[f"episode_{name}"] for name in ("return", "length", "ended"))
         if self.batched:
-            values = (self.vector.game_index, episode["r"], episode["l"])
+            values = (self.vector.game_index, returns, lengths)
             infos = {key: torch.from_numpy(np.asarray(value)) for key, value in zip(GAME_KEYS, values, strict=True)}
             return observation, rewards, terminated, truncated, infos
         per_agent: list[dict[str, Any]] = [{} for _ in range(self.num_agents)]
-        for i in np.flatnonzero(infos["_episode"]):
-            values = (self.vector.game_index[i], episode["r"][i], episode["l"][i])
+        for i in np.flatnonzero(ended):
+            values = (self.vector.game_index[i], returns[i], lengths[i])
             per_agent[i]["episode_extra_stats"] = dict(zip(GAME_KEYS, map(float, values), strict=True))
         return self._per_agent(observation), rewards, terminated, truncated, per_agent
 

@@ -82,11 +82,10 @@ class ProcgenEnv(EnvBase):
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         action: Any = tensordict.get("action")
         self._observation, rewards, self._fresh, _, infos = self.vector.step(action)
-        episode = infos["episode"]
         done = torch.from_numpy(self._fresh.copy())[:, None]
         return TensorDict(
             {
-                **self._entries(self._observation, episode["r"], episode["l"]),
+                **self._entries(self._observation, infos["episode_return"], infos["episode_length"]),
                 "reward": torch.from_numpy(rewards)[:, None],
                 "done": done,
                 "terminated": done.clone(),

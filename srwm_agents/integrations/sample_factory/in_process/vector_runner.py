@@ -107,10 +107,10 @@ class VectorRunner:
         return finished
 
     def _episodes(self, infos: dict[str, Any]) -> dict[str, Any] | None:
-        ended = np.flatnonzero(infos["_episode"])
+        ended = np.flatnonzero(infos["episode_ended"])
         if not len(ended):
             return None
-        returns, lengths = infos["episode"]["r"][ended], infos["episode"]["l"][ended]
+        returns, lengths = infos["episode_return"][ended], infos["episode_length"][ended]
         report = dict(zip(GAME_KEYS, (self._vector.game_index[ended], returns, lengths), strict=True))
         return {EPISODIC: {"reward": returns, "len": lengths, **report}, POLICY_ID_KEY: POLICY}
 
