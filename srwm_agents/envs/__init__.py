@@ -16,6 +16,7 @@ from srwm_agents.envs.games import (
     parse_games,
 )
 from srwm_agents.envs.simulator import SimulatorError
+from srwm_agents.extras import require
 
 if TYPE_CHECKING:
     from srwm_agents.envs.procgen import ProcgenVectorEnv, make_procgen
@@ -47,4 +48,5 @@ def __getattr__(name: str) -> Any:
     """Import lazily what needs gymnasium and PyTorch: gymnasium's plug-in needs the table of games only."""
     if name not in _LAZY:
         raise AttributeError(f"module 'srwm_agents.envs' has no attribute {name!r}")
+    require("procgen", "gymnasium")
     return getattr(import_module(_LAZY[name]), name)

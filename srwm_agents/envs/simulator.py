@@ -8,6 +8,8 @@ import importlib
 import warnings
 from typing import Any
 
+from srwm_agents.extras import MissingPackageError, require
+
 INSTALL_LIBRARIES = "apt-get install -y libgl1 libglib2.0-0"
 
 
@@ -27,13 +29,14 @@ def new_simulator(**options: Any) -> Any:
     Raises:
         SimulatorError: Procgen or the system libraries that it links to are missing.
     """
-    hush_gym()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            procgen = importlib.import_module("procgen")
-    except ModuleNotFoundError as error:
-        raise SimulatorError(f"{error}; install it with: pip install procgen-mirror==0.10.7") from error
+        require("procgen", "procgen")
+    except MissingPackageError as error:
+        raise SimulatorError(str(error)) from error
+    hush_gym()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        procgen = importlib.import_module("procgen")
     try:
         return procgen.ProcgenGym3Env(**options)
     except OSError as error:

@@ -55,7 +55,7 @@ def push_agent_to_hub(
 
     Raises:
         HubError: the Hub refused, or cannot be reached.
-        ValueError: ``evaluation`` is not a table written by ``eval_rl.py``.
+        ValueError: ``evaluation`` is not a table that the evaluation command wrote.
     """
     card = model_card(agent.config, repo_id, license=license, evaluation=evaluation)
     api = HfApi(token=token)
