@@ -3,8 +3,9 @@
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
+PIPELINE_PYTHON ?= python3
 
-.PHONY: help setup demo test test-cluster lint clean
+.PHONY: help setup demo test test-cluster check-pipeline wheel lint clean
 
 help:  ## Show this.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -27,6 +28,14 @@ test: $(READY)  ## Run the tests (those for a GPU only where there is one).
 test-cluster: $(READY)  ## Run the tests that start clusters, on two hosts too (as root; two minutes).
 	$(PYTHON) -m pytest -q -m "cluster or hosts"
 
+check-pipeline:  ## Build the wheel; install it into a project with newer packages; check that nothing there changes.
+	tests/packaging/check_pipeline.sh $(PIPELINE_PYTHON)
+
+wheel: $(READY)  ## Build the wheel and the source distribution in dist/, and check them as a package index would.
+	@$(PYTHON) -m pip install -q --disable-pip-version-check "build>=1.2" "twine>=6"
+	$(PYTHON) -m build
+	$(PYTHON) -m twine check --strict dist/*
+
 lint: $(READY)  ## Style, types, and the direction of imports.
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -34,4 +43,4 @@ lint: $(READY)  ## Style, types, and the direction of imports.
 	$(VENV)/bin/lint-imports
 
 clean:  ## Remove the virtual environments and caches; keep experiments.
-	rm -rf $(VENV) .venv-gymnasium1 .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) .venv-gymnasium1 .pytest_cache .ruff_cache build dist *.egg-info

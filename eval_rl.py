@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from srwm_agents.evaluation.command import evaluate as main
+from srwm_agents.__main__ import evaluate as main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from srwm_agents.train_command import main
+from srwm_agents.__main__ import train as main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -15,7 +15,18 @@ from srwm_agents import plotting
 
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "architecture.png"
 ROOTS = ("srwm_agents",)
-HELPERS = ("files", "signals", "display", "plotting", "settings", "command_line", "processes", "graphs", "recipes")
+HELPERS = (
+    "files",
+    "signals",
+    "display",
+    "plotting",
+    "settings",
+    "command_line",
+    "extras",
+    "processes",
+    "graphs",
+    "recipes",
+)
 FRAMEWORKS = ("sample_factory", "sb3", "torchrl", "export", "hub")
 """Packages of ``integrations``, which are boxes of their own."""
 TEXTS = {

@@ -1,12 +1,14 @@
-"""Command-line dispatcher: ``python -m srwm_agents COMMAND …``."""
+"""Command-line dispatcher: ``srwm COMMAND …``, the same as ``python -m srwm_agents COMMAND …``."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import NamedTuple
+
+from srwm_agents.command_line import fail, program
+from srwm_agents.extras import MissingPackageError, require
 
 
 class Command(NamedTuple):
@@ -16,21 +18,42 @@ class Command(NamedTuple):
     """ "module:function", which takes the remaining arguments and returns the exit status."""
     about: str
     """Help text, one line."""
-    extra: str = ""
-    """The extra of this package that it needs, if any."""
+    extra: str
+    """The extra of this package that it needs."""
     modules: tuple[str, ...] = ()
     """The modules that it needs from that extra."""
 
 
+_TRAINING = ("sample_factory", "gymnasium", "rich", "yaml", "pandas", "scipy", "matplotlib")
+
 COMMANDS = {
-    "export": Command("srwm_agents.integrations.export.command:main", "write a saved agent as ONNX or torch.export"),
-    "fewshot": Command("srwm_agents.fewshot.command:main", "learn new classes from a few labelled images"),
-    "introspective": Command("srwm_agents.introspective.command:main", "train Schmidhuber's introspective net of 1993"),
+    "train": Command("srwm_agents.train_command:main", "train an agent on Procgen", "train", _TRAINING),
+    "eval": Command(
+        "srwm_agents.evaluation.command:evaluate",
+        "evaluate a saved agent on Procgen",
+        "eval",
+        ("gymnasium", "rich", "pandas", "scipy", "matplotlib", "imageio", "av", "PIL"),
+    ),
     "distributed": Command(
         "srwm_agents.distributed.command:main",
         "train with collectors on many machines",
-        extra="distributed",
-        modules=("torchrl", "ray"),
+        "distributed",
+        (*_TRAINING, "torchrl", "tensordict", "ray"),
+    ),
+    "fewshot": Command(
+        "srwm_agents.fewshot.command:main",
+        "learn new classes from a few labelled images",
+        "fewshot",
+        ("rich", "yaml", "pandas", "matplotlib", "PIL", "tensorboard"),
+    ),
+    "introspective": Command(
+        "srwm_agents.introspective.command:main",
+        "train Schmidhuber's introspective net of 1993",
+        "introspective",
+        ("rich", "matplotlib"),
+    ),
+    "export": Command(
+        "srwm_agents.integrations.export.command:main", "write a saved agent as ONNX or torch.export", "export"
     ),
 }
 
@@ -40,21 +63,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         lines = "\n".join(f"  {name:<14} {command.about}" for name, command in COMMANDS.items())
-        print(f"usage: python -m srwm_agents COMMAND … (each has --help)\n\ncommands:\n{lines}")
+        print(f"usage: {program()} COMMAND … (each has --help)\n\ncommands:\n{lines}")
+        return 0
+    if name == "--version":
+        from srwm_agents import __version__
+
+        print(__version__)
         return 0
     if name not in COMMANDS:
-        return _failed(f"unknown command {name!r}, allowed: {', '.join(COMMANDS)}", 2)
+        return fail(f"unknown command {name!r}, allowed: {', '.join(COMMANDS)}", status=2)
+    return run(name, rest)
+
+
+def run(name: str, argv: Sequence[str]) -> int:
+    """Run a command of ``COMMANDS``; returns its exit status, 1 where its extra is not installed."""
     command = COMMANDS[name]
-    if missing := [module for module in command.modules if find_spec(module) is None]:
-        install = f"pip install 'srwm-agents[{command.extra}]'"
-        return _failed(f"{name} needs {' and '.join(missing)}, which is not installed; install with: {install}", 1)
+    try:
+        require(command.extra, *command.modules)
+    except MissingPackageError as error:
+        return fail(str(error), name)
     module, function = command.function.split(":")
-    return getattr(import_module(module), function)(rest)
+    return getattr(import_module(module), function)(argv)
 
 
-def _failed(message: str, status: int) -> int:
-    sys.stderr.write(f"python -m srwm_agents: error: {message}\n")
-    return status
+def train(argv: Sequence[str] | None = None) -> int:
+    """``srwm-train`` and ``train_rl.py``; returns the exit status."""
+    return run("train", sys.argv[1:] if argv is None else argv)
+
+
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    """``srwm-eval`` and ``eval_rl.py``; returns the exit status."""
+    return run("eval", sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What all command lines have in common: errors in one line, and flags that may be spelt with hyphens."""
+"""What all command lines have in common: the name they go by, one-line errors, flags that may be spelt with hyphens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,44 @@ import argparse
 import difflib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
+
+IN_CHECKOUT = {"train": "train_rl.py", "eval": "eval_rl.py"}
+"""Commands that a checkout has scripts for."""
+
+
+def program(command: str = "") -> str:
+    """The name that a command goes by in usage and error messages, in the manner that this process was started in.
+
+    Args:
+        command: a name of ``srwm_agents.__main__.COMMANDS``; "" for the program that has them all.
+
+    Returns:
+        "train_rl.py" or "eval_rl.py" for the scripts of a checkout; "srwm-train", "srwm-eval" or "srwm COMMAND" for
+        installed ones; else, also when another program calls a command's function, "python -m srwm_agents COMMAND".
+    """
+    started = Path(sys.argv[0]).name.removesuffix(".exe")
+    if started in IN_CHECKOUT.values() and command in IN_CHECKOUT:
+        return IN_CHECKOUT[command]
+    if started in ("srwm-train", "srwm-eval") and command in IN_CHECKOUT:
+        return f"srwm-{command}"
+    if started in ("srwm", "srwm-train", "srwm-eval"):
+        return f"srwm {command}".strip()
+    return f"python -m srwm_agents {command}".strip()
+
+
+def to_type(command: str) -> str:
+    """How to start a command in the manner that this process was started in, for a message that proposes it."""
+    name = program(command)
+    return f"python {Path(sys.argv[0]).with_name(name)}" if name in IN_CHECKOUT.values() else name
+
+
+def fail(message: str, command: str = "", status: int = 1) -> int:
+    """Print an error as one line on stderr, after the lines above its last one if it has any; returns ``status``."""
+    *above, last = message.strip().splitlines() or [""]
+    sys.stderr.write("".join(f"{line}\n" for line in above) + f"{program(command)}: error: {last}\n")
+    return status
 
 
 class OneLineParser(argparse.ArgumentParser):

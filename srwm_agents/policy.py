@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 from srwm_agents.agent import Agent, AgentError
@@ -85,6 +84,8 @@ def check_fits(agent: Agent, env: Any) -> None:
         AgentError: an observation that the agent needs is missing or has another shape; another number of actions; a
             game that the agent was not trained on. The message names both sides.
     """
+    from gymnasium import spaces  # which a program without environments need not have
+
     config = agent.config
     base = getattr(env, "unwrapped", env)  # gymnasium's wrappers warn of being asked for what they do not have
     vector = hasattr(base, "single_observation_space")

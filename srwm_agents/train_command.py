@@ -1,9 +1,11 @@
-"""The training command: ``train_rl.py``, ``srwm-train`` and ``python -m srwm_agents train``."""
+"""The training command: ``srwm-train``, ``srwm train``, and ``train_rl.py`` in a checkout."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+
+from srwm_agents.command_line import program, to_type
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -11,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _train(argv)
     except KeyboardInterrupt:  # before training began; afterwards a signal saves and stops
-        sys.stderr.write("train_rl.py: interrupted, nothing was trained\n")
+        sys.stderr.write(f"{program('train')}: interrupted, nothing was trained\n")
         return 130
 
 
@@ -27,7 +29,6 @@ def _train(argv: Sequence[str] | None) -> int:
             print(f"learning curves: {picture} (raw numbers: {result.curves})")
         print(f"agent:           {result.agent}")
         print(f"TensorBoard:     tensorboard --logdir {result.folder}")
-        print(
-            f"evaluate it:     python eval_rl.py --train_dir {result.folder.parent} --experiment {result.folder.name}"
-        )
+        evaluation = f"--train_dir {result.folder.parent} --experiment {result.folder.name}"
+        print(f"evaluate it:     {to_type('eval')} {evaluation}")
     return result.exit_status

@@ -1,4 +1,4 @@
-"""Flags of ``distributed train``: those of ``train_rl.py`` without Sample Factory's workers, and a few more."""
+"""Flags of ``distributed train``: those of the training command without Sample Factory's workers, and a few more."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import socket
 from collections.abc import Sequence
 from typing import Any
 
+from srwm_agents.command_line import program
 from srwm_agents.integrations.sample_factory.arguments import make_parser, parse_train_args
 from srwm_agents.integrations.sample_factory.config import ConfigError, finish_config
-
-PROG = "python -m srwm_agents distributed train"
 
 UNSUPPORTED_FLAGS = (
     *("serial_mode", "in_process", "async_rl", "batched_sampling", "worker_num_splits", "policy_workers_per_policy"),
@@ -25,16 +24,17 @@ UNSUPPORTED_FLAGS = (
     *("wandb_job_type", "wandb_tags", "save_best_metric", "save_best_every_sec", "save_milestones_sec"),
     *("use_record_episode_statistics",),
 )
-"""Flags of ``train_rl.py`` that configure Sample Factory's workers; an error here."""
+"""Flags of the training command that configure Sample Factory's workers; an error here."""
 
 
 def make_distributed_parser() -> argparse.ArgumentParser:
-    """Make the parser of ``train_rl.py`` with this command's own flags."""
+    """Make the parser of the training command with this command's own flags."""
     parser = make_parser()
-    parser.prog = PROG
+    parser.prog = f"{program('distributed')} train"
     parser.description = (
         "Train on many machines: this process learns, collectors run wherever the Ray cluster has free CPUs. The flags "
-        "are those of train_rl.py; --num_workers is the number of collectors, --num_envs_per_worker the games of each."
+        f"are those of {program('train')}; --num_workers is the number of collectors, --num_envs_per_worker the games "
+        "of each."
     )
     ours = parser.add_argument_group("distributed")
     ours.add_argument(
@@ -63,7 +63,7 @@ def parse_distributed_args(argv: Sequence[str]) -> Any:
     for name in UNSUPPORTED_FLAGS:
         if name in args.cli_args:
             raise ConfigError(
-                f"--{name} is a flag of train_rl.py that distributed training does not support: leave it out"
+                f"--{name} is a flag of {program('train')} that distributed training does not support: leave it out"
             )
     cfg = finish_config(args, in_process=False)  # which presets turn on for an engine with threads
     if "env_threads" not in cfg.given:

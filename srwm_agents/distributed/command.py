@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 
-PROG = "python -m srwm_agents distributed"
+from srwm_agents.command_line import fail, program
 
 
 def main(argv: Sequence[str]) -> int:
     """Run ``train``, the only command; returns its exit status. Errors are one line on stderr."""
     command, *rest = list(argv) or ["--help"]
     if command in ("-h", "--help"):
-        print(f"usage: {PROG} train … (see {PROG} train --help)\n\nTrain with collectors on many machines.")
+        name = program("distributed")
+        print(f"usage: {name} train … (see {name} train --help)\n\nTrain with collectors on many machines.")
         return 0
     if command != "train":
-        return _failed(f"unknown command {command!r}, allowed: train", 2)
+        return fail(f"unknown command {command!r}, allowed: train", "distributed", 2)
     return _train(rest)
 
 
@@ -47,15 +47,7 @@ def _train(argv: Sequence[str]) -> int:
             quiet_console_log()
         result = train(cfg, console)
     except (ConfigError, CheckpointError, SimulatorError, CollectorError) as error:
-        return _failed(str(error), 1)
+        return fail(str(error), "distributed")
     if is_main and result.exit_status == 0 and result.folder is not None:
         console.print(f"agent: {result.agent}", highlight=False, soft_wrap=True)
     return result.exit_status
-
-
-def _failed(message: str, status: int) -> int:
-    *trace, last = message.strip().splitlines() or [""]
-    if trace:
-        sys.stderr.write("\n".join(trace) + "\n")
-    sys.stderr.write(f"{PROG}: error: {last}\n")
-    return status

@@ -15,7 +15,7 @@ from srwm_agents.processes import Processes
 
 
 class DistributedLearner(SRWMLearner):
-    """The learner of ``train_rl.py``, with gradients averaged over the processes that ``torchrun`` started.
+    """The learner of the training command, with gradients averaged over the processes that ``torchrun`` started.
 
     Each process learns from its own collectors' rollouts; ``batch_size`` is that of all processes together. Weights and
     optimiser state stay equal, because they start equal and get the same gradients. The main process saves.

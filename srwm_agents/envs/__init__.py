@@ -15,7 +15,8 @@ from srwm_agents.envs.games import (
     normalised_score,
     parse_games,
 )
-from srwm_agents.envs.simulator import INSTALL, SimulatorError
+from srwm_agents.envs.simulator import SimulatorError
+from srwm_agents.extras import require
 
 if TYPE_CHECKING:
     from srwm_agents.envs.procgen import ProcgenVectorEnv, make_procgen
@@ -47,9 +48,5 @@ def __getattr__(name: str) -> Any:
     """Import lazily what needs gymnasium and PyTorch: gymnasium's plug-in needs the table of games only."""
     if name not in _LAZY:
         raise AttributeError(f"module 'srwm_agents.envs' has no attribute {name!r}")
-    try:
-        return getattr(import_module(_LAZY[name]), name)
-    except ModuleNotFoundError as error:
-        if error.name != "gymnasium":
-            raise
-        raise ModuleNotFoundError(f"{error}; install what {name} needs with: {INSTALL}", name=error.name) from error
+    require("procgen", "gymnasium")
+    return getattr(import_module(_LAZY[name]), name)

@@ -8,7 +8,8 @@ import importlib
 import warnings
 from typing import Any
 
-INSTALL = "pip install 'srwm-agents[procgen]'"
+from srwm_agents.extras import MissingPackageError, require
+
 INSTALL_LIBRARIES = "apt-get install -y libgl1 libglib2.0-0"
 
 
@@ -28,13 +29,14 @@ def new_simulator(**options: Any) -> Any:
     Raises:
         SimulatorError: Procgen or the system libraries that it links to are missing.
     """
-    hush_gym()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            procgen = importlib.import_module("procgen")
-    except ModuleNotFoundError as error:
-        raise SimulatorError(f"{error}; install what Procgen needs with: {INSTALL}") from error
+        require("procgen", "procgen")
+    except MissingPackageError as error:
+        raise SimulatorError(str(error)) from error
+    hush_gym()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        procgen = importlib.import_module("procgen")
     try:
         return procgen.ProcgenGym3Env(**options)
     except OSError as error:

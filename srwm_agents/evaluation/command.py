@@ -1,4 +1,4 @@
-"""The command line of evaluation: what ``eval_rl.py`` calls."""
+"""The command line of evaluation: ``srwm-eval``, ``srwm eval``, and ``eval_rl.py`` in a checkout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from srwm_agents.agent import Agent, AgentError, load_agent
-from srwm_agents.command_line import OneLineParser
+from srwm_agents.command_line import OneLineParser, fail, program
 from srwm_agents.display import progress_bar
 from srwm_agents.envs import IMAGE_SHAPE, NUM_ACTIONS, SimulatorError, parse_games
 from srwm_agents.envs.games import MODES, check_levels, check_mode
@@ -31,13 +31,13 @@ AGENT_FOLDERS = {"latest": "agent", "best": "agent_best", "average": "agent_aver
 def make_parser() -> argparse.ArgumentParser:
     """The command line; flags shared with training have its names."""
     parser = OneLineParser(
-        prog="eval_rl.py",
+        prog=program("eval"),
         description="Evaluate a saved agent on Procgen levels that it has seen and on unseen ones.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--experiment", help="An experiment of train_rl.py; its portable agent is evaluated")
+    add("--experiment", help="An experiment of the training command; its portable agent is evaluated")
     add("--agent", help="A portable agent's folder or file, or 'random' for the random policy (with --games)")
     add("--train_dir", default="train_dir", help="Where experiments lie")
     add("--load_checkpoint_kind", default="latest", choices=sorted(AGENT_FOLDERS), help="Which agent of an experiment")
@@ -68,10 +68,9 @@ def evaluate(argv: Sequence[str] | None = None, console: Console | None = None) 
     try:
         return _evaluate(args, console or Console())
     except (AgentError, SimulatorError, ValueError, OSError) as error:
-        sys.stderr.write(f"eval_rl.py: error: {error}\n")
-        return 1
+        return fail(str(error), "eval")
     except KeyboardInterrupt:
-        sys.stderr.write("eval_rl.py: interrupted, nothing was written\n")
+        sys.stderr.write(f"{program('eval')}: interrupted, nothing was written\n")
         return 130
 
 

@@ -11,15 +11,13 @@ from typing import Any
 
 from rich.console import Console
 
-from srwm_agents.command_line import OneLineParser, underscored
+from srwm_agents.command_line import OneLineParser, fail, program, underscored
 from srwm_agents.cores import core_setting_names
 from srwm_agents.fewshot.data import DATASETS, DEFAULT_DATA_DIR, SPLITS, default_cache_dir
 from srwm_agents.fewshot.experiment import AGENT_FOLDERS
 from srwm_agents.fewshot.settings import Settings
 from srwm_agents.recipes import load_recipe, recipe_names
 from srwm_agents.settings import add_dataclass_flags, from_flags
-
-PROG = "python -m srwm_agents fewshot"
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -37,10 +35,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         return args.run(args, Console())
     except (ValueError, OSError, FloatingPointError) as error:
-        sys.stderr.write(f"{PROG}: error: {error}\n")
-        return 1
+        return fail(str(error), "fewshot")
     except KeyboardInterrupt:
-        sys.stderr.write(f"{PROG}: interrupted\n")
+        sys.stderr.write(f"{program('fewshot')}: interrupted\n")
         return 130
 
 
@@ -48,7 +45,9 @@ def _make_parser(preset: str | None) -> OneLineParser:
     """Make the parser; a preset's settings become the defaults of ``train``."""
     options: dict[str, Any] = {"formatter_class": HelpFormatter, "allow_abbrev": False}
     parser = OneLineParser(
-        prog=PROG, description="Classifiers that learn new classes from a few labelled images.", **options
+        prog=program("fewshot"),
+        description="Classifiers that learn new classes from a few labelled images.",
+        **options,
     )
     commands = parser.add_subparsers(metavar="{train,eval,data}", required=True)
 
@@ -135,14 +134,15 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     lines = [
         *(f"{kind + ':':14}{result.folder / folder}" for kind, folder in AGENT_FOLDERS.items()),
         f"TensorBoard:  tensorboard --logdir {result.folder}",
-        f"evaluate it:  {PROG} eval{where} --experiment {result.folder.name}",
+        f"evaluate it:  {program('fewshot')} eval{where} --experiment {result.folder.name}",
     ]
     if result.best_accuracy is not None:
         lines.insert(0, f"best on validation classes: {100 * result.best_accuracy:.2f} %")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     if result.signal_number is not None:
-        sys.stderr.write(f"{PROG}: stopped by a signal at update {result.step:,}, saved; the same command goes on\n")
+        stopped = f"stopped by a signal at update {result.step:,}, saved; the same command goes on"
+        sys.stderr.write(f"{program('fewshot')}: {stopped}\n")
         return 128 + result.signal_number
     return 0
 

@@ -18,7 +18,7 @@ def register(framework: str) -> None:
 
     Raises:
         ValueError: an unknown framework.
-        ModuleNotFoundError: the framework is not installed.
+        ModuleNotFoundError: the framework is not installed; the message names the extra that installs it.
     """
     if framework not in REGISTRIES:
         raise ValueError(f"unknown framework {framework!r}, allowed: {', '.join(REGISTRIES)}")

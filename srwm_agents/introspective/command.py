@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from srwm_agents.command_line import OneLineParser
+from srwm_agents.command_line import OneLineParser, fail, program
 from srwm_agents.display import TrainingDisplay
 from srwm_agents.files import write_atomically
 from srwm_agents.introspective.checkpoint import CHECKPOINT_FILE, load_training, save_training
@@ -25,7 +25,6 @@ from srwm_agents.introspective.tasks import TASKS
 from srwm_agents.introspective.training import SOLVED, Evaluation, TrainConfig, Training
 from srwm_agents.signals import StopRequest
 
-PROGRAM = "srwm_agents introspective train"
 RESULTS_FILE = "results.json"
 SAVE_EVERY_SECONDS = 20
 INTERRUPTED = 130
@@ -34,7 +33,7 @@ INTERRUPTED = 130
 def make_parser() -> argparse.ArgumentParser:
     """``introspective train``; its flags are the fields of ``TrainConfig`` and where to put things."""
     parser = OneLineParser(
-        prog="python -m srwm_agents introspective",
+        prog=program("introspective"),
         description="Schmidhuber's introspective net of 1993: it reads and rewrites its own weights.",
         allow_abbrev=False,
     )
@@ -72,10 +71,9 @@ def main(argv: Sequence[str] | None = None, console: Console | None = None) -> i
     try:
         return _train(args, console or Console())
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"{PROGRAM}: error: {error}\n")
-        return 1
+        return fail(str(error), "introspective")
     except KeyboardInterrupt:  # outside of training, where a signal saves and stops
-        sys.stderr.write(f"{PROGRAM}: interrupted\n")
+        sys.stderr.write(f"{program('introspective')}: interrupted\n")
         return INTERRUPTED
 
 
@@ -96,7 +94,8 @@ def _train(args: argparse.Namespace, console: Console) -> int:
 
     stop = _run(training, folder, console)
     if stop:
-        sys.stderr.write(f"{PROGRAM}: stopped and saved after {training.update} updates; the same command goes on\n")
+        stopped = f"stopped and saved after {training.update} updates; the same command goes on"
+        sys.stderr.write(f"{program('introspective')}: {stopped}\n")
         return stop.exit_status
     result = training.evaluate()
     write_atomically(folder / RESULTS_FILE, json.dumps(_report(training, result), indent=1) + "\n")

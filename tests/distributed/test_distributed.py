@@ -144,7 +144,10 @@ def test_the_queue_cuts_rollouts_into_batches() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--with_pbt=True"], "--with_pbt is a flag of train_rl.py that distributed training does not support"),
+        (
+            ["--with_pbt=True"],
+            "--with_pbt is a flag of python -m srwm_agents train that distributed training does not support",
+        ),
         (["--worker_cpus=-1"], "--worker_cpus is -1.0, expected at least 0"),
         (["--games=starpilot,leper"], "unknown game 'leper'; did you mean 'leaper'?"),
         (["--num_envs_per_worker=7"], "expected a multiple of 2 (the number of games)"),
@@ -193,13 +196,13 @@ def test_unknown_commands_and_missing_packages(capsys) -> None:
     assert main(["trian"]) == 2
     assert "unknown command 'trian', allowed: train" in capsys.readouterr().err
     code = (
-        "import sys; sys.modules['ray'] = None; import importlib.util as u; find = u.find_spec\n"
+        "import sys; sys.modules['ray'] = None; import srwm_agents.extras as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'ray' else find(name, *a)\n"
         "from srwm_agents.__main__ import main; sys.exit(main(['distributed', 'train']))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "distributed needs ray, which is not installed; install with: pip install 'srwm-agents[distributed]'" in (
+    assert "distributed: error: ray is not installed; install with: pip install 'srwm-agents[distributed]'" in (
         result.stderr
     )
 

@@ -126,7 +126,7 @@ def test_errors_are_one_line(train_dir, capsys, prepare, more, message: str) -> 
         prepare(train_dir)
     assert evaluate(train_dir, *more) == 1
     error = capsys.readouterr().err
-    assert error.startswith("eval_rl.py: error: ")
+    assert error.startswith("python -m srwm_agents eval: error: ")
     assert message in error
     assert error.count("\n") == 1
     assert not (train_dir / "mine" / "evaluation").exists()

@@ -8,16 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from srwm_agents.agent import AgentError, load_agent
-from srwm_agents.command_line import OneLineParser
+from srwm_agents.command_line import OneLineParser, fail, program
 from srwm_agents.integrations.export.exporting import FORMATS, SUFFIXES, export_agent
-
-PROGRAM = "srwm_agents export"
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = OneLineParser(
-        prog="python -m srwm_agents export",
+        prog=program("export"),
         description="Write one acting step of a saved agent, with its state in and out, as a file that runs without "
         "this package; it is run and compared with the agent first.",
         allow_abbrev=False,
@@ -36,10 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         exported = export_agent(load_agent(args.agent), target, args.format)
     except (AgentError, OSError) as error:
-        sys.stderr.write(f"{PROGRAM}: error: {error}\n")
-        return 1
+        return fail(str(error), "export")
     except KeyboardInterrupt:
-        sys.stderr.write(f"{PROGRAM}: interrupted, nothing was written\n")
+        sys.stderr.write(f"{program('export')}: interrupted, nothing was written\n")
         return 130
     print(f"wrote {exported.path}")
     print(f"inputs: {', '.join(exported.inputs)}; outputs: {', '.join(exported.outputs)}")

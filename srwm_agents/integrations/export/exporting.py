@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from srwm_agents.agent import Agent, AgentError
 from srwm_agents.encoders import IMAGE_KEY
+from srwm_agents.extras import MissingPackageError, require
 from srwm_agents.files import write_atomically
 
 OUTPUTS = ("logits", "value", "next_state")
@@ -135,10 +136,11 @@ def _export_torch(step: ActingStep, path: Path) -> Runner:
 
 def _export_onnx(step: ActingStep, path: Path) -> Runner:
     try:
-        import onnxruntime
-        import onnxscript  # noqa: F401  (torch.onnx imports it, and says less clearly that it is missing)
-    except ImportError as error:
-        raise ExportError(f"{error}; install what ONNX needs with: pip install 'srwm-agents[export]'") from error
+        require("export", "onnx", "onnxscript", "onnxruntime")  # torch.onnx says less clearly what is missing
+    except MissingPackageError as error:
+        raise ExportError(str(error)) from error
+    import onnxruntime
+
     names = (*_entries(step.agent), "state", "reset")
     program = torch.onnx.export(
         step,

@@ -14,7 +14,7 @@ from srwm_agents.cores import CoreConfig, core_setting_names
 LIBRARY = "srwm-agents"
 PAPER = "https://arxiv.org/abs/2202.05780"
 COLUMNS = ("split", "game", "episodes", "return", "return_low", "return_high", "normalised_score")
-"""What is read of a table of ``eval_rl.py``."""
+"""What is read of the evaluation command's table."""
 
 
 def model_card(
@@ -30,7 +30,7 @@ def model_card(
         config: the agent's.
         repo_id: "user/name", for the example.
         license: the Hub's identifier of the weights' licence, such as "mit"; None says nothing.
-        evaluation: the table that ``eval_rl.py`` wrote, ``eval_sampled.csv``; its scores go into text and metadata.
+        evaluation: the evaluation command's table, ``eval_sampled.csv``; its scores go into text and metadata.
 
     Raises:
         ValueError: ``evaluation`` is no such table.
@@ -102,10 +102,10 @@ def _scores(evaluation: str | os.PathLike[str]) -> list[dict[str, Any]]:
     try:
         table = pd.read_csv(evaluation)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{evaluation} is no table of eval_rl.py: {error}") from error
+        raise ValueError(f"{evaluation} is no table of the evaluation command: {error}") from error
     missing = [name for name in COLUMNS if name not in table]
     if missing:
-        raise ValueError(f"{evaluation} is no table of eval_rl.py: it has no column {missing[0]!r}")
+        raise ValueError(f"{evaluation} is no table of the evaluation command: it has no column {missing[0]!r}")
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 

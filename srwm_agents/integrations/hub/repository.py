@@ -17,11 +17,15 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from requests import RequestException
 
 from srwm_agents.agent import Agent, AgentError, load_agent, save_agent
 from srwm_agents.integrations.hub.card import model_card
 from srwm_agents.portable import CONFIG_FILE, WEIGHTS_FILE
+
+_TRANSPORT_ERRORS = tuple(
+    base for base in HfHubHTTPError.__mro__ if base.__module__.split(".")[0] in ("requests", "httpx", "httpx2")
+)
+"""The exceptions of the client's HTTP library, which is another one in each major version of the client."""
 
 
 class HubError(AgentError):
@@ -55,7 +59,7 @@ def push_agent_to_hub(
 
     Raises:
         HubError: the Hub refused, or cannot be reached.
-        ValueError: ``evaluation`` is not a table written by ``eval_rl.py``.
+        ValueError: ``evaluation`` is not a table that the evaluation command wrote.
     """
     card = model_card(agent.config, repo_id, license=license, evaluation=evaluation)
     api = HfApi(token=token)
@@ -113,7 +117,7 @@ def _named_errors(repo_id: str) -> Iterator[None]:
         raise HubError(f"the Hub cannot be reached, and {repo_id!r} is not in the cache") from error
     except HfHubHTTPError as error:
         raise HubError(f"the Hub refused {repo_id!r}: {_line(error)}") from error
-    except RequestException as error:
+    except (*_TRANSPORT_ERRORS, ConnectionError) as error:
         raise HubError(f"the Hub cannot be reached: {_line(error)}") from error
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from sample_factory.cfg import cfg as sf_cfg
 from sample_factory.utils.utils import str2bool
 
-from srwm_agents.command_line import OneLineParser, underscored
+from srwm_agents.command_line import OneLineParser, program, underscored
 from srwm_agents.cores import CORES, CoreConfig
 from srwm_agents.cores.config import core_setting_names
 from srwm_agents.encoders import ENCODERS
@@ -26,7 +26,7 @@ from srwm_agents.settings import add_dataclass_flags
 def make_parser() -> argparse.ArgumentParser:
     """The whole parser, with the common defaults; a preset's are set by :func:`parse_train_args`."""
     parser = OneLineParser(
-        prog="train_rl.py",
+        prog=program("train"),
         description="Train a recurrent agent on Procgen. Flags of Sample Factory follow ours.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         add_help=False,

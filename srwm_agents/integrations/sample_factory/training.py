@@ -1,9 +1,8 @@
-"""Training from a command line: parse, check, run the engine, report; what ``train_rl.py`` calls."""
+"""Training from a command line: parse, check, run the engine, report; what the training command calls."""
 
 from __future__ import annotations
 
 import os
-import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from sample_factory.algo.utils.misc import ExperimentStatus
 from sample_factory.envs.env_utils import register_env
 from sample_factory.pbt.population_based_training import PopulationBasedTraining
 
+from srwm_agents.command_line import fail
 from srwm_agents.envs import SimulatorError
 from srwm_agents.integrations.sample_factory.arguments import parse_train_args
 from srwm_agents.integrations.sample_factory.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
@@ -181,8 +181,4 @@ def reason_of(failure: BaseException) -> str:
 
 
 def _failed(message: str, folder: Path | None) -> TrainingResult:
-    *trace, last = message.splitlines() or [""]
-    if trace:
-        sys.stderr.write("\n".join(trace) + os.linesep)
-    sys.stderr.write(f"train_rl.py: error: {last}{os.linesep}")
-    return TrainingResult(1, folder)
+    return TrainingResult(fail(message, "train"), folder)

@@ -6,7 +6,9 @@ Importing this package puts the policies' names into ``RecurrentPPO``, and so do
 """
 
 from srwm_agents.envs.simulator import hush_gym
+from srwm_agents.extras import require
 
+require("sb3", "stable_baselines3", "sb3_contrib")
 hush_gym()  # Stable-Baselines3 imports gym, so this must come first
 
 from sb3_contrib import RecurrentPPO  # noqa: E402

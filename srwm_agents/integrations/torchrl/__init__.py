@@ -8,15 +8,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-try:
-    from srwm_agents.integrations.torchrl.module import SRWMModule
-    from srwm_agents.integrations.torchrl.policy import make_actor_critic
-except ModuleNotFoundError as error:
-    if (error.name or "").split(".")[0] not in ("torchrl", "tensordict"):
-        raise
-    raise ModuleNotFoundError(
-        f"{error}; install TorchRL with: pip install 'srwm-agents[torchrl]'", name=error.name
-    ) from error
+from srwm_agents.extras import require
+
+require("torchrl", "torchrl", "tensordict")
+
+from srwm_agents.integrations.torchrl.module import SRWMModule  # noqa: E402
+from srwm_agents.integrations.torchrl.policy import make_actor_critic  # noqa: E402
 
 if TYPE_CHECKING:
     from srwm_agents.integrations.torchrl.environment import ProcgenEnv, make_environment
@@ -28,9 +25,5 @@ def __getattr__(name: str) -> Any:
     """Import what needs gymnasium only when it is asked for."""
     if name not in ("ProcgenEnv", "make_environment"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(import_module("srwm_agents.integrations.torchrl.environment"), name)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{error}; install what Procgen needs with: pip install 'srwm-agents[procgen]'", name=error.name
-        ) from error
+    require("procgen", "gymnasium")
+    return getattr(import_module("srwm_agents.integrations.torchrl.environment"), name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,7 +10,10 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.data import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase, InitTracker, TransformedEnv
 
-from srwm_agents.envs import IMAGE_SHAPE, NUM_ACTIONS, ProcgenVectorEnv, make_procgen
+from srwm_agents.envs import IMAGE_SHAPE, NUM_ACTIONS
+
+if TYPE_CHECKING:
+    from srwm_agents.envs import ProcgenVectorEnv
 
 
 class ProcgenEnv(EnvBase):
@@ -112,4 +115,6 @@ def make_environment(games: str, num_envs: int, **options: Any) -> TransformedEn
     Raises:
         ValueError, SimulatorError: as ``srwm_agents.envs.make_procgen``.
     """
+    from srwm_agents.envs import make_procgen  # which needs gymnasium; TorchRL does not
+
     return TransformedEnv(ProcgenEnv(make_procgen(games, num_envs, **options)), InitTracker())

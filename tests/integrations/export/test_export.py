@@ -119,7 +119,7 @@ def test_wrong_uses_are_one_line(tmp_path, capsys, monkeypatch) -> None:
         export_agent(make_agent(), tmp_path / "x", "torchscript")
     assert main(["export", "--agent", str(tmp_path / "nowhere")]) == 1
     assert capsys.readouterr().err == (
-        f"srwm_agents export: error: no agent at {tmp_path / 'nowhere'}: model.safetensors is missing\n"
+        f"python -m srwm_agents export: error: no agent at {tmp_path / 'nowhere'}: model.safetensors is missing\n"
     )
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ExportError, match=r"onnxruntime.*pip install 'srwm-agents\[export\]'"):

@@ -114,7 +114,7 @@ def test_the_card_of_an_agent_of_unknown_origin(tmp_path) -> None:
     # With the defaults that it was made with, and without what an LSTM has no use for.
     assert "- **core**: lstm (hidden_size 128, num_layers 2, input_norm False, dropout 0.0)" in card
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"x\.csv is no table of eval_rl\.py: it has no column 'split'"):
+    with pytest.raises(ValueError, match=r"x\.csv is no table of the evaluation command: it has no column 'split'"):
         model_card(config, "me/other", evaluation=tmp_path / "x.csv")
 
 

@@ -146,7 +146,7 @@ def test_settings_that_cannot_work_are_named(make_cfg, flags, message: str) -> N
 def test_wrong_settings_end_with_one_line_and_no_folder(small_flags, tmp_path, capsys) -> None:
     assert train_rl.main([*small_flags, f"--train_dir={tmp_path}", "--games=bigfsh"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("train_rl.py: error: unknown game 'bigfsh'")
+    assert error.startswith("python -m srwm_agents train: error: unknown game 'bigfsh'")
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
 

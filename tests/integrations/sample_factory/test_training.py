@@ -234,7 +234,7 @@ def test_a_checkpoint_that_does_not_load_stops_the_run_and_stays(small_flags, ma
     flags = [*small_flags, f"--train_dir={tmp_path}", "--experiment=e", "--train_for_env_steps=400"]
     assert train_rl.main(flags) == 1
     told = capsys.readouterr()
-    assert re.fullmatch(r"train_rl.py: error: checkpoint .* does not load .*\n", told.out + told.err)
+    assert re.fullmatch(r"python -m srwm_agents train: error: checkpoint .* does not load .*\n", told.out + told.err)
     assert sorted(file.name for file in folder.iterdir()) == before
 
 
