@@ -24,11 +24,10 @@ from srwm_agents import SRWM
 
 
 class SRWMModule(TorchRLModule, ValueFunctionAPI):
-    """Vectors in, logits and values out; ``model_config`` has SRWM's arguments and ``max_seq_len``."""
+    """Vectors in, logits and values out; ``model_config["memory"]`` has SRWM's arguments."""
 
     def setup(self) -> None:
-        settings = {name: value for name, value in self.model_config.items() if name != "max_seq_len"}
-        self.memory = SRWM(self.observation_space.shape[0], batch_first=True, **settings)
+        self.memory = SRWM(self.observation_space.shape[0], batch_first=True, **self.model_config["memory"])
         self.policy_head = nn.Linear(self.memory.hidden_size, int(self.action_space.n))
         self.value_head = nn.Linear(self.memory.hidden_size, 1)
 
@@ -62,7 +61,7 @@ def main(command: list[str] | None = None) -> list[float]:
     args = parser.parse_args(command)
 
     ray.init(num_cpus=1, include_dashboard=False, ignore_reinit_error=True)
-    spec = RLModuleSpec(module_class=SRWMModule, model_config={"hidden_size": 32, "max_seq_len": 32})
+    spec = RLModuleSpec(module_class=SRWMModule, model_config={"memory": {"hidden_size": 32}, "max_seq_len": 32})
     config = (
         PPOConfig()
         .environment("CartPole-v1")

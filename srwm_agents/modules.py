@@ -219,6 +219,6 @@ class SRWMCell(_CoreModule):
         if resets is not None and resets.shape != batch:
             raise ValueError(f"resets has shape {list(resets.shape)}, expected {list(batch)}")
         rows = x.reshape(-1, 1, self.input_size)
-        state = None if state is None else state.reshape(len(rows), self.state_size)
+        state = None if state is None else state.reshape(rows.shape[0], self.state_size)
         out, state = self.core(rows, state, None if resets is None else resets.reshape(-1, 1))
         return out.reshape(*batch, self.hidden_size), state.reshape(*batch, self.state_size)
