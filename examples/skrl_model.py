@@ -7,6 +7,7 @@ state, whose width goes into the specification's "sizes", and for the episodes t
 resets of one call, not a loop over its parts.
 """
 
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import argparse

@@ -145,10 +145,10 @@ class SRWM(_CoreModule):
             x, resets = x[None], None if resets is None else resets[None]
         elif time_first:
             x, resets = x.transpose(0, 1), None if resets is None else resets.transpose(0, 1)
-        out, state = self.core(x, state if one or state is None else state[0], resets)
+        out, final = self.core(x, state if one or state is None else state[0], resets)
         if one:
-            return out[0], state
-        return out.transpose(0, 1) if time_first else out, state[None]
+            return out[0], final
+        return out.transpose(0, 1) if time_first else out, final[None]
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (", batch_first=True" if self.batch_first else "")
@@ -220,5 +220,5 @@ class SRWMCell(_CoreModule):
             raise ValueError(f"resets has shape {list(resets.shape)}, expected {list(batch)}")
         rows = x.reshape(-1, 1, self.input_size)
         state = None if state is None else state.reshape(rows.shape[0], self.state_size)
-        out, state = self.core(rows, state, None if resets is None else resets.reshape(-1, 1))
-        return out.reshape(*batch, self.hidden_size), state.reshape(*batch, self.state_size)
+        out, final = self.core(rows, state, None if resets is None else resets.reshape(-1, 1))
+        return out.reshape(*batch, self.hidden_size), final.reshape(*batch, self.state_size)

@@ -151,6 +151,16 @@ def test_compiled_is_the_same() -> None:
     torch.testing.assert_close(final, expected_final)
 
 
+def test_a_cell_is_exported_for_any_number_of_rows() -> None:
+    cell = SRWMCell(IN, HIDDEN).eval()
+    step = torch.randn(2, IN), cell.initial_state(2), torch.zeros(2, dtype=torch.bool)
+    shapes = tuple({0: torch.export.Dim("batch")} for _ in step)
+    exported = torch.export.export(cell, step, dynamic_shapes=shapes).module()
+    x, state, resets = torch.randn(3, IN), torch.randn(3, cell.state_size), torch.tensor([True, False, False])
+    for again, expected in zip(exported(x, state, resets), cell(x, state, resets), strict=True):
+        torch.testing.assert_close(again, expected)
+
+
 def test_settings_and_repr() -> None:
     assert [SRWM(IN, size).core.config.num_heads for size in (64, 32, 24, 16, 12, 8)] == [8, 4, 2, 2, 1, 1]
     memory = SRWM(IN, 32, batch_first=True, state_decay=0.5, num_heads=1)

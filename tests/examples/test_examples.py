@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 
 
 def load(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -57,10 +59,11 @@ def test_ppo_learns_with_the_memory_that_it_acted_with(ppo: Any, name: str) -> N
 def test_ppo_sees_the_last_observation_of_an_episode(ppo: Any) -> None:
     envs = ppo.make_envs(3)
     envs.reset(seed=0)
-    ended = np.zeros(3, bool)
-    while not ended.any():
+    while True:
         after, _, terminated, truncated, infos = envs.step(np.zeros(3, int))
         ended = terminated | truncated
+        if ended.any():
+            break
     final = ppo.final_observations(infos, ended).numpy()
     assert final.shape == (ended.sum(), 2)
     assert (np.abs(final).max(1) > 0.9).all()  # fallen
@@ -75,6 +78,19 @@ def test_ppo_is_one_short_file_of_three_packages() -> None:
     names = [getattr(node, "module", None) or node.names[0].name for node in imports]
     ours = {"torch", "numpy", "gymnasium", "srwm_agents"}
     assert {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) == ours
+
+
+def test_the_page_of_the_swap() -> None:
+    """Both loops run and give the same shapes; what it quotes stands in the examples."""
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/drop_in.md").read_text(), re.M | re.S)
+    before, after, rllib, skrl = blocks
+    names = {"torch": torch, "B": 3, "x": torch.randn(5, 3, 4), "resets": torch.rand(5, 3) < 0.5}
+    for block in (before, after):
+        exec(block, names)
+        assert names["out"].shape == (5, 3, 32)  # type: ignore[union-attr]
+    for block, name in ((rllib, "rllib_module"), (skrl, "skrl_model")):
+        lines = {line.strip() for line in (EXAMPLES / f"{name}.py").read_text().splitlines()}
+        assert {line.strip() for line in block.splitlines()} <= lines
 
 
 def test_skrl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
