@@ -10,14 +10,27 @@ from srwm_agents.gymnasium_names import register_with_gymnasium
 if TYPE_CHECKING:
     from srwm_agents.agent import Agent, AgentConfig, AgentError, load_agent, save_agent
     from srwm_agents.integrations import register
+    from srwm_agents.modules import SRWM, SRWMCell
     from srwm_agents.policy import AgentPolicy, check_fits
 
-__all__ = ["Agent", "AgentConfig", "AgentError", "AgentPolicy", "check_fits", "load_agent", "register", "save_agent"]
+__all__ = [
+    "SRWM",
+    "Agent",
+    "AgentConfig",
+    "AgentError",
+    "AgentPolicy",
+    "SRWMCell",
+    "check_fits",
+    "load_agent",
+    "register",
+    "save_agent",
+]
 __version__ = "0.1.0"
 
 _MODULES = {
     "srwm_agents.agent": ("Agent", "AgentConfig", "AgentError", "load_agent", "save_agent"),
     "srwm_agents.integrations": ("register",),
+    "srwm_agents.modules": ("SRWM", "SRWMCell"),
     "srwm_agents.policy": ("AgentPolicy", "check_fits"),
 }
 

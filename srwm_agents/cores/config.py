@@ -105,3 +105,24 @@ def core_setting_names(
 def core_settings_of(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a core that ``mapping`` has, with anything else left out."""
     return {name: mapping[name] for name in core_setting_names() if name in mapping}
+
+
+def drop_in_settings(hidden_size: int) -> dict[str, Any]:
+    """Settings for a core in the place of a GRU, where nothing is known of the task: :class:`srwm_agents.SRWM`'s.
+
+    Beside :class:`CoreConfig`'s own defaults, which are as published and for image features: inputs are numbers, not
+    choices (a layer norm in place of the softmax); queries and keys differ from the first step on; and the state
+    decays, so that over a long episode it grows no larger than over the short rollouts of training.
+
+    Args:
+        hidden_size: of the core; it sets num_heads, the most of 8, 4, 2 that are at least 8 wide (else 1), and ff_size.
+    """
+    heads = [heads for heads in (8, 4, 2) if hidden_size % heads == 0 and hidden_size // heads >= 8]
+    return {
+        "num_heads": heads[0] if heads else 1,
+        "ff_size": 4 * hidden_size,
+        "input_softmax": False,
+        "input_norm": True,
+        "query_scale": 3.0,
+        "state_decay": 0.9,
+    }
