@@ -10,11 +10,11 @@ from sample_factory.utils.attr_dict import AttrDict
 
 from srwm_agents.cores.config import core_setting_names
 from srwm_agents.integrations.sample_factory.checks import check, check_numbers
-from srwm_agents.integrations.sample_factory.deriving import Machine, core_settings, derive
+from srwm_agents.integrations.sample_factory.core import ConfigError, check_no_size_flags, core_settings
+from srwm_agents.integrations.sample_factory.deriving import Machine, derive
 from srwm_agents.integrations.sample_factory.per_game import game_discounts, random_starts
 from srwm_agents.integrations.sample_factory.request import (
     COMMAND_LINE_ONLY,
-    ConfigError,
     request_of,
     save_request,
 )
@@ -31,8 +31,6 @@ __all__ = [
     "save_config",
 ]
 
-_FOLLOW_FROM_THE_CORE = ("rnn_size", "rnn_type", "rnn_num_layers")
-"""Flags of Sample Factory's."""
 _ABOUT_THE_COMMAND = ("cli_args", "command_line", "git_hash", "git_repo_name")
 """What Sample Factory expects in a configuration beside settings."""
 
@@ -58,10 +56,7 @@ def finish_config(args: Any, machine: Machine | None = None, **imposed: Any) -> 
     Raises:
         ConfigError: a setting that cannot work, or one that a resumed experiment cannot change.
     """
-    for name in _FOLLOW_FROM_THE_CORE:
-        if name in args.cli_args:
-            instead = ", ".join(f"--{setting}" for setting in core_setting_names(exclude=NOT_OF_THE_NETWORK))
-            raise ConfigError(f"--{name} follows from the core and cannot be set; use --core, {instead}")
+    check_no_size_flags(args.cli_args, core_setting_names(exclude=NOT_OF_THE_NETWORK))
     request = request_of(args)
     if args.restart_behavior == "resume":
         saved = read_request(experiment_folder(args), args.flag_defaults)

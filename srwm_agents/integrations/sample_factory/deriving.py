@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from srwm_agents.cores import make_core
-from srwm_agents.cores.config import core_settings_of
 from srwm_agents.encoders import IMAGE_KEY
 from srwm_agents.integrations.sample_factory import per_game
+from srwm_agents.integrations.sample_factory.core import buffer_settings
 from srwm_agents.integrations.sample_factory.request import ConfigError, Request, core_of, games_of
 
 _UNCLIPPED = 1000.0
@@ -52,7 +50,7 @@ class Derived:
     rnn_type: str
     rnn_num_layers: int
     rnn_size: int
-    """By these four Sample Factory sizes its buffers: a GRU of one layer has exactly one vector of state."""
+    """By these four Sample Factory sizes its buffers: see :func:`.core.buffer_settings`."""
 
     # How it is computed.
     device: str
@@ -92,10 +90,7 @@ def derive(request: Request, machine: Machine) -> Derived:
         reward_clip=_reward_clip(request),
         normalize_input_keys=_normalize_input_keys(request),
         recurrence=request["rollout"] if request["recurrence"] == -1 else request["recurrence"],
-        use_rnn=True,  # the feed-forward core is one of ours, with an empty state
-        rnn_type="gru",
-        rnn_num_layers=1,
-        rnn_size=max(1, _state_size(request)),
+        **buffer_settings(core_of(request), request.settings),
         device=device,
         compile=_on_gpu(request, "compile", device),
         cuda_graphs=_on_gpu(request, "cuda_graphs", device),
@@ -106,12 +101,6 @@ def derive(request: Request, machine: Machine) -> Derived:
         num_envs_per_worker=request["worker_num_splits"],
         env_threads=_env_threads(request, in_process, machine),
     )
-
-
-def core_settings(cfg: Any) -> dict[str, Any]:
-    """The keyword arguments of ``make_core`` that a configuration asks for, without input_size and backend."""
-    settings = core_settings_of(cfg) | {"rollout_length": cfg["rollout"]}
-    return {name: value for name, value in settings.items() if name != "backend"}
 
 
 def _device(request: Request, machine: Machine) -> str:
@@ -135,15 +124,6 @@ def _in_process(request: Request, device: str) -> bool:
     if request["serial_mode"] and "serial_mode" in request.given and "in_process" not in request.given:
         return False
     return _on_gpu(request, "in_process", device)
-
-
-def _state_size(request: Request) -> int:
-    core = core_of(request)
-    try:
-        with torch.random.fork_rng(devices=[]):  # on "meta", drawing weights imports PyTorch's compiler: seconds
-            return make_core(core, input_size=1, **core_settings(request.settings)).state_size
-    except ValueError as error:
-        raise ConfigError(f"--core={core}: {error}") from error
 
 
 def _reward_clip(request: Request) -> float:

@@ -10,16 +10,13 @@ from sample_factory.algo.utils.action_distributions import calc_num_action_param
 from sample_factory.algo.utils.context import global_model_factory
 from sample_factory.algo.utils.tensor_dict import TensorDict
 from sample_factory.model.actor_critic import ActorCriticSharedWeights
-from sample_factory.model.core import ModelCore
 from sample_factory.model.encoder import Encoder, default_make_encoder_func
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from srwm_agents.agent import Agent, AgentConfig
-from srwm_agents.cores import make_core
 from srwm_agents.encoders import IMAGE_KEY, ImageEncoder, ObservationEncoder
 from srwm_agents.graphs import Graphed
-from srwm_agents.integrations.sample_factory.config import core_settings
+from srwm_agents.integrations.sample_factory.core import core_settings
 from srwm_agents.integrations.sample_factory.environment import BOOKKEEPING, GAME_ENTRY
 from srwm_agents.learning import Evaluation, Observations, PopArtCritic
 
@@ -53,49 +50,6 @@ class SampleFactoryEncoder(Encoder):
         with torch.autocast("cuda", torch.bfloat16, enabled=self._mixed):
             features = self.observation(obs_dict)
         return features.float()
-
-
-class SampleFactoryCore(ModelCore):
-    """A core of the registry behind Sample Factory's interface.
-
-    When acting, Sample Factory passes [B, features]; its own learner passes a ``PackedSequence`` cut at episode ends,
-    with one state a segment in the order before sorting; our V-trace learner calls :meth:`sequence`.
-    """
-
-    def __init__(self, cfg: Any, input_size: int) -> None:
-        super().__init__(cfg)
-        self.core = make_core(cfg.core, input_size=input_size, backend=cfg.backend, **core_settings(cfg))
-        self.core_output_size = self.core.output_size
-
-    def apply(self, fn: Any) -> SampleFactoryCore:
-        """Keep the core's own initialisation: Sample Factory would re-initialise linear layers and zero every bias."""
-        if getattr(fn, "__name__", "") == "initialize_weights":
-            return self
-        return super().apply(fn)
-
-    def forward(
-        self, head_output: Tensor | PackedSequence, rnn_states: Tensor
-    ) -> tuple[Tensor | PackedSequence, Tensor]:
-        if isinstance(head_output, PackedSequence):
-            return self._packed(head_output, rnn_states)
-        out, state = self.sequence(head_output[:, None], rnn_states, None)
-        return out[:, 0], state
-
-    def sequence(self, x: Tensor, rnn_states: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Run the core over time, from x [B, T, features] to [B, T, out] and the final state.
-
-        Sample Factory's states have at least one column, those of a core without memory none.
-        """
-        out, state = self.core(x, rnn_states[:, : self.core.state_size], resets)
-        return out, state if self.core.state_size else rnn_states
-
-    def _packed(self, packed: PackedSequence, rnn_states: Tensor) -> tuple[PackedSequence, Tensor]:
-        # pad_packed_sequence restores the order of the states. Steps after a segment's end compute on padding; packing
-        # again drops their outputs, and the final states of a training pass are not used.
-        padded, lengths = pad_packed_sequence(packed, batch_first=True)
-        out, state = self.sequence(padded, rnn_states, None)
-        repacked = pack_padded_sequence(out, lengths, batch_first=True, enforce_sorted=False)
-        return PackedSequence(repacked.data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices), state
 
 
 class DetachedCritic(nn.Module):
@@ -255,11 +209,6 @@ def make_critic(cfg: Any, obs_space: Any, core_output_size: int) -> DetachedCrit
 def make_actor_critic(cfg: Any, obs_space: Any, action_space: Any) -> SampleFactoryActorCritic:
     """Actor-critic factory."""
     return SampleFactoryActorCritic(obs_space, action_space, cfg)
-
-
-def make_model_core(cfg: Any, core_input_size: int) -> SampleFactoryCore:
-    """Core factory."""
-    return SampleFactoryCore(cfg, core_input_size)
 
 
 _PREFIXES = {

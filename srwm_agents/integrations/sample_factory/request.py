@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from srwm_agents.envs.games import parse_games
+from srwm_agents.integrations.sample_factory.core import ConfigError, chosen_core
 from srwm_agents.recipes import RecipeError, load_recipe, read_recipe, recipe_names
 
 COMMAND_LINE_ONLY = ("train_dir", "experiment", "restart_behavior")
@@ -24,10 +25,6 @@ RECIPES = "training"
 _NO_SETTINGS = ("help", "cli_args", "flag_defaults", "command_line", "git_hash", "git_repo_name", "request", "given")
 _KEPT = ("wandb_unique_id",)
 """Made by Sample Factory at an experiment's first start, and to be the same at every later one."""
-
-
-class ConfigError(ValueError):
-    """A setting that cannot work; the message names it, its value and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +66,8 @@ def preset_settings(preset: str) -> dict[str, Any]:
 
 
 def core_of(request: Request) -> str:
-    """The core that is asked for: ``--use_rnn=False`` is Sample Factory's way to ask for the feed-forward one.
-
-    Raises:
-        ConfigError: another core was a flag beside it.
-    """
-    if request["use_rnn"] or request["core"] == "feedforward":
-        return request["core"]
-    if "core" in request.given:
-        raise ConfigError(f"--use_rnn=False means --core=feedforward, but --core is {request['core']!r}")
-    return "feedforward"
+    """The core that is asked for; see :func:`.core.chosen_core`."""
+    return chosen_core(request["core"], request["use_rnn"], "core" in request.given)
 
 
 def games_of(request: Request) -> list[str]:

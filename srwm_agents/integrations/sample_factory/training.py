@@ -20,9 +20,10 @@ from srwm_agents.envs import SimulatorError
 from srwm_agents.integrations.sample_factory.arguments import parse_train_args
 from srwm_agents.integrations.sample_factory.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
 from srwm_agents.integrations.sample_factory.config import ConfigError, experiment_folder, finish_config
+from srwm_agents.integrations.sample_factory.core import register_core
 from srwm_agents.integrations.sample_factory.environment import ENV_NAME, make_environment
 from srwm_agents.integrations.sample_factory.learner import AGENT_FOLDERS
-from srwm_agents.integrations.sample_factory.model import make_actor_critic, make_encoder, make_model_core
+from srwm_agents.integrations.sample_factory.model import make_actor_critic, make_encoder
 from srwm_agents.integrations.sample_factory.processes import WorkerDiedError, quiet_console_log
 from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
 from srwm_agents.integrations.sample_factory.runner import (
@@ -59,8 +60,8 @@ class TrainingResult:
 def register() -> None:
     """Put our environment, encoder and cores into Sample Factory's factories; your own scripts may call it too."""
     register_env(ENV_NAME, make_environment)
+    register_core()
     global_model_factory().register_encoder_factory(make_encoder)
-    global_model_factory().register_model_core_factory(make_model_core)
     global_model_factory().register_actor_critic_factory(make_actor_critic)
 
 
