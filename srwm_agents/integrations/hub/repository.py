@@ -23,7 +23,9 @@ from srwm_agents.integrations.hub.card import model_card
 from srwm_agents.portable import CONFIG_FILE, WEIGHTS_FILE
 
 _TRANSPORT_ERRORS = tuple(
-    base for base in HfHubHTTPError.__mro__ if base.__module__.split(".")[0] in ("requests", "httpx", "httpx2")
+    base
+    for base in HfHubHTTPError.__mro__
+    if issubclass(base, Exception) and base.__module__.split(".")[0] in ("requests", "httpx", "httpx2")
 )
 """The exceptions of the client's HTTP library, which is another one in each major version of the client."""
 
