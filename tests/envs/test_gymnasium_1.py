@@ -78,6 +78,7 @@ def environment() -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(not gymnasium.__version__.startswith("0."), reason="these tests run in gymnasium 1.x already")
 def test_everything_here_also_passes_with_gymnasium_1_and_numpy_2() -> None:
     python = environment()
