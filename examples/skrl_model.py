@@ -118,8 +118,9 @@ def main(command: list[str] | None = None) -> Agent:
         action_space=env.action_space,
         device=env.device,
     )
-    trainer = {"timesteps": args.steps // args.num_envs, "headless": True}
+    trainer = {"timesteps": args.steps // args.num_envs, "headless": True, "close_environment_at_exit": False}
     SequentialTrainer(env=env, agents=agent, cfg=trainer).train()
+    env.close()
     return agent
 
 
