@@ -30,10 +30,10 @@ if __name__ == "__main__":
     parser, _ = parse_sf_args(evaluation=command == "enjoy")
     add_core_arguments(parser)  # --core (an SRWM) and its settings, for CartPole:
     parser.set_defaults(hidden_size=32, num_layers=1, num_heads=2, ff_size=64)
-    parser.set_defaults(input_softmax=False, input_norm=True, state_decay=0.7)
-    parser.set_defaults(device="cpu", serial_mode=True, async_rl=False, train_for_env_steps=100_000)
+    parser.set_defaults(input_softmax=False, input_norm=True, query_scale=3.0, state_decay=0.7)
+    parser.set_defaults(device="cpu", serial_mode=True, async_rl=False, train_for_env_steps=60_000, reward_scale=0.1)
     parser.set_defaults(num_workers=1, num_envs_per_worker=16, worker_num_splits=1, encoder_mlp_layers=[32])
-    parser.set_defaults(rollout=32, batch_size=512, num_epochs=4, learning_rate=1e-3, reward_scale=0.1)
+    parser.set_defaults(rollout=32, batch_size=512, num_epochs=10, ppo_clip_ratio=0.2, learning_rate=1e-3)
     cfg = finish_core_config(parse_full_cfg(parser))
     register_env(cfg.env, make_env)
     register_core()

@@ -269,8 +269,6 @@ def test_the_page_shows_the_example() -> None:
 
 
 def test_the_example_trains_saves_and_replays(tmp_path) -> None:
-    """With a process for each of Sample Factory's parts: what the script registers reaches them."""
-
     def run(command: str, *flags: str) -> str:
         words = [sys.executable, str(EXAMPLE), command, "--env=masked_cartpole", "--experiment=cartpole", *flags]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -278,7 +276,7 @@ def test_the_example_trains_saves_and_replays(tmp_path) -> None:
         assert ran.returncode == 0, ran.stderr[-3000:]
         return ran.stdout
 
-    run("train", "--train_for_env_steps=6000", "--seed=0")
+    run("train", "--train_for_env_steps=3000", "--seed=0")
     assert list((tmp_path / "train_dir/cartpole/checkpoint_p0").glob("checkpoint_*.pth"))
     mean = float(re.findall(r"\(0, ([\d.]+)\)", run("enjoy", "--no_render", "--max_num_episodes=10"))[-1])
     assert mean > 15
