@@ -27,7 +27,8 @@ def delta_rule(
 
     Source: Schlag et al., ICML 2021, section 4.2. ``y`` is read *after* the write. Keys and queries are used as
     they come: normalising them (softmax, sum or L2 norm) is the layer's business. Differentiable in every argument
-    and through the final state.
+    and through the final state. Works under ``torch.vmap`` and the transforms of ``torch.func``; second derivatives and
+    forward mode with "naive" only.
 
     Args:
         q: [B, T, H, D] queries.

@@ -39,7 +39,8 @@ def srwm(
     update scales what it finds along ``k``, 1 + b (q·k - k·k), cannot exceed 1. With a ``limit``, a third addition,
     each step ends by scaling each block of the shift down to at most ``limit`` times the size of its slow weights
     (Frobenius norms, head by head); a block that is not finite becomes zero. Differentiable in ``x``, ``weights`` and
-    ``state``, and through the final state; the gradient takes the factors of a limit for constants.
+    ``state``, and through the final state; the gradient takes the factors of a limit for constants. Works under
+    ``torch.vmap`` and the transforms of ``torch.func``; second derivatives and forward mode with "naive" only.
 
     Args:
         x: [B, T, H, D], the heads' inputs, as they are (a softmax over D, if wanted, is the layer's business).

@@ -24,7 +24,7 @@ AFTER_ONE_STEP = ["...T....C..T", "..TC........", "..........C.", "............"
 """Row 1 has an episode of one step that is cut off, row 2 a last step that is an episode's first."""
 
 
-def make_critic() -> TensorDictSequential:
+def make_critic() -> Any:
     torch.manual_seed(0)
     memory = SRWMModule("srwm", in_key="observation", out_key="embed", **SMALL).double()
     head = TensorDictModule(torch.nn.Linear(8, 1).double(), in_keys=["embed"], out_keys=["state_value"])
@@ -50,7 +50,8 @@ def make_rollouts(episodes: list[str], state_size: int) -> Any:
         **{"reward": normal(1), "done": done, "terminated": terminated, "truncated": truncated},
     }
     entries = {"observation": observation, "is_init": is_init, "recurrent_state": state, "next": following}
-    return TensorDict(entries, [BATCH, STEPS], names=[None, "time"])
+    names: Any = [None, "time"]
+    return TensorDict(entries, [BATCH, STEPS], names=names)
 
 
 @torch.no_grad()
@@ -81,7 +82,7 @@ def advantages_of(critic: Any, data: Any, **settings: Any) -> Tensor:
 
 def test_gae_is_exact_with_a_slot_for_each_end() -> None:
     critic = make_critic()
-    data = make_rollouts(EPISODES, critic[0].core.state_size)  # pyright: ignore[reportAttributeAccessIssue]
+    data = make_rollouts(EPISODES, critic[0].core.state_size)
     true = plain_advantages(critic, data)
     slots = 1 + int(data["next", "done"].sum(1).max())
     exact = advantages_of(critic, data, shifted=True, shifted_budget=slots)
@@ -94,7 +95,7 @@ def test_gae_is_exact_with_a_slot_for_each_end() -> None:
 def test_where_gae_forgets_the_first_step() -> None:
     """TorchRL (0.14.1) resets the memory before what follows an episode's first step, if that is cut off there."""
     critic = make_critic()
-    data = make_rollouts(AFTER_ONE_STEP, critic[0].core.state_size)  # pyright: ignore[reportAttributeAccessIssue]
+    data = make_rollouts(AFTER_ONE_STEP, critic[0].core.state_size)
     true = plain_advantages(critic, data)
     slots = 1 + int(data["next", "done"].sum(1).max())
     off = (advantages_of(critic, data, shifted=True, shifted_budget=slots) - true).abs() > 1e-6
@@ -105,7 +106,7 @@ def test_where_gae_forgets_the_first_step() -> None:
 def test_estimators_map_over_the_module(shifted) -> None:
     """Without ``shifted`` TorchRL calls ``vmap`` over the observations and the next ones."""
     critic = make_critic()
-    data = make_rollouts(EPISODES, critic[0].core.state_size)  # pyright: ignore[reportAttributeAccessIssue]
+    data = make_rollouts(EPISODES, critic[0].core.state_size)
     mapped, looped = (
         advantages_of(critic, data, shifted=shifted, deactivate_vmap=deactivate) for deactivate in (False, True)
     )
@@ -134,7 +135,7 @@ def test_an_ensemble_of_modules() -> None:
     with torch.no_grad():
         for parameter in critics[1].parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    data = make_rollouts(EPISODES, critics[0][0].core.state_size)  # pyright: ignore[reportAttributeAccessIssue]
+    data = make_rollouts(EPISODES, critics[0][0].core.state_size)
     parameters: Any = TensorDict.from_modules(*critics, as_module=False)
 
     def values(data: Any, parameters: Any) -> Any:
