@@ -22,7 +22,7 @@ from srwm_agents.agent import Agent, AgentError, load_agent, save_agent
 from srwm_agents.integrations.hub.card import model_card
 from srwm_agents.portable import CONFIG_FILE, WEIGHTS_FILE
 
-_TRANSPORT_ERRORS = tuple(
+_TRANSPORT_ERRORS: tuple[type[Exception], ...] = tuple(
     base
     for base in HfHubHTTPError.__mro__
     if issubclass(base, Exception) and base.__module__.split(".")[0] in ("requests", "httpx", "httpx2")
@@ -119,7 +119,7 @@ def _named_errors(repo_id: str) -> Iterator[None]:
         raise HubError(f"the Hub cannot be reached, and {repo_id!r} is not in the cache") from error
     except HfHubHTTPError as error:
         raise HubError(f"the Hub refused {repo_id!r}: {_line(error)}") from error
-    except (*_TRANSPORT_ERRORS, ConnectionError) as error:
+    except (ConnectionError, *_TRANSPORT_ERRORS) as error:
         raise HubError(f"the Hub cannot be reached: {_line(error)}") from error
 
 
