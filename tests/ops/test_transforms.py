@@ -147,7 +147,7 @@ def test_jacobian_and_two_maps(backend) -> None:
 
     def outputs(x: Tensor, backend: str, resets: Tensor, blocks: list[Tensor]) -> Tensor:
         state = SRWMState(*blocks[4:])
-        return srwm(x, SRWMWeights(*blocks[:4]), state, resets=resets, backend=backend)[0].sum((0, 3))  # [T, H]
+        return srwm(x, SRWMWeights(*blocks[:4]), state, resets=resets, backend=backend)[0].sum((0, 2, 3))  # [T]
 
     true = torch.autograd.functional.jacobian(
         lambda x: outputs(x, "naive", arguments[1], arguments[2:]), arguments[0].clone()
@@ -156,7 +156,7 @@ def test_jacobian_and_two_maps(backend) -> None:
     assert_close(jacrev(outputs)(x, backend, resets, blocks), true, TOLERANCE[backend])  # pyright: ignore[reportArgumentType]
 
     loss = srwm_loss(backend)
-    scales = torch.tensor([[1.0, 0.5], [0.2, 0.7]], dtype=x.dtype, device=DEVICE)
+    scales = torch.tensor([[1.0], [0.2]], dtype=x.dtype, device=DEVICE)
     mapped = vmap(vmap(grad(lambda s: loss(s * x, resets, *blocks))))(scales)
     naive = srwm_loss("naive")
     expected = torch.tensor(
