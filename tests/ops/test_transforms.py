@@ -110,8 +110,8 @@ def check(make_loss: Callable[[str], Loss], arguments: list[Tensor], dims: list[
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "dims",  # of x, resets, weights, state
-    [(1, 0, None, None), (None, None, 0, None), (2, None, 1, 2), (0, 0, 0, None)],
-    ids=["episodes", "ensemble", "all but resets", "all but state"],
+    [(1, 0, None, None), (2, None, 1, None), (0, 0, 0, 2)],
+    ids=["episodes", "weights", "weights and resets"],
 )
 def test_srwm(dims, backend) -> None:
     check(lambda name: srwm_loss(name), *srwm_case(dims), backend)
