@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 import srwm_agents
-from srwm_agents import Agent, AgentConfig, AgentPolicy, load_agent, save_agent
+from srwm_agents import SRWM, Agent, AgentConfig, AgentPolicy, SRWMCell, load_agent, save_agent
 from srwm_agents.cores import CORES, make_core
 from srwm_agents.ops import SRWMWeights, srwm
 
@@ -33,6 +33,15 @@ def check_cores() -> None:
         out.sum().backward()
         assert out.shape == (2, 3, core.output_size), name
         assert state.shape == (2, core.state_size), name
+
+
+def check_modules() -> None:
+    """The drop-in modules, as README shows them."""
+    memory, cell = SRWM(4, 32), SRWMCell(4, 32)
+    out, state = memory(torch.randn(10, 3, 4))
+    out, state = memory(torch.randn(10, 3, 4), state, torch.zeros(10, 3))
+    assert (out.shape, state.shape) == ((10, 3, 32), (1, 3, memory.state_size))
+    assert cell(torch.randn(3, 4))[0].shape == (3, 32)
 
 
 def check_op() -> None:
