@@ -75,6 +75,6 @@ def check_missing_packages() -> None:
 
 
 if __name__ == "__main__":
-    for check in (check_cores, check_op, check_agent, check_missing_packages):
+    for check in (check_cores, check_modules, check_op, check_agent, check_missing_packages):
         check()
     print(f"srwm_agents {srwm_agents.__version__} works on Python {sys.version.split()[0]}, torch {torch.__version__}")
