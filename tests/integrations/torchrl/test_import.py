@@ -45,4 +45,4 @@ except ModuleNotFoundError as error:
     print(error)
 """
     printed = run_without("torchrl", program)
-    assert printed.endswith("install TorchRL with: pip install 'srwm-agents[torchrl]'\n")
+    assert printed.endswith("install with: pip install 'srwm-agents[torchrl]'\n")
