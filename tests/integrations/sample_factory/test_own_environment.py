@@ -259,7 +259,7 @@ def test_without_sample_factory_one_line_names_the_extra() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
     last = ran.stderr.strip().splitlines()[-1]
-    assert last.endswith("Sample Factory is not installed; install it with: pip install 'srwm-agents[train]'")
+    assert last.endswith("sample_factory is not installed; install with: pip install 'srwm-agents[train]'")
 
 
 def test_the_page_shows_the_example() -> None:

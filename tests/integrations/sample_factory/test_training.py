@@ -178,7 +178,7 @@ def test_a_killed_worker_ends_the_run(small_flags, tmp_path) -> None:
 
 BROKEN = """
 import sys
-import train_rl
+from srwm_agents import train_command
 import {module} as module
 
 def broken(*args, **kwargs):
@@ -187,7 +187,7 @@ def broken(*args, **kwargs):
 if __name__ != "__main__" or "--in_process=True" in sys.argv:  # in the spawned workers, or in their place
     {target} = broken
 if __name__ == "__main__":
-    sys.exit(train_rl.main(sys.argv[1:]))
+    sys.exit(train_command.main(sys.argv[1:]))
 """
 
 
@@ -219,7 +219,7 @@ def test_a_broken_thread_ends_the_run_with_its_traceback(small_flags, tmp_path, 
     script.write_text(BROKEN.format(module=module, target=target))
     run = Run(tmp_path, [*small_flags, *THREADS, "--train_for_env_steps=1000000"], script)
     assert run.wait(60) == 1, run.text
-    assert run.text.splitlines()[-1] == "train_rl.py: error: RuntimeError: this part broke"
+    assert run.text.splitlines()[-1] == "python -m srwm_agents train: error: RuntimeError: this part broke"
     assert 'raise RuntimeError("this part broke")' in run.text
 
 

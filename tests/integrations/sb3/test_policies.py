@@ -180,7 +180,7 @@ def test_on_cuda_acting_and_learning_agree_with_the_cpu() -> None:
 
 def test_a_saved_model_loads_where_nobody_has_imported_us(tmp_path) -> None:
     make().learn(32).save(tmp_path / "model.zip")
-    load = "import sys; from sb3_contrib import RecurrentPPO; assert 'srwm_agents' not in sys.modules; "
+    load = "import sys; from sb3_contrib import RecurrentPPO; assert 'srwm_agents.integrations' not in sys.modules; "
     load += f"print(type(RecurrentPPO.load({str(tmp_path / 'model.zip')!r}, device='cpu').policy).__name__)"
     done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.strip() == "SRWMMlpPolicy", done.stderr
