@@ -1,4 +1,6 @@
-"""A training run's request: what its command lines asked for, which is what ``config.json`` holds.
+"""A training run's request: flags that were given, over a preset's settings, over the flags' defaults.
+
+``config.json`` holds it ("request"), which of it were flags ("given"), and the latest command line.
 
 Nothing in it depends on the machine, and nothing in it follows from anything else: :mod:`.deriving` makes the rest from
 it at every start, :mod:`.resuming` merges it with the flags of a later command line.
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from srwm_agents.envs.games import parse_games
+from srwm_agents.files import write_atomically
 from srwm_agents.integrations.sample_factory.core import ConfigError, chosen_core
 from srwm_agents.recipes import RecipeError, load_recipe, read_recipe, recipe_names
 
@@ -86,7 +89,4 @@ def save_request(cfg: Any, file: Path) -> None:
     """Write a finished configuration's request as JSON; the file is replaced in one step."""
     kept = {name: cfg[name] for name in _KEPT if name in cfg}
     saved = {"command_line": cfg.command_line, "given": cfg.given, "request": cfg.request | kept}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name(f".{file.name}.new")
-    new.write_text(json.dumps(saved, indent=2) + "\n")
-    new.replace(file)
+    write_atomically(file, json.dumps(saved, indent=2) + "\n")
