@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from srwm_agents.recipes import parse_yaml
 
 KEYS = {"base", "about", "settings"}
 
@@ -31,8 +31,8 @@ class Resolved:
 
 
 def read_yaml(file: Path) -> Any:
-    """A YAML file's content; only plain data is read, no Python objects."""
-    return yaml.safe_load(file.read_text())
+    """A YAML file's content, read as the package reads its recipes: plain data, 5e-4 is a number."""
+    return parse_yaml(file.read_text())
 
 
 def read_recipe(file: Path) -> Recipe:

@@ -44,6 +44,15 @@ _Loader.add_implicit_resolver(
 )
 
 
+def parse_yaml(text: str) -> Any:
+    """Plain values from YAML text, numbers as in YAML 1.2.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, asks for Python objects, or has a key twice.
+    """
+    return yaml.load(text, _Loader)  # a safe loader
+
+
 def recipe_names(kind: str) -> list[str]:
     """The names of the shipped recipes of a kind, without those that are bases only."""
     return sorted(file.stem for file in (_FOLDER / kind).glob("*.yaml") if not file.stem.startswith("_"))
@@ -92,7 +101,7 @@ def _settings(file: Path, kind: str, above: tuple[Path, ...]) -> Settings:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        recipe = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # a safe loader: plain values only
+        recipe = parse_yaml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"{file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -132,3 +132,9 @@ def test_the_checkout_without_agents_stays_small() -> None:
         pytest.skip("this is no git checkout")
     files = [ROOT / name for name in listed.stdout.splitlines() if not name.startswith("agents/")]
     assert sum(file.stat().st_size for file in files if file.is_file()) < 6e6
+
+
+def test_numbers_in_yaml_are_read_as_the_package_reads_them(tmp_path) -> None:
+    """PyYAML alone takes 5e-4 for text."""
+    (tmp_path / "small_steps.yaml").write_text("base: fast\nabout: ''\nsettings:\n  learning_rate: 5e-4\n")
+    assert resolve("small_steps", tmp_path).settings == {"learning_rate": 0.0005}
