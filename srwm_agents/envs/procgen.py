@@ -19,7 +19,7 @@ from srwm_agents.envs.episodes import EpisodeTracker
 from srwm_agents.envs.games import IMAGE_SHAPE, NUM_ACTIONS, check_levels, check_mode, parse_games
 from srwm_agents.envs.random_starts import RandomStarts, check_random_starts
 from srwm_agents.envs.simulator import new_simulator
-from srwm_agents.envs.upload import Upload
+from srwm_agents.envs.upload import Upload, upload_together
 
 Array = npt.NDArray[Any]
 Observation = dict[str, Any]
@@ -138,7 +138,8 @@ class ProcgenVectorEnv(VectorEnv):
         _, observed, _ = self._simulator.observe()
         nothing = np.zeros(self.num_envs, dtype=np.float32)
         everywhere = np.ones(self.num_envs, dtype=bool)
-        return self._observation(observed["rgb"], nothing, np.zeros(self.num_envs, np.int64), everywhere), {}
+        extras = self._extras(nothing, np.zeros(self.num_envs, np.int64), everywhere)
+        return self._observation(observed["rgb"], extras, {}), {}
 
     def step_async(self, actions: Array | Tensor | Sequence[int]) -> None:
         """Begin one step of all environments on the simulator's threads, and return at once.
@@ -179,11 +180,9 @@ class ProcgenVectorEnv(VectorEnv):
         infos: dict[str, Any] = with_masks(info, np.ones(self.num_envs, bool))
         if ends:
             infos |= final_entries(info, first, final)
-        observation = self._observation(observed["rgb"], rewards, self._taken, first)
-        if self.device is None:
-            return observation, rewards, first, np.zeros_like(first), infos
-        truncated = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
-        return observation, self._tensor(rewards), self._tensor(first), truncated, infos
+        flags = {"rewards": rewards, "terminated": first, "truncated": np.zeros_like(first)}
+        observation = self._observation(observed["rgb"], self._extras(rewards, self._taken, first), flags)
+        return observation, flags["rewards"], flags["terminated"], flags["truncated"], infos
 
     def _final_observations(self, rewards: Array) -> Observation:
         return {"obs": self._frames, **self._extras(rewards, self._taken, np.zeros(self.num_envs, bool))}
@@ -204,12 +203,14 @@ class ProcgenVectorEnv(VectorEnv):
         """Free the simulator's threads and buffers."""
         self._stop()
 
-    def _observation(self, rgb: Array, rewards: Array, actions: Array, first: Array) -> Observation:
-        extras = self._extras(rewards, actions, first)
-        if self.device is not None:
-            return {"obs": self._image(rgb), **{name: self._tensor(extra) for name, extra in extras.items()}}
-        self._frames = np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))
-        return {"obs": self._frames, **extras}
+    def _observation(self, rgb: Array, extras: dict[str, Array], flags: dict[str, Any]) -> Observation:
+        """The observation as :attr:`device` wants it; ``flags`` are replaced by what they are there."""
+        if self.device is None:
+            self._frames = np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))
+            return {"obs": self._frames, **extras}
+        small = self._tensors({**extras, **flags})
+        flags.update((name, small.pop(name)) for name in flags)
+        return {"obs": self._image(rgb), **small}
 
     def _extras(self, rewards: Array, actions: Array, first: Array) -> dict[str, Array]:
         extras = {"last_reward": np.where(first, 0, np.clip(rewards, -1, 1)).astype(np.float32)[:, None]}
@@ -226,12 +227,11 @@ class ProcgenVectorEnv(VectorEnv):
         frames = torch.from_numpy(rgb).to(self.device) if self._upload is None else self._upload.frames()
         return frames.permute(0, 3, 1, 2).contiguous()
 
-    def _tensor(self, array: Array) -> Tensor:
-        tensor = torch.from_numpy(array)
+    def _tensors(self, arrays: dict[str, Array]) -> dict[str, Tensor]:
+        assert self.device is not None
         if self._upload is not None:
-            # Asynchronous from pinned memory, which PyTorch keeps until the copy is done.
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
+            return upload_together(arrays, self.device)
+        return {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
 
 
 def check_seed(seed: Any) -> int:

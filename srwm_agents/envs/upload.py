@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,35 @@ class Upload:
         if self._locked:
             self._cuda.cudaHostUnregister(self._array.ctypes.data)
             self._locked = False
+
+
+_ALIGNMENT = 16
+"""Bytes; a multiple of every element's size."""
+
+
+def upload_together(arrays: Mapping[str, npt.NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
+    """Copy small arrays to a CUDA device in one asynchronous transfer on the current stream.
+
+    The arrays may be overwritten as soon as this returns. The tensors share one piece of device memory.
+    """
+    starts, size = {}, 0
+    for name, array in arrays.items():
+        starts[name] = size
+        size += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+    # From PyTorch's own pinned memory, which it does not give to anybody else before the copy is done.
+    staging = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    target = staging.numpy()
+    for name, array in arrays.items():
+        target[starts[name] : starts[name] + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    uploaded = staging.to(device, non_blocking=True)
+    return {
+        name: uploaded[starts[name] : starts[name] + array.nbytes].view(_torch_type(array.dtype)).view(array.shape)
+        for name, array in arrays.items()
+    }
+
+
+def _torch_type(dtype: np.dtype[Any]) -> torch.dtype:
+    return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
 def _clear_last_error() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from srwm_agents.envs.upload import Upload
+from srwm_agents.envs.upload import Upload, upload_together
 
 
 class FakeRuntime(TorchFunctionMode):
@@ -90,3 +90,20 @@ def test_an_array_that_is_locked_already_is_copied_all_the_same() -> None:
         frames = upload.frames()
         upload.end()
         assert frames.cpu().numpy().tolist() == array.tolist()
+
+
+@pytest.mark.gpu
+def test_arrays_of_all_types_arrive_together_and_may_be_overwritten_at_once() -> None:
+    arrays = {
+        "rewards": np.arange(5, dtype=np.float32),
+        "ended": np.array([True, False, True]),
+        "one_hot": np.eye(4, 3, dtype=np.float32).T,  # not contiguous
+        "counts": np.arange(7, dtype=np.int64),
+    }
+    expected = {name: array.copy() for name, array in arrays.items()}
+    uploaded = upload_together(arrays, torch.device("cuda"))
+    for array in arrays.values():
+        array[...] = 0
+    for name, array in expected.items():
+        assert uploaded[name].device.type == "cuda"
+        torch.testing.assert_close(uploaded[name].cpu(), torch.from_numpy(array))

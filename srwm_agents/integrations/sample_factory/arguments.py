@@ -102,6 +102,8 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("compile", False, "torch.compile the encoder; costs some seconds at the start")
     add("cuda_graphs", False, "Replay acting and each update as one CUDA graph; needs --device=gpu")
     add("in_process", False, "Play, act and learn in threads of one process, which share a GPU better than processes")
+    add("max_pending_iterations", -1, "Begin a rollout only while at most this many training iterations that have "
+        "their data are still to be made: 0 for the youngest; -1: no limit. Needs --in_process=True")  # fmt: skip
     add("log_console", False, "Print Sample Factory's own log too (it always goes to sf_log.txt)")
 
 

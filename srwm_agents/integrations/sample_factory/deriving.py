@@ -60,6 +60,8 @@ class Derived:
     serial_mode: bool
     """Queues, locks and buffers of one process."""
     actor_worker_gpus: list[int]
+    max_pending_iterations: int
+    """No limit (-1) where actors are processes, which cannot wait for the learner."""
 
     # How games are played.
     vector_size: int
@@ -97,6 +99,9 @@ def derive(request: Request, machine: Machine) -> Derived:
         in_process=in_process,
         serial_mode=in_process or request["serial_mode"],
         actor_worker_gpus=_actor_worker_gpus(request, device),
+        max_pending_iterations=request["max_pending_iterations"]
+        if in_process or "max_pending_iterations" in request.given
+        else -1,
         vector_size=_vector_size(request),
         num_envs_per_worker=request["worker_num_splits"],
         env_threads=_env_threads(request, in_process, machine),

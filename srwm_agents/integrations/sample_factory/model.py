@@ -170,6 +170,10 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
             return self._forward(inputs, values_only)
         return TensorDict(self._act(inputs))  # a new dict: Sample Factory adds to it
 
+    def step(self, observations: Any, state: Tensor) -> TensorDict:
+        """One step of acting as ordinary launches, for a caller that captures them among others in a graph."""
+        return self._forward({"observations": observations, "state": state})
+
     def _forward(self, inputs: dict[str, Any], values_only: bool = False) -> TensorDict:
         result: Any = super().forward(inputs["observations"], inputs["state"], values_only)
         if self.popart is not None:

@@ -86,9 +86,9 @@ def test_a_rollout_equals_a_replay_of_its_actions(make_model, monkeypatch, devic
     model.model_to_device(where)
     model.eval()
     buffers = BufferMgr(cfg, info)
-    games, mirror = (VectorRunner(cfg, 0, buffers, where) for _ in range(2))
+    games, mirror = (VectorRunner(cfg, 0, buffers, model, where) for _ in range(2))
     env = mirror._vector
-    observation = mirror._observation
+    observation = {name: entry.clone() for name, entry in mirror._observation.items()}
     episodes, ended_in_all, finished = [], 0, None
     rollouts = buffers.traj_tensors_torch[str(where)]
     state = torch.zeros(cfg.vector_size, cfg.rnn_size, device=where)
@@ -96,7 +96,7 @@ def test_a_rollout_equals_a_replay_of_its_actions(make_model, monkeypatch, devic
         for _ in range(30):  # rollouts
             assert games.acquire_buffer()
             for t in range(cfg.rollout):
-                games.act(model, version=7)
+                games.act(version=7)
                 games.send()
                 finished, report = games.observe()
                 assert (finished is not None) == (t == cfg.rollout - 1)
@@ -113,7 +113,8 @@ def test_a_rollout_equals_a_replay_of_its_actions(make_model, monkeypatch, devic
                 log_probs = out["action_logits"].log_softmax(-1).gather(1, actions[:, None]).view(-1)
                 torch.testing.assert_close(rollout["log_prob_actions"][:, t], log_probs)
                 observation, rewards, ended, _, _ = env.step(actions.cpu().numpy())
-                observation = mirror._tensors(observation)
+                observation = {name: torch.as_tensor(entry) for name, entry in observation.items()}
+                observation["game_index"] = mirror._observation["game_index"]
                 rewards, ended = torch.as_tensor(rewards), torch.as_tensor(ended)
                 torch.testing.assert_close(rollout["rewards"][:, t], (rewards * 0.5).clamp(-2, 2))
                 assert (rollout["dones"][:, t] == ended).all()

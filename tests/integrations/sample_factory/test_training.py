@@ -115,10 +115,16 @@ def test_a_run_leaves_what_it_promises_and_goes_on_in_either_engine(small_flags,
     assert train_rl.main([*flags, *THREADS, "--train_for_env_steps=4000", *here]) == 0
     assert "already trained" in capsys.readouterr().out
 
-    more = Run(tmp_path, [*flags, *THREADS, "--train_for_env_steps=5000"])
+    # Both vectors fill an iteration of four updates: the oldest data are of the weights before the one before it.
+    young = ["--num_batches_per_epoch=4", "--max_pending_iterations=0"]
+    more = Run(tmp_path, [*flags, *THREADS, *young, "--train_for_env_steps=5000"])
     assert more.wait(180) == 0, more.text
     assert "resuming at" in more.text
     assert frames_of(more.checkpoints[-1]) >= 5000
+    latest = max(run.folder.glob(".summary/0/events*"), key=lambda file: file.stat().st_mtime)
+    ages = EventAccumulator(str(latest)).Reload().Scalars("train/version_diff_max")
+    assert ages
+    assert all(age.value <= 8 for age in ages[1:])
     checkpoint = load_checkpoint(more.checkpoints[-1])
     assert (checkpoint["model"]["critic_linear.seen"] > seen).all()
     assert (checkpoint["return_scales"][1] > scales).all()

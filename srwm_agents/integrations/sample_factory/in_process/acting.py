@@ -20,6 +20,8 @@ from srwm_agents.integrations.sample_factory.in_process.vector_runner import POL
 from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
 
 _REPORT_EVERY_SECONDS = 3.0
+_WAIT_SECONDS = 0.01
+"""How long a turn waits for newer weights where there is nothing else to do; then signals are looked at."""
 
 
 class ActingWorker(HeartbeatStoppableEventLoopObject):
@@ -47,6 +49,7 @@ class ActingWorker(HeartbeatStoppableEventLoopObject):
         self._awaiting_actions: deque[VectorRunner] = deque()
         self._version = -1
         self._samples = 0
+        self._trajectories = 0  # sent to the learner
 
     @signal
     def report_msg(self) -> None:
@@ -59,7 +62,7 @@ class ActingWorker(HeartbeatStoppableEventLoopObject):
         self._model.eval().requires_grad_(False)
         self._weights = tensors_of(self._model)
         number = self._cfg.num_workers * self._cfg.worker_num_splits
-        self._vectors = [VectorRunner(self._cfg, i, self._buffer_mgr, self._device) for i in range(number)]
+        self._vectors = [VectorRunner(self._cfg, i, self._buffer_mgr, self._model, self._device) for i in range(number)]
         # Staggered over a rollout, so that the learner gets trajectories at an even rate.
         for i, vector in enumerate(self._vectors):
             vector.first_turn = i * self._cfg.rollout
@@ -86,17 +89,30 @@ class ActingWorker(HeartbeatStoppableEventLoopObject):
             if finished is not None:
                 with self._timing.add_time("finish_rollout"):
                     wait_for_stream(self._device)
+                self._trajectories += finished.stop - finished.start
                 rollout = {"policy_id": POLICY, "traj_buffer_idx": finished}
                 self.emit(new_trajectories_signal(POLICY), [rollout], str(self._device))
-        if vector.acquire_buffer():
+        may_begin = vector.has_buffer or self._weights_are_new_enough()
+        if may_begin and (vector.has_buffer or vector.acquire_buffer()):
             with self._timing.add_time("act"):
                 self._version = self._handover.take(self._weights, self._version)
-                vector.act(self._model, self._version)
+                vector.act(self._version)
             self._samples += self._env_info.num_agents
             self._awaiting_actions.append(vector)
             self._send(len(self._awaiting_actions) - 1)
         elif not self._awaiting_actions and not any(other.playing for other in self._vectors):
-            self._loop.stop()  # until the learner releases buffers
+            if may_begin:
+                self._loop.stop()  # until the learner releases buffers
+            else:
+                self._weights_are_new_enough(_WAIT_SECONDS)
+
+    def _weights_are_new_enough(self, seconds: float = 0.0) -> bool:
+        """Whether another rollout may begin (``--max_pending_iterations``), perhaps within some seconds."""
+        allowed = self._cfg.max_pending_iterations
+        if allowed < 0:
+            return True
+        sent = self._trajectories // self._buffer_mgr.trajectories_per_training_iteration
+        return self._handover.wait_for(sent - allowed, seconds)
 
     def _send(self, number: int) -> None:
         with self._timing.add_time("wait_for_actions"):

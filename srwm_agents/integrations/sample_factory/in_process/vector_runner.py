@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from queue import Empty
 from typing import Any
 
@@ -13,6 +14,7 @@ from sample_factory.algo.utils.shared_buffers import BufferMgr
 from sample_factory.algo.utils.tensor_dict import TensorDict
 from sample_factory.utils.attr_dict import AttrDict
 
+from srwm_agents.graphs import Graphed
 from srwm_agents.integrations.sample_factory.environment import ENV_NAME, GAME_ENTRY, GAME_KEYS, make_environment
 from srwm_agents.integrations.sample_factory.in_process.streams import Mark
 
@@ -23,55 +25,87 @@ POLICY = 0
 class VectorRunner:
     """Steps one vector environment in three phases: :meth:`act`, :meth:`send`, :meth:`observe`.
 
-    Only ``send`` waits for the device, and only ``observe`` for the simulator.
+    Only ``send`` waits for the device, and only ``observe`` for the simulator. All work on tensors is in two functions
+    that read and write the same addresses at every step: where in the rollout they write is an index on the device.
+    With ``cfg.cuda_graphs`` each of them is one launch.
     """
 
-    def __init__(self, cfg: Any, number: int, buffer_mgr: BufferMgr, device: torch.device) -> None:
-        """Make and reset the ``number``-th vector environment of the run."""
+    def __init__(self, cfg: Any, number: int, buffer_mgr: BufferMgr, model: Any, device: torch.device) -> None:
+        """Make and reset the ``number``-th vector environment of the run; ``model`` chooses its actions."""
         self._cfg = cfg
+        self._model = model
         self._buffers = buffer_mgr.traj_buffer_queues[str(device)]
         self._trajectories = buffer_mgr.traj_tensors_torch[str(device)]
         self._environment = make_environment(ENV_NAME, cfg, AttrDict(env_id=number))
         self._vector = self._environment.vector
         observation, _ = self._vector.reset()
-        self._observation = self._tensors(observation)
-        self._state = torch.zeros(self._vector.num_envs, cfg.rnn_size, device=device)
-        self._actions = torch.zeros(self._vector.num_envs, dtype=torch.int64, pin_memory=device.type == "cuda")
+        size = self._vector.num_envs
+        self._observation = {
+            name: torch.as_tensor(entry, device=device).clone()
+            for name, entry in {**observation, GAME_ENTRY: self._environment.game_entry}.items()
+        }
+        self._state = torch.zeros(size, cfg.rnn_size, device=device)
+        self._chosen = torch.zeros(size, dtype=torch.int64, device=device)
+        self._actions = torch.zeros(size, dtype=torch.int64, pin_memory=device.type == "cuda")
+        self._rows = torch.zeros(size, dtype=torch.int64, device=device)  # of the trajectories
+        self._index = torch.zeros(1, dtype=torch.int64, device=device)  # of the step in the rollout
+        self._version = torch.zeros(1, device=device)
+        launch = Graphed if cfg.cuda_graphs else _as_it_is
+        self._choose_actions = launch(self._choose_actions_eagerly)
+        self._take_in = launch(self._take_in_eagerly)
         self._acted = Mark(device)
         self._slice: slice | None = None
         self._rollout: Any = None  # the slice's trajectory tensors
-        self._step = 0  # of the rollout
+        self._step = 0  # of the rollout; the index on the device is the same number
+        self._acting_version = -1
         self.playing = False
         """Whether the simulator is stepping on actions that were sent."""
         self.first_turn = 0
         """The actor thread's turn, counted over all vectors, at which this one starts."""
 
+    @property
+    def has_buffer(self) -> bool:
+        """Whether a rollout has been begun that is not full."""
+        return self._rollout is not None
+
     def acquire_buffer(self) -> bool:
-        """Whether there is a trajectory buffer to write to; takes a free one if none is held."""
-        if self._rollout is None:
-            try:
-                self._slice = self._buffers.get(block=False)
-            except Empty:
-                return False
-            self._rollout = self._trajectories[self._slice]
-            self._rollout["policy_id"].fill_(POLICY)
+        """Begin a rollout in a free trajectory buffer; False if there is none."""
+        try:
+            self._slice = self._buffers.get(block=False)
+        except Empty:
+            return False
+        assert self._slice is not None
+        self._rollout = self._trajectories[self._slice]
+        self._rollout["policy_id"].fill_(POLICY)
+        for name, entry in self._observation.items():
+            self._rollout["obs"][name][:, 0] = entry
+        self._rollout["obs"][GAME_ENTRY][:] = self._observation[GAME_ENTRY][:, None]
+        torch.arange(self._slice.start, self._slice.stop, out=self._rows)
+        self._index.zero_()
         return True
 
-    def act(self, model: Any, version: int) -> None:
-        """Launch the model's step on the last observation and the copies of its outputs into the rollout."""
-        rollout, t = self._rollout, self._step
-        rollout["obs"][:, t] = self._observation
-        if t % self._cfg.recurrence == 0:  # the learner does not use the other states, and they are large
-            rollout["rnn_states"][:, t] = self._state
-        inputs = prepare_and_normalize_obs(model, TensorDict(self._observation))
-        outputs = model(inputs, self._state)
-        rollout["actions"][:, t] = outputs["actions"].view(rollout["actions"][:, t].shape)
-        for name in ("action_logits", "log_prob_actions", "values"):
-            rollout[name][:, t] = outputs[name]
-        rollout["policy_version"][:, t] = version
-        self._state.copy_(outputs["new_rnn_states"])
-        self._actions.copy_(outputs["actions"].view(-1), non_blocking=True)
+    def act(self, version: int) -> None:
+        """Launch the model's step on the last observation; ``version`` is that of the model's weights."""
+        if self._step % self._cfg.recurrence == 0:  # the learner does not use the other states, and they are large
+            self._rollout["rnn_states"][:, self._step] = self._state
+        if version != self._acting_version:
+            self._version.fill_(version)
+            self._acting_version = version
+        self._choose_actions({})
+        self._actions.copy_(self._chosen, non_blocking=True)
         self._acted.set()
+
+    def _choose_actions_eagerly(self, _inputs: Any) -> None:
+        """Choose actions, write what the learner needs of them into the rollout, and go on to the next state."""
+        inputs = prepare_and_normalize_obs(self._model, TensorDict(self._observation))
+        outputs = self._model.step(inputs, self._state)
+        at = (self._rows, self._index)
+        self._trajectories["actions"][at] = outputs["actions"].view(len(self._rows), -1).float()
+        for name in ("action_logits", "log_prob_actions", "values"):
+            self._trajectories[name][at] = outputs[name]
+        self._trajectories["policy_version"][at] = self._version
+        self._state.copy_(outputs["new_rnn_states"])
+        self._chosen.copy_(outputs["actions"].view(-1))
 
     def send(self) -> None:
         """Wait for the actions of :meth:`act` and start the simulator's step."""
@@ -80,7 +114,7 @@ class VectorRunner:
         self.playing = True
 
     def observe(self) -> tuple[slice | None, dict[str, Any] | None]:
-        """Wait for the simulator and write rewards and dones into the rollout.
+        """Wait for the simulator and write rewards, dones and the next observation into the rollout.
 
         Returns:
             the buffer slice of the rollout if it is now full (the current stream may still be writing to it), and
@@ -88,18 +122,27 @@ class VectorRunner:
         """
         observation, rewards, terminated, _, infos = self._vector.step_wait()
         self.playing = False
-        self._observation = self._tensors(observation)
-        rewards, ended = torch.as_tensor(rewards), torch.as_tensor(terminated)
-        rollout, t, limit = self._rollout, self._step, self._cfg.reward_clip
-        rollout["rewards"][:, t] = (rewards * self._cfg.reward_scale).clamp(-limit, limit)
-        rollout["dones"][:, t] = ended
-        self._state.masked_fill_(ended[:, None], 0)
+        observed = {name: torch.as_tensor(entry) for name, entry in observation.items()}
+        self._take_in(
+            {"observation": observed, "rewards": torch.as_tensor(rewards), "dones": torch.as_tensor(terminated)}
+        )
         self._step += 1
         return self._finished() if self._step == self._cfg.rollout else None, self._episodes(infos)
 
+    def _take_in_eagerly(self, inputs: Any) -> None:
+        """Write what the last actions led to, and go on to the rollout's next step."""
+        limit = self._cfg.reward_clip
+        at, following = (self._rows, self._index), (self._rows, self._index + 1)
+        self._trajectories["rewards"][at] = (inputs["rewards"] * self._cfg.reward_scale).clamp(-limit, limit)
+        self._trajectories["dones"][at] = inputs["dones"]
+        for name, entry in inputs["observation"].items():
+            self._observation[name].copy_(entry)
+            self._trajectories["obs"][name][following] = self._observation[name]
+        self._state.masked_fill_(inputs["dones"][:, None], 0)
+        self._index.add_(1)
+
     def _finished(self) -> slice | None:
-        """Add the observation after the last step, which the learner bootstraps from, and release the buffer."""
-        self._rollout["obs"][:, self._step] = self._observation
+        """Add the state after the last step, and release the buffer."""
         self._rollout["rnn_states"][:, self._step] = self._state
         finished = self._slice
         self._rollout = self._slice = None
@@ -114,12 +157,12 @@ class VectorRunner:
         report = dict(zip(GAME_KEYS, (self._vector.game_index[ended], returns, lengths), strict=True))
         return {EPISODIC: {"reward": returns, "len": lengths, **report}, POLICY_ID_KEY: POLICY}
 
-    def _tensors(self, observation: dict[str, Any]) -> dict[str, torch.Tensor]:
-        observation[GAME_ENTRY] = self._environment.game_entry
-        return {name: torch.as_tensor(entry) for name, entry in observation.items()}
-
     def close(self) -> None:
         """Wait for a step under way and free the simulator."""
         if self.playing:
             self._vector.step_wait()
         self._vector.close()
+
+
+def _as_it_is(function: Callable[[Any], None]) -> Callable[[Any], None]:
+    return function
