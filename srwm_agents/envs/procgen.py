@@ -19,7 +19,7 @@ from srwm_agents.envs.episodes import EpisodeTracker
 from srwm_agents.envs.games import IMAGE_SHAPE, NUM_ACTIONS, check_levels, check_mode, parse_games
 from srwm_agents.envs.random_starts import RandomStarts, check_random_starts
 from srwm_agents.envs.simulator import new_simulator
-from srwm_agents.envs.upload import Upload, upload_together
+from srwm_agents.envs.upload import PackedUpload, Upload
 
 Array = npt.NDArray[Any]
 Observation = dict[str, Any]
@@ -67,6 +67,7 @@ class ProcgenVectorEnv(VectorEnv):
         device: torch.device | None,
         last_action: bool,
         random_starts: dict[str, int],
+        reuse_tensors: bool,
     ) -> None:
         """Use :func:`make_procgen`, which checks the arguments before C++ can abort the process."""
         self.games = list(games)
@@ -75,6 +76,7 @@ class ProcgenVectorEnv(VectorEnv):
         self.device = device
         self._options = simulator_options
         self._last_action = last_action
+        self._reuse_tensors = reuse_tensors
         single: dict[str, spaces.Space[Any]] = {
             "obs": spaces.Box(0, 255, IMAGE_SHAPE, np.uint8),
             "last_reward": spaces.Box(-1, 1, (1,), np.float32),
@@ -84,7 +86,10 @@ class ProcgenVectorEnv(VectorEnv):
         if random_starts:
             single["exploring"] = spaces.Box(0, 1, (1,), np.float32)
         super().__init__(num_envs, spaces.Dict(single), spaces.Discrete(NUM_ACTIONS))
-        self._upload = Upload(device) if device is not None and device.type == "cuda" else None
+        self._upload: Upload | None = None
+        if device is not None and device.type == "cuda":
+            self._upload = Upload(device, reuse=reuse_tensors)
+            self._upload_small = PackedUpload(device, reuse=reuse_tensors)
         self.render_mode = simulator_options["render_mode"]
         self._longest_start = np.array([random_starts.get(self.games[game], 0) for game in self.game_index])
         self._simulator: Any = None  # until it has started, there is nothing to close
@@ -208,6 +213,7 @@ class ProcgenVectorEnv(VectorEnv):
         if self.device is None:
             self._frames = np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))
             return {"obs": self._frames, **extras}
+        # Before the image, whose upload marks the time at which both are done.
         small = self._tensors({**extras, **flags})
         flags.update((name, small.pop(name)) for name in flags)
         return {"obs": self._image(rgb), **small}
@@ -225,12 +231,13 @@ class ProcgenVectorEnv(VectorEnv):
     def _image(self, rgb: Array) -> Tensor:
         # Copied in the simulator's layout; transposed on the device.
         frames = torch.from_numpy(rgb).to(self.device) if self._upload is None else self._upload.frames()
-        return frames.permute(0, 3, 1, 2).contiguous()
+        channels_first = frames.permute(0, 3, 1, 2)
+        return channels_first if self._reuse_tensors else channels_first.contiguous()
 
     def _tensors(self, arrays: dict[str, Array]) -> dict[str, Tensor]:
         assert self.device is not None
         if self._upload is not None:
-            return upload_together(arrays, self.device)
+            return self._upload_small(arrays)
         return {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
 
 
@@ -259,6 +266,7 @@ def make_procgen(
     device: torch.device | str | None = None,
     last_action: bool = False,
     random_starts: dict[str, int] | None = None,
+    reuse_tensors: bool = False,
     render_mode: str | None = None,
     use_backgrounds: bool = True,
     restrict_themes: bool = False,
@@ -279,6 +287,8 @@ def make_procgen(
         last_action: add the last action, one-hot, to the observation.
         random_starts: the largest number of random actions at the beginning of an episode, by game, as {"maze": 100}
             (``srwm_agents.envs.random_starts``); adds ``exploring`` to the observation. None: no random actions.
+        reuse_tensors: give the same tensors at every step, each overwritten by the next step, ``obs`` as a view that is
+            not contiguous: for callers that capture what they do with them in a CUDA graph. Needs a CUDA ``device``.
         render_mode: "rgb_array" allows ``render()`` and makes steps slower; None.
         use_backgrounds, restrict_themes, use_monochrome_assets, center_agent: as in Procgen.
 
@@ -300,6 +310,9 @@ def make_procgen(
         raise ValueError(f"num_threads is {num_threads}, expected at least 0")
     if distribution_mode == "exploration" and len(names) > 1:
         raise ValueError("distribution_mode 'exploration' has one fixed level a game: name one game")
+    where = None if device is None else torch.device(device)
+    if reuse_tensors and (where is None or where.type != "cuda"):
+        raise ValueError(f"reuse_tensors is True, but device is {device!r}, expected a CUDA device")
     options = {
         "rand_seed": check_seed(int(np.random.default_rng().integers(2**31)) if seed is None else seed),
         "num_threads": num_threads,
@@ -316,7 +329,8 @@ def make_procgen(
         names,
         num_envs,
         simulator_options=options,
-        device=None if device is None else torch.device(device),
+        device=where,
         last_action=last_action,
         random_starts=random_starts or {},
+        reuse_tensors=reuse_tensors,
     )

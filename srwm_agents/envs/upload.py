@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ class Upload:
     before overwriting the array.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        """``device``: a CUDA device."""
+    def __init__(self, device: torch.device, *, reuse: bool = False) -> None:
+        """``device``: a CUDA device; ``reuse``: every copy goes to the same tensor, and overwrites the one before."""
         self._device = device
+        self._reuse = reuse
+        self._target: Tensor | None = None
         self._copied = torch.cuda.Event()
         self._cuda: Any = torch.cuda.cudart()
         self._array: npt.NDArray[Any] = np.empty(0, np.uint8)
@@ -38,7 +41,13 @@ class Upload:
     def frames(self) -> Tensor:
         """Start a copy of the array to the device on the current stream, and return it."""
         tensor = torch.from_numpy(self._array)
-        copy = (tensor if self._locked else tensor.pin_memory()).to(self._device, non_blocking=True)
+        pinned = tensor if self._locked else tensor.pin_memory()
+        if self._reuse:
+            if self._target is None:
+                self._target = torch.empty_like(tensor, device=self._device)
+            copy = self._target.copy_(pinned, non_blocking=True)
+        else:
+            copy = pinned.to(self._device, non_blocking=True)
         self._copied.record(torch.cuda.current_stream(self._device))
         return copy
 
@@ -58,25 +67,57 @@ _ALIGNMENT = 16
 """Bytes; a multiple of every element's size."""
 
 
-def upload_together(arrays: Mapping[str, npt.NDArray[Any]], device: torch.device) -> dict[str, Tensor]:
-    """Copy small arrays to a CUDA device in one asynchronous transfer on the current stream.
+class PackedUpload:
+    """Copies small arrays to a CUDA device in one asynchronous transfer on the current stream."""
 
-    The arrays may be overwritten as soon as this returns. The tensors share one piece of device memory.
-    """
-    starts, size = {}, 0
-    for name, array in arrays.items():
-        starts[name] = size
-        size += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
-    # From PyTorch's own pinned memory, which it does not give to anybody else before the copy is done.
-    staging = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-    target = staging.numpy()
-    for name, array in arrays.items():
-        target[starts[name] : starts[name] + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    uploaded = staging.to(device, non_blocking=True)
-    return {
-        name: uploaded[starts[name] : starts[name] + array.nbytes].view(_torch_type(array.dtype)).view(array.shape)
-        for name, array in arrays.items()
-    }
+    def __init__(self, device: torch.device, *, reuse: bool = False) -> None:
+        """``reuse``: arrays of the same names go to the same tensors, and overwrite what these held."""
+        self._device = device
+        self._reuse = reuse
+        self._packs: dict[tuple[str, ...], _Pack] = {}
+
+    def __call__(self, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Tensor]:
+        """Start the transfer and return the tensors on the device, which share one piece of memory.
+
+        The arrays may be overwritten as soon as this returns. With ``reuse`` the transfer before, of arrays of the same
+        names, must be done when this is called; shapes and types must be the same.
+        """
+        names = tuple(arrays)
+        pack = self._packs.get(names)
+        if pack is None:
+            pack = _Pack.of(arrays, self._device)
+            if self._reuse:
+                self._packs[names] = pack
+        for name, array in arrays.items():
+            pack.staged[name][...] = array
+        pack.uploaded.copy_(pack.staging, non_blocking=True)
+        return dict(pack.tensors)
+
+
+@dataclass(frozen=True)
+class _Pack:
+    """Pinned memory and device memory with room for some arrays."""
+
+    staging: Tensor
+    staged: dict[str, npt.NDArray[Any]]
+    uploaded: Tensor
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, npt.NDArray[Any]], device: torch.device) -> _Pack:
+        spans, size = {}, 0
+        for name, array in arrays.items():
+            spans[name] = slice(size, size + array.nbytes)
+            size += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+        # PyTorch's own pinned memory: it is not given to anybody else before copies from it are done.
+        staging = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        uploaded = torch.empty(size, dtype=torch.uint8, device=device)
+        staged = {n: staging.numpy()[spans[n]].view(array.dtype).reshape(array.shape) for n, array in arrays.items()}
+        tensors = {
+            name: uploaded[spans[name]].view(_torch_type(array.dtype)).view(array.shape)
+            for name, array in arrays.items()
+        }
+        return cls(staging, staged, uploaded, tensors)
 
 
 def _torch_type(dtype: np.dtype[Any]) -> torch.dtype:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from srwm_agents.envs.upload import Upload, upload_together
+from srwm_agents.envs.upload import PackedUpload, Upload
 
 
 class FakeRuntime(TorchFunctionMode):
@@ -93,17 +93,24 @@ def test_an_array_that_is_locked_already_is_copied_all_the_same() -> None:
 
 
 @pytest.mark.gpu
-def test_arrays_of_all_types_arrive_together_and_may_be_overwritten_at_once() -> None:
-    arrays = {
-        "rewards": np.arange(5, dtype=np.float32),
-        "ended": np.array([True, False, True]),
-        "one_hot": np.eye(4, 3, dtype=np.float32).T,  # not contiguous
-        "counts": np.arange(7, dtype=np.int64),
-    }
-    expected = {name: array.copy() for name, array in arrays.items()}
-    uploaded = upload_together(arrays, torch.device("cuda"))
-    for array in arrays.values():
-        array[...] = 0
-    for name, array in expected.items():
-        assert uploaded[name].device.type == "cuda"
-        torch.testing.assert_close(uploaded[name].cpu(), torch.from_numpy(array))
+@pytest.mark.parametrize("reuse", [False, True])
+def test_arrays_of_all_types_arrive_together_and_may_be_overwritten_at_once(reuse: bool) -> None:
+    upload = PackedUpload(torch.device("cuda"), reuse=reuse)
+    before: dict[str, torch.Tensor] = {}
+    for step in range(3):
+        arrays = {
+            "rewards": np.arange(5, dtype=np.float32) + step,
+            "ended": np.array([True, False, step == 1]),
+            "one_hot": np.eye(4, 3, dtype=np.float32).T * step,  # not contiguous
+            "counts": np.arange(7, dtype=np.int64) - step,
+        }
+        expected = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        uploaded = upload(arrays)
+        for array in arrays.values():
+            array[...] = 0
+        for name, tensor in uploaded.items():
+            assert tensor.device.type == "cuda"
+            torch.testing.assert_close(tensor.cpu(), expected[name])
+            if before:
+                assert (tensor.data_ptr() == before[name].data_ptr()) == reuse
+        before = uploaded

@@ -86,6 +86,7 @@ def make_environment(
     warnings.filterwarnings("ignore", ".*to get variables from other wrappers", UserWarning)
     number = 0 if env_config is None else env_config.env_id
     on_gpu = env_config is not None and cfg.device == "gpu" and cfg.actor_worker_gpus and cfg.env_gpu_observations
+    on_gpu = on_gpu and cfg.batched_sampling
     vector = make_procgen(
         cfg.games,
         cfg.vector_size,
@@ -95,9 +96,10 @@ def make_environment(
         # Each vector has a seed of its own; a new run of a resumed experiment may see other levels than before.
         None if cfg.seed is None else cfg.seed + number,
         num_threads=cfg.env_threads,
-        device=torch.device("cuda", cfg.actor_worker_gpus[0]) if on_gpu and cfg.batched_sampling else None,
+        device=torch.device("cuda", cfg.actor_worker_gpus[0]) if on_gpu else None,
         last_action=cfg.last_action,
         random_starts=random_starts(cfg),
+        reuse_tensors=bool(on_gpu and cfg.in_process),
         render_mode=render_mode,
     )
     return SampleFactoryProcgen(vector, cfg.batched_sampling)

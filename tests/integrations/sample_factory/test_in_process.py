@@ -76,11 +76,14 @@ def test_weights_of_different_versions_never_mix(device: str) -> None:
     assert len(taken) > 1
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_a_rollout_equals_a_replay_of_its_actions(make_model, monkeypatch, device: str) -> None:
+@pytest.mark.parametrize(
+    ("device", "graphs"),
+    [("cpu", False), *(pytest.param("cuda", graphs, marks=pytest.mark.gpu) for graphs in (False, True))],
+)
+def test_a_rollout_equals_a_replay_of_its_actions(make_model, monkeypatch, device: str, graphs: bool) -> None:
     """A second vector environment with the same seeds and the recorded actions gives the same rollout."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0" if device == "cuda" else "")  # where Sample Factory looks
-    placement = ["--device=gpu", "--actor_worker_gpus", "0"] if device == "cuda" else []
+    placement = ["--device=gpu", "--actor_worker_gpus", "0", f"--cuda_graphs={graphs}"] if device == "cuda" else []
     cfg, info, model = make_model("--in_process=True", "--reward_scale=0.5", "--reward_clip=2", *placement)
     where = torch.device(device, 0) if device == "cuda" else CPU
     model.model_to_device(where)

@@ -27,7 +27,7 @@ class VectorRunner:
 
     Only ``send`` waits for the device, and only ``observe`` for the simulator. All work on tensors is in two functions
     that read and write the same addresses at every step: where in the rollout they write is an index on the device.
-    With ``cfg.cuda_graphs`` each of them is one launch.
+    With ``cfg.cuda_graphs`` both together are one launch.
     """
 
     def __init__(self, cfg: Any, number: int, buffer_mgr: BufferMgr, model: Any, device: torch.device) -> None:
@@ -41,7 +41,7 @@ class VectorRunner:
         observation, _ = self._vector.reset()
         size = self._vector.num_envs
         self._observation = {
-            name: torch.as_tensor(entry, device=device).clone()
+            name: torch.as_tensor(entry, device=device).clone(memory_format=torch.contiguous_format)
             for name, entry in {**observation, GAME_ENTRY: self._environment.game_entry}.items()
         }
         self._state = torch.zeros(size, cfg.rnn_size, device=device)
@@ -50,9 +50,11 @@ class VectorRunner:
         self._rows = torch.zeros(size, dtype=torch.int64, device=device)  # of the trajectories
         self._index = torch.zeros(1, dtype=torch.int64, device=device)  # of the step in the rollout
         self._version = torch.zeros(1, device=device)
+        self._arrived: dict[str, Any] = {}  # with the last step, not yet taken in; on a GPU always the same tensors
         launch = Graphed if cfg.cuda_graphs else _as_it_is
-        self._choose_actions = launch(self._choose_actions_eagerly)
-        self._take_in = launch(self._take_in_eagerly)
+        self._launch_take_in = launch(self._take_in)
+        self._launch_choose = launch(self._choose_actions)
+        self._launch_both = launch(self._take_in_and_choose)
         self._acted = Mark(device)
         self._slice: slice | None = None
         self._rollout: Any = None  # the slice's trajectory tensors
@@ -86,16 +88,24 @@ class VectorRunner:
 
     def act(self, version: int) -> None:
         """Launch the model's step on the last observation; ``version`` is that of the model's weights."""
-        if self._step % self._cfg.recurrence == 0:  # the learner does not use the other states, and they are large
-            self._rollout["rnn_states"][:, self._step] = self._state
         if version != self._acting_version:
             self._version.fill_(version)
             self._acting_version = version
-        self._choose_actions({})
+        if self._step % self._cfg.recurrence == 0:  # the learner does not use the other states, and they are large
+            if self._step:
+                self._launch_take_in({})
+            self._rollout["rnn_states"][:, self._step] = self._state
+            self._launch_choose({})
+        else:
+            self._launch_both({})
         self._actions.copy_(self._chosen, non_blocking=True)
         self._acted.set()
 
-    def _choose_actions_eagerly(self, _inputs: Any) -> None:
+    def _take_in_and_choose(self, inputs: Any) -> None:
+        self._take_in(inputs)
+        self._choose_actions(inputs)
+
+    def _choose_actions(self, _inputs: Any) -> None:
         """Choose actions, write what the learner needs of them into the rollout, and go on to the next state."""
         inputs = prepare_and_normalize_obs(self._model, TensorDict(self._observation))
         outputs = self._model.step(inputs, self._state)
@@ -114,7 +124,7 @@ class VectorRunner:
         self.playing = True
 
     def observe(self) -> tuple[slice | None, dict[str, Any] | None]:
-        """Wait for the simulator and write rewards, dones and the next observation into the rollout.
+        """Wait for the simulator. What it gives is written into the rollout now, or by the next ``act``.
 
         Returns:
             the buffer slice of the rollout if it is now full (the current stream may still be writing to it), and
@@ -122,27 +132,29 @@ class VectorRunner:
         """
         observation, rewards, terminated, _, infos = self._vector.step_wait()
         self.playing = False
-        observed = {name: torch.as_tensor(entry) for name, entry in observation.items()}
-        self._take_in(
-            {"observation": observed, "rewards": torch.as_tensor(rewards), "dones": torch.as_tensor(terminated)}
-        )
+        self._arrived = {
+            "rewards": torch.as_tensor(rewards),
+            "dones": torch.as_tensor(terminated),
+            "observation": {name: torch.as_tensor(entry) for name, entry in observation.items()},
+        }
         self._step += 1
         return self._finished() if self._step == self._cfg.rollout else None, self._episodes(infos)
 
-    def _take_in_eagerly(self, inputs: Any) -> None:
+    def _take_in(self, _inputs: Any) -> None:
         """Write what the last actions led to, and go on to the rollout's next step."""
-        limit = self._cfg.reward_clip
+        arrived, limit = self._arrived, self._cfg.reward_clip
         at, following = (self._rows, self._index), (self._rows, self._index + 1)
-        self._trajectories["rewards"][at] = (inputs["rewards"] * self._cfg.reward_scale).clamp(-limit, limit)
-        self._trajectories["dones"][at] = inputs["dones"]
-        for name, entry in inputs["observation"].items():
+        self._trajectories["rewards"][at] = (arrived["rewards"] * self._cfg.reward_scale).clamp(-limit, limit)
+        self._trajectories["dones"][at] = arrived["dones"]
+        for name, entry in arrived["observation"].items():
             self._observation[name].copy_(entry)
             self._trajectories["obs"][name][following] = self._observation[name]
-        self._state.masked_fill_(inputs["dones"][:, None], 0)
+        self._state.masked_fill_(arrived["dones"][:, None], 0)
         self._index.add_(1)
 
     def _finished(self) -> slice | None:
-        """Add the state after the last step, and release the buffer."""
+        """Take in the last step, add the state after it, and release the buffer."""
+        self._launch_take_in({})
         self._rollout["rnn_states"][:, self._step] = self._state
         finished = self._slice
         self._rollout = self._slice = None
