@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,17 @@ from srwm_agents.signals import StopRequest
 _WATCH_EVERY_SECONDS = 0.5
 _STOP_WITHIN_SECONDS = 60.0
 _END_WITHIN_SECONDS = 5.0
+
+
+def lag_text(lag: Mapping[str, float]) -> str:
+    """Age of the first policy's latest data: updates made between the acting weights' and those that learned from it.
+
+    ``lag``: ``version_diff_avg`` and ``version_diff_max``, as TensorBoard has them under ``train/``; empty before the
+    first update.
+    """
+    if "version_diff_avg" not in lag:
+        return ""
+    return f"lag {lag['version_diff_avg']:.1f} (largest {lag['version_diff_max']:.0f}) updates"
 
 
 class _ExceptionKeeper(logging.Handler):
@@ -96,7 +108,8 @@ class WatchedRunner(Runner):
     def _look(self) -> None:
         self.total_train_seconds = time.time() - self.start_time  # which Sample Factory forgets: --train_for_seconds
         if self.display is not None and self.env_steps:
-            self.display.update(min(self.env_steps.values()))  # training ends when every policy is there
+            # Training ends when every policy is there.
+            self.display.update(min(self.env_steps.values()), lag_text(self.policy_lag[0]))
         if self.stop_request and not self.stopped:
             self._stop_training()
         if not self.stopped:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from srwm_agents.integrations.sample_factory.runner import lag_text
 from srwm_agents.integrations.sample_factory.statistics import GameStatistics
 
 
@@ -24,3 +25,9 @@ def test_a_number_of_frames_has_one_row_for_each_game(tmp_path) -> None:
     assert curves[["frames", "game"]].values.tolist() == [
         [frames, game] for frames in (0, 640, 1280) for game in ("starpilot", "leaper")
     ]
+
+
+def test_the_age_of_the_data_is_said_once_it_is_known() -> None:
+    assert lag_text({}) == ""
+    lag = {"version_diff_min": 0.0, "version_diff_avg": 4.04, "version_diff_max": 8.0}
+    assert lag_text(lag) == "lag 4.0 (largest 8) updates"
