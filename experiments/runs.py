@@ -1,8 +1,8 @@
-"""A run's folder: ``config.yaml``, ``summary.json``, ``curves.csv`` and ``episodes.csv.xz``.
+"""A run's folder: ``config.yaml``, ``summary.json``, ``curves.csv`` or ``curves.csv.xz``, and ``episodes.csv.xz``.
 
 - ``config.yaml``: the recipe, what the run overrides of it (``settings``), seed, frames, commit where it is known, and
   the stages at which it was evaluated;
-- ``curves.csv``: what training logged;
+- ``curves.csv``: what training logged; Procgen's, which are long, as ``curves.csv.xz``;
 - ``summary.json``: what each evaluation found, in the columns of ``eval_*.csv``: ``{stage: {policy: rows}}``;
 - ``episodes.csv.xz``: every episode of every evaluation, with the columns ``stage`` and ``policy`` in front of those of
   ``eval_*_episodes.csv``, less two that follow from the others: ``episode`` (rows are in order) and
@@ -23,6 +23,7 @@ import yaml
 
 from srwm_agents.envs import normalised_score
 
+CURVES = "curves.csv.xz"
 DERIVED = ("episode", "normalised_score")
 Tables = dict[str, dict[str, pd.DataFrame]]
 """A table for each stage and policy."""
@@ -45,6 +46,12 @@ def write_summary(folder: Path, evaluations: Tables) -> None:
             tables.append(f'  "{policy}": {{"columns": {columns}, "rows": [\n    {rows}]}}')
         stages.append(f' "{stage}": {{\n' + ",\n".join(tables) + "}")
     (folder / "summary.json").write_text("{\n" + ",\n".join(stages) + "\n}\n")
+
+
+def write_compressed(file: Path, text: str) -> None:
+    """Write a table as xz, which pandas reads by the file's name; line ends become those of Unix."""
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "lp": 0, "pb": 0}]  # for text
+    file.write_bytes(lzma.compress(text.replace("\r\n", "\n").encode(), filters=filters))
 
 
 def read_summary(folder: Path) -> Tables:
@@ -88,8 +95,7 @@ def add_evaluations(folder: Path, stage: str, reports: Path) -> list[str]:
         if lines[0] != names:
             raise ValueError(f"the episodes in {reports} have the columns {names}, expected {lines[0]}")
         lines += [",".join([stage, policy, *(row[i] for i in kept)]) for row in rows]
-    filters = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 4, "lp": 0, "pb": 0}]  # for text
-    file.write_bytes(lzma.compress(("\n".join(lines) + "\n").encode(), filters=filters))
+    write_compressed(file, "\n".join(lines) + "\n")
     return policies
 
 

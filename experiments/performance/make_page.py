@@ -19,7 +19,7 @@ from srwm_agents import plotting
 
 RAW = Path(__file__).parent
 PICTURES = pages.PICTURES / "performance"
-LONG_RUN = RAW.parent / "procgen" / "runs" / "gamma_999" / "curves.csv"
+LONG_RUN = RAW.parent / "procgen" / "runs" / "gamma_999" / "curves.csv.xz"
 PRECISIONS = dict(zip(("bf16", "fp32"), plotting.COLOURS, strict=False))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.recipes import read_yaml, resolve
-from experiments.runs import read_episodes, read_summary
+from experiments.runs import CURVES, read_episodes, read_summary
 from srwm_agents.envs import PAPER_GAMES
 
 HERE = Path(__file__).parent
@@ -166,7 +166,7 @@ def read_run(folder: Path) -> Run:
     }
     last, averaged = of_stage.pop("last", []), of_stage.pop("averaged", [])
     earlier = [evaluation for stage in of_stage.values() for evaluation in stage]
-    return Run(folder.name, config, settings, read_curves(folder / "curves.csv"), last, earlier, averaged)
+    return Run(folder.name, config, settings, read_curves(folder / CURVES), last, earlier, averaged)
 
 
 def runs() -> list[Run]:

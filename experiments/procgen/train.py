@@ -21,7 +21,6 @@ import argparse
 import os
 import queue
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -37,7 +36,7 @@ import yaml
 from experiments.gpus import visible_gpus
 from experiments.procgen.data import RECIPES, RUNS
 from experiments.recipes import Resolved, read_yaml, recipe_names, resolve
-from experiments.runs import add_evaluations, write_config
+from experiments.runs import CURVES, add_evaluations, write_compressed, write_config
 from srwm_agents import load_agent, save_agent
 
 ROOT = Path(__file__).parents[2]
@@ -165,7 +164,7 @@ def collect(train_dir: Path, stage: str) -> None:
         if not (source / "curves.csv").is_file():
             continue
         target.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source / "curves.csv", target)
+        write_compressed(target / CURVES, (source / "curves.csv").read_text())
         frames = int(pd.read_csv(source / "curves.csv")["frames"].iloc[-1])
         before = read_yaml(target / "config.yaml") if (target / "config.yaml").is_file() else {}
         stages = before.get("evaluations", {})

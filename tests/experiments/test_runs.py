@@ -13,7 +13,7 @@ import pytest
 
 from experiments.procgen.data import RECIPES, RUNS, mode_of, read_run, runs
 from experiments.recipes import read_recipe, read_yaml, recipe_names, resolve
-from experiments.runs import add_evaluations, read_episodes, read_summary, write_config
+from experiments.runs import CURVES, add_evaluations, read_episodes, read_summary, write_config
 from srwm_agents.evaluation.statistics import per_game
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def test_runs_have_recipes_and_their_files_agree() -> None:
         assert run.recipe in recipe_names(RECIPES)
         assert run.recipe == "no_softmax" if run.name == "no_softmax_5M" else run.name.startswith(run.recipe)
         assert set(stages) == set(read_summary(folder)) == set(read_episodes(folder, mode_of(run.settings)))
-        curves = folder / "curves.csv"
+        curves = folder / CURVES
         last = int(pd.read_csv(curves)["frames"].iloc[-1]) if curves.is_file() else None
         assert run.config["frames"] == last
 

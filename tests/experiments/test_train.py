@@ -62,7 +62,7 @@ def test_collect_keeps_earlier_stages(monkeypatch, tmp_path) -> None:
     config = read_yaml(tmp_path / "runs/lstm/config.yaml")
     assert config["frames"] == 2_000_000
     assert config["evaluations"] == {"at_1M": {"million_frames": 1}, "last": {"million_frames": 2}}
-    assert (tmp_path / "runs/lstm/curves.csv").is_file()
+    assert (tmp_path / "runs/lstm/curves.csv.xz").is_file()
 
 
 def test_help_names_the_recipes() -> None:

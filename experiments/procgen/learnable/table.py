@@ -1,6 +1,6 @@
 """Write the tables of this study's README.md from the raw numbers beside it.
 
-python experiments/procgen/learnable/table.py [--check]
+    python -m experiments.procgen.learnable.table [--check]
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 import yaml
+
+from experiments.runs import CURVES
 
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
@@ -43,7 +45,7 @@ def row(folder: Path, millions: list[int], *, short: bool = False) -> str:
     """One run."""
     config = yaml.safe_load((folder / "config.yaml").read_text())
     summary = json.loads((folder / "summary.json").read_text())
-    curves = pd.read_csv(folder / "curves.csv")
+    curves = pd.read_csv(folder / CURVES)
     command = config["command"]
     games = flag(command, "num_workers") * flag(command, "num_envs_per_worker")
     cells = [folder.name, str(config["seed"]), f"{games:,}", str(flag(command, "rollout"))]
