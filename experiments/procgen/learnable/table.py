@@ -71,14 +71,17 @@ def texts() -> str:
     tables = {
         "plunder": table(
             ["few_games", "few_games_seed2", "few_games_lambda", "few_games_old_16", "few_games_old_32", "many_games",
-             "long_rollout", "long_rollout_seed2"],
+             "long_rollout", "long_rollout_seed2", "two_batches_256", "two_batches_256_seed2", "two_batches_128",
+             "pending_0", "pending_0_batch_3072", "nearly_on_policy", "nearly_on_policy_seed2"],
             [8, 10, 12, 16, 20],
         ),
         "other settings": table(
-            ["few_games_return_norm", "few_games_epochs_3", "long_rollout_feedforward"], [8, 10, 12, 16, 20]
+            ["few_games_return_norm", "few_games_epochs_3", "long_rollout_feedforward", "pending_0_games_64"],
+            [8, 10, 12, 16, 20],
         ),
         "other games": table(
-            ["leaper_few_games", "leaper_many_games", "maze_few_games", "maze_many_games"], [3, 5, 7, 9, 14, 18],
+            ["leaper_few_games", "leaper_many_games", "maze_few_games", "maze_many_games", "bigfish_two_batches_256"],
+            [3, 5, 7, 9, 14, 18],
             short=True,
         ),
     }  # fmt: skip
