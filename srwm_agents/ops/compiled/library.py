@@ -1,4 +1,4 @@
-"""Compiles ``memories.c`` when first asked for, keeps the result in the user's cache, loads it with ctypes.
+"""Compiles the C files of this folder when first asked for, keeps the result in the user's cache, loads it with ctypes.
 
 The compiler is ``$CC``, else the first of cc, gcc and clang on the path, else that of the ``ziglang`` package, which the
 extra ``cpu`` installs where a machine has none. Compiling takes a second or two, once per machine: the file's name is a
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from srwm_agents.ops.checks import BackendUnavailableError
 
-SOURCE = Path(__file__).with_name("memories.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("srwm.c", "delta.c", "memories.h"))
 LANES = 8
 """Numbers in a vector: AVX2 has registers of eight, and other processors make it of smaller ones."""
 CHUNK = 32
@@ -86,18 +86,19 @@ def build(folder: Path) -> Path:
         OSError: the folder cannot be written.
     """
     command = compiler()
-    about = (SOURCE.read_text(), *FLAGS, NATIVE, *command, os.path.realpath(shutil.which(command[0]) or command[0]))
+    about = (*(source.read_text() for source in SOURCES), *FLAGS, NATIVE, *command, os.path.realpath(shutil.which(command[0]) or command[0]))
     about = (*about, platform.machine(), processor())
     library = folder / f"memories-{hashlib.sha256(repr(about).encode()).hexdigest()[:24]}.so"
     if library.exists():
         return library
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    sources = [str(source) for source in SOURCES if source.suffix == ".c"]
     # Under another name until it is whole: other processes may be looking for it.
     with tempfile.TemporaryDirectory(dir=folder) as own:
         made = Path(own) / library.name
         for flags in ((*FLAGS, NATIVE), FLAGS):
             result = subprocess.run(
-                [*command, *flags, "-w", "-o", str(made), str(SOURCE), "-lm"],
+                [*command, *flags, "-w", "-o", str(made), *sources, "-lm"],
                 capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
             )  # fmt: skip
             if result.returncode == 0:
@@ -205,12 +206,16 @@ def as_read(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float32).contiguous()
 
 
+def batch_strided(tensor: Tensor) -> Tensor:
+    """``tensor`` [B, …] with each of the B contiguous. A part of a core's flat state is as it is: no copy is made."""
+    return tensor if len(tensor) and tensor[0].is_contiguous() else tensor.contiguous()
+
+
 @contextmanager
-def written_as_float(tensor: Tensor) -> Iterator[Tensor]:
-    """What a kernel writes in the place of ``tensor``: itself, or float32 that is rounded to it afterwards."""
-    if tensor.dtype == torch.float32:
-        yield tensor
-    else:
-        wide = torch.empty_like(tensor, dtype=torch.float32)
-        yield wide
-        tensor.copy_(wide)
+def written_as_float(*tensors: Tensor) -> Iterator[list[Tensor]]:
+    """What a kernel writes in the place of ``tensors``: themselves, or float32 that is rounded to them afterwards."""
+    wide = [z if z.dtype == torch.float32 else torch.empty_like(z, dtype=torch.float32) for z in tensors]
+    yield wide
+    for tensor, written in zip(tensors, wide, strict=True):
+        if written is not tensor:
+            tensor.copy_(written)

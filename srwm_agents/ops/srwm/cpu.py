@@ -1,4 +1,4 @@
-"""The SRWM on compiled kernels for a CPU: how they are called. Source: ``../compiled/memories.c``."""
+"""The SRWM on compiled kernels for a CPU: how they are called. Source: ``../compiled/srwm.c``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from ctypes import c_float, c_int32, c_int64, c_void_p
 
 from torch import Tensor
 
-from srwm_agents.ops.compiled.library import CHUNK, as_read, padded, pointer, run, threads_for, written_as_float
+from srwm_agents.ops.compiled.library import (
+    CHUNK, as_read, batch_strided, padded, pointer, run, threads_for, written_as_float,
+)  # fmt: skip
 from srwm_agents.ops.srwm.operators import NO_BLOCKS, Kernels, register
 from srwm_agents.ops.srwm.types import Rule, SRWMState, SRWMWeights
 from srwm_agents.ops.triton_support import differentiable
@@ -64,10 +66,9 @@ def _forward(x, weights, state, resets, decay, unit_keys, limit, y, final, saved
     resets = None if resets is None else resets.contiguous()
     call = _call(x, weights, resets, decay, unit_keys, limit)
     if state[0] is not None:
-        # A core's flat state has the other layers' between one episode's and the next: a stride, not a copy.
-        state = [block if len(block) and block[0].is_contiguous() else block.contiguous() for block in state]
+        state = [batch_strided(block) for block in state]
         call.state, call.state_stride = _pointers(state), (c_int64 * 4)(*(block.stride(0) for block in state))
-    with written_as_float(y) as y_float:
+    with written_as_float(y) as (y_float,):
         call.y, call.final, call.saved = pointer(y_float), _pointers(final), pointer(saved)
         run("srwm_forward", call)
 
@@ -79,7 +80,7 @@ def _backward(
     saved, resets, *dfinal = (None if z is None else z.contiguous() for z in (saved, resets, *dfinal))
     call = _call(x, weights, resets, decay, unit_keys, limit)
     call.saved, call.dy, call.dfinal = pointer(saved), pointer(dy), _pointers(dfinal)
-    with written_as_float(dx) as dx_float:
+    with written_as_float(dx) as (dx_float,):
         call.dx, call.dweights, call.dstate = pointer(dx_float), pointer(shares), _pointers(dstate)
         run("srwm_backward", call)
 

@@ -66,12 +66,12 @@ def srwm(
     rule = Rule(decay, unit_keys, limit)
     _check(x, weights, state, rule, backend)
     resets = checked_resets(resets, x)
-    if use_compiled(backend, x) and x.shape[1] > 0:
+    if use_compiled(backend, x) and x.shape[1] > 0:  # no step, no kernel
         from srwm_agents.ops.srwm.cpu import srwm_cpu
 
         return srwm_cpu(x, weights, state, resets, rule)
     widths = {"D": x.shape[-1], "O": weights.y.shape[-1]}
-    if use_kernels(backend, x, widths=widths) and x.shape[1] > 0:  # no step, no kernel
+    if use_kernels(backend, x, widths=widths) and x.shape[1] > 0:
         from srwm_agents.ops.srwm.autograd import srwm_triton
 
         return srwm_triton(x, weights, state, resets, rule)
