@@ -53,8 +53,8 @@ static void delta_forward_tasks(const void *argument, int64_t first, int64_t las
     const int64_t T = call->T, H = call->H;
     float *s = scratch, *out = s + l.matrix, *u = out + l.N, *v = u + l.N, *error = v + l.N;
     for (int64_t task = first; task < last; task++) {
-        const int64_t h = task / call->B, b = task % call->B;
-        float *saved = call->saved == NULL ? NULL : call->saved + (b * H + h) * call->saved_size;
+        const int64_t h = task % H, b = task / H;
+        float *saved = call->saved == NULL ? NULL : call->saved + task * call->saved_size;
         if (call->state == NULL) memset(s, 0, l.matrix * sizeof(float));
         else load_matrix(&l, s, call->state + b * call->state_stride + h * l.D * l.O);
         for (int64_t t = 0; t < T; t++) {
@@ -72,7 +72,7 @@ static void delta_forward_tasks(const void *argument, int64_t first, int64_t las
             product(s, l.N, l.D, call->q + at * l.D, out);
             copy(call->y + at * l.O, out, l.O);
         }
-        store_matrix(&l, s, call->final + (b * H + h) * l.D * l.O);
+        store_matrix(&l, s, call->final + task * l.D * l.O);
     }
 }
 
@@ -89,11 +89,11 @@ static void delta_backward_tasks(const void *argument, int64_t first, int64_t la
     float *g = scratch, *dy = g + l.matrix, *u = dy + l.N, *du = u + l.N, *de = du + l.N, *k = de + l.N;
     float *row = k + l.P, *dk = row + l.P, *ss = dk + l.P;
     for (int64_t task = first; task < last; task++) {
-        const int64_t h = task / call->B, b = task % call->B;
+        const int64_t h = task % H, b = task / H;
         const uint8_t *resets = call->resets == NULL ? NULL : call->resets + b * T;
-        const float *saved = call->saved + (b * H + h) * call->saved_size;
+        const float *saved = call->saved + task * call->saved_size;
         if (call->dfinal == NULL) memset(g, 0, l.matrix * sizeof(float));
-        else load_matrix(&l, g, call->dfinal + (b * H + h) * l.D * l.O);
+        else load_matrix(&l, g, call->dfinal + task * l.D * l.O);
         for (int64_t start = (T - 1) / CHUNK * CHUNK, stop = T; start >= 0; stop = start, start -= CHUNK) {
             transpose(ss, l.P, saved + T * l.N + start / CHUNK * l.matrix, l.N, l.D, l.O);
             for (int64_t t = start; t < stop; t++) {
@@ -134,7 +134,7 @@ static void delta_backward_tasks(const void *argument, int64_t first, int64_t la
                 if (resets != NULL && resets[t]) memset(g, 0, l.matrix * sizeof(float));
             }
         }
-        if (call->dstate != NULL) store_matrix(&l, g, call->dstate + (b * H + h) * l.D * l.O);
+        if (call->dstate != NULL) store_matrix(&l, g, call->dstate + task * l.D * l.O);
     }
 }
 

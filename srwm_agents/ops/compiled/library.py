@@ -208,7 +208,9 @@ def as_read(tensor: Tensor) -> Tensor:
 
 def batch_strided(tensor: Tensor) -> Tensor:
     """``tensor`` [B, …] with each of the B contiguous. A part of a core's flat state is as it is: no copy is made."""
-    return tensor if len(tensor) and tensor[0].is_contiguous() else tensor.contiguous()
+    if tensor.is_contiguous() or (len(tensor) and tensor[0].is_contiguous()):
+        return tensor
+    return tensor.contiguous()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 /* What the kernels of the memories for a CPU share: vectors, products with matrices, tasks on threads.
 
    One task is one head of one batch element: its matrix stays in the cache for the whole sequence. Tasks are spread over
-   threads, head after head. All arrays are float32 and contiguous, apart from a given state, whose batch stride is an
+   threads. All arrays are float32 and contiguous, apart from a given state, whose batch stride is an
    argument.
 
    Matrices are worked on as rows of whole vectors of LANES numbers; padded entries of a matrix, of its gradient and of

@@ -128,25 +128,28 @@ static void limited(const Layout *l, float *w, const float *slow, const float *a
     }
 }
 
-static int64_t forward_scratch(const Layout *l) { return 2 * l->matrix + 2 * l->N + l->P + l->row; }
+static int64_t forward_scratch(const Layout *l, int64_t H) {
+    return H * (l->matrix + LANES) + l->matrix + 2 * l->N + l->P + l->row;
+}
 
 static void srwm_forward_tasks(const void *argument, int64_t first, int64_t last, float *scratch) {
     const SRWMCall *call = argument;
     const Layout l = layout_of(call);
-    const int64_t T = call->T, H = call->H, B = call->B;
-    float *slow = scratch, *w = slow + l.matrix, *z = w + l.matrix, *r = z + l.N, *d = r + l.N, *row = d + l.P;
-    float allowed[4] = {0};
+    const int64_t T = call->T, H = call->H;
+    float *weights = scratch, *sizes = weights + H * l.matrix, *w = sizes + H * LANES, *z = w + l.matrix, *r = z + l.N;
+    float *d = r + l.N, *row = d + l.P;
     int64_t at[4];
-    for (int64_t task = first, laid_out = -1; task < last; task++) {
-        const int64_t h = task / B, b = task % B;
+    for (int64_t h = 0; h < H && first < last; h++) {
+        offsets_of(&l, h, at);
+        load_blocks(&l, weights + h * l.matrix, call->weights, at);
+        for (int c = 0; c < 4 && call->limit > 0; c++)
+            sizes[h * LANES + c] = call->limit * size_of_block(&l, weights + h * l.matrix, NULL, c);
+    }
+    for (int64_t task = first; task < last; task++) {
+        const int64_t h = task % H, b = task / H;
+        const float *slow = weights + h * l.matrix, *allowed = sizes + h * LANES;
         const uint8_t *resets = call->resets == NULL ? NULL : call->resets + b * T;
-        float *saved = call->saved == NULL ? NULL : call->saved + (b * H + h) * call->saved_size;
-        if (h != laid_out) {
-            offsets_of(&l, h, at);
-            load_blocks(&l, slow, call->weights, at);
-            for (int c = 0; c < 4; c++) allowed[c] = call->limit * size_of_block(&l, slow, NULL, c);
-            laid_out = h;
-        }
+        float *saved = call->saved == NULL ? NULL : call->saved + task * call->saved_size;
         if (call->state[0] == NULL) {
             memcpy(w, slow, l.matrix * sizeof(float));
         } else {
@@ -176,7 +179,7 @@ static void srwm_forward_tasks(const void *argument, int64_t first, int64_t last
             else memset(factors, 0, sizeof(quad)); /* nothing reads them, but no number of an output is left unwritten */
         }
         add(w, slow, -1.0f, l.matrix);
-        offsets_of(&l, b * H + h, at);
+        offsets_of(&l, task, at);
         store_blocks(&l, w, call->final, at);
     }
 }
@@ -217,32 +220,30 @@ static void replay(const SRWMCall *call, const Layout *l, const float *saved, co
     }
 }
 
-static int64_t backward_scratch(const Layout *l, int64_t T) {
-    return (1 + (T < CHUNK ? T : CHUNK)) * l->N * l->P + 3 * l->matrix + 4 * l->N + 4 * l->P;
+static int64_t backward_scratch(const Layout *l, int64_t T, int64_t H) {
+    return (H + (T < CHUNK ? T : CHUNK)) * l->N * l->P + 2 * l->matrix + 4 * l->N + 4 * l->P;
 }
 
 /* A bar in the README is a d in a name here. */
 static void srwm_backward_tasks(const void *argument, int64_t first, int64_t last, float *scratch) {
     const SRWMCall *call = argument;
     const Layout l = layout_of(call);
-    const int64_t T = call->T, H = call->H, B = call->B, size = (int64_t)l.N * l.P;
+    const int64_t T = call->T, H = call->H, size = (int64_t)l.N * l.P;
     const int fades = call->decay != 1.0f || call->limit > 0;
-    /* g: gradient of W, of the shift if it fades. total: of the slow weights. slow and ws are transposed. */
-    float *slow = scratch, *rows = slow + size, *g = rows + l.matrix, *total = g + l.matrix, *r = total + l.matrix;
-    float *dr = r + l.N, *du = dr + l.N, *dz = du + l.N, *d = dz + l.N, *dk = d + l.P, *dd = dk + l.P, *dx = dd + l.P;
-    float *ws = dx + l.P;
+    /* weights, slow and ws are transposed. g: gradient of W, of the shift if it fades. total: of the slow weights. */
+    float *weights = scratch, *g = weights + H * size, *total = g + l.matrix, *r = total + l.matrix, *dr = r + l.N;
+    float *du = dr + l.N, *dz = du + l.N, *d = dz + l.N, *dk = d + l.P, *dd = dk + l.P, *dx = dd + l.P, *ws = dx + l.P;
     int64_t at[4];
-    for (int64_t task = first, laid_out = -1; task < last; task++) {
-        const int64_t h = task / B, b = task % B;
+    for (int64_t h = 0; h < H && first < last; h++) {
+        offsets_of(&l, h, at);
+        load_blocks(&l, g, call->weights, at);
+        transpose(weights + h * size, l.P, g, l.N, l.D, l.N);
+    }
+    for (int64_t task = first; task < last; task++) {
+        const int64_t h = task % H, b = task / H;
         const uint8_t *resets = call->resets == NULL ? NULL : call->resets + b * T;
-        const float *saved = call->saved + (b * H + h) * call->saved_size;
-        if (h != laid_out) {
-            offsets_of(&l, h, at);
-            load_blocks(&l, rows, call->weights, at);
-            transpose(slow, l.P, rows, l.N, l.D, l.N);
-            laid_out = h;
-        }
-        offsets_of(&l, b * H + h, at);
+        const float *saved = call->saved + task * call->saved_size, *slow = weights + h * size;
+        offsets_of(&l, task, at);
         memset(g, 0, l.matrix * sizeof(float));
         memset(total, 0, l.matrix * sizeof(float));
         if (call->dfinal[0] != NULL) load_blocks(&l, g, call->dfinal, at);
@@ -304,12 +305,12 @@ static void srwm_backward_tasks(const void *argument, int64_t first, int64_t las
    [B, H, saved_size]. 0, or 1 if there is no memory. */
 int srwm_forward(const SRWMCall *call) {
     const Layout l = layout_of(call);
-    return spread(srwm_forward_tasks, call, call->B * call->H, forward_scratch(&l), call->threads);
+    return spread(srwm_forward_tasks, call, call->B * call->H, forward_scratch(&l, call->H), call->threads);
 }
 
 /* And dy [B, T, H, O], dfinal [B, H, D, *] -> dx [B, T, H, D], dweights [B, H D (O + 2 D + 4)], each batch element's share,
    block after block, dstate [B, H, D, *]. */
 int srwm_backward(const SRWMCall *call) {
     const Layout l = layout_of(call);
-    return spread(srwm_backward_tasks, call, call->B * call->H, backward_scratch(&l, call->T), call->threads);
+    return spread(srwm_backward_tasks, call, call->B * call->H, backward_scratch(&l, call->T, call->H), call->threads);
 }

@@ -55,8 +55,7 @@ def register(name: str, kernels: Kernels) -> Operators:
         shape = kernels.saved_shape(q, v) if save else (0,)
         return v.new_empty(v.shape), final, torch.empty(shape, dtype=torch.float32, device=q.device)
 
-    @torch.library.custom_op(f"srwm_agents::{name}_forward", mutates_args=())
-    def forward_op(
+    def forward(
         q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | None, resets: Tensor | None, save: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """q, k [B, T, H, D], v [B, T, H, O], beta [B, T, H], state [B, H, D, O], resets [B, T] -> y [B, T, H, O],
@@ -64,6 +63,8 @@ def register(name: str, kernels: Kernels) -> Operators:
         y, final, saved = forward_outputs(q, v, save)
         kernels.forward(q, k, v, beta, state, resets, y, final, saved if save else None)
         return y, final, saved
+
+    forward_op = torch.library.custom_op(f"srwm_agents::{name}_forward", forward, mutates_args=())
 
     @forward_op.register_fake
     def _(q, k, v, beta, state, resets, save):
@@ -119,5 +120,7 @@ def register(name: str, kernels: Kernels) -> Operators:
         outputs = unfold(y, size, 0), unfold(final, size, 0), unfold(saved, size, 0) if save else saved
         return outputs, (0, 0, 0 if save else None)
 
-    call_forward = transformable(forward_op, vmap=vmap_forward, setup_context=setup_context, backward=gradient)
+    call_forward = transformable(
+        forward_op, launch=forward, vmap=vmap_forward, setup_context=setup_context, backward=gradient
+    )
     return Operators(forward_op, call_forward)

@@ -94,8 +94,7 @@ def register(name: str, kernels: Kernels) -> Operators:
         saved = torch.empty(shape, dtype=torch.float32, device=x.device)
         return x.new_empty(batch, steps, heads, out), *_blocks(x, batch, heads, dim, out), saved
 
-    @torch.library.custom_op(f"srwm_agents::{name}_forward", mutates_args=())
-    def forward_op(
+    def forward(
         x: Tensor, wy: Tensor, wq: Tensor, wk: Tensor, wb: Tensor,
         sy: Tensor | None, sq: Tensor | None, sk: Tensor | None, sb: Tensor | None, resets: Tensor | None,
         decay: float, unit_keys: bool, limit: float, save: bool,
@@ -110,6 +109,8 @@ def register(name: str, kernels: Kernels) -> Operators:
             y, (fy, fq, fk, fb), saved if save else None,
         )  # fmt: skip
         return y, fy, fq, fk, fb, saved
+
+    forward_op = torch.library.custom_op(f"srwm_agents::{name}_forward", forward, mutates_args=())
 
     @forward_op.register_fake
     def _(x, wy, wq, wk, wb, sy, sq, sk, sb, resets, decay, unit_keys, limit, save):
@@ -205,5 +206,7 @@ def register(name: str, kernels: Kernels) -> Operators:
         )
         return outputs, (places.x, *[places.state] * 4, places.state if save else None)
 
-    call_forward = transformable(forward_op, vmap=vmap_forward, setup_context=setup_context, backward=gradient)
+    call_forward = transformable(
+        forward_op, launch=forward, vmap=vmap_forward, setup_context=setup_context, backward=gradient
+    )
     return Operators(forward_op, call_forward)
