@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,6 +110,12 @@ def build(folder: Path) -> Path:
     raise CompilationError(f"{' '.join(command)} failed: {error}")
 
 
+def _constant(function: Any) -> Any:
+    """What ``torch.compiler.assume_constant_result`` does, which imports the compiler: a second or more, for nothing."""
+    function._dynamo_marked_constant = True
+    return function
+
+
 @functools.cache
 def _load() -> tuple[ctypes.CDLL | None, str | None]:
     """The library, or why there is none."""
@@ -130,7 +137,7 @@ def library() -> ctypes.CDLL:
     return loaded
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def unavailable() -> str | None:
     """Why there are no compiled kernels on this machine, in one line; None: there are."""
     return _load()[1]
@@ -146,7 +153,7 @@ def _warn(reason: str) -> None:
     )
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _available() -> bool:
     """Whether there are compiled kernels; says once why not."""
     reason = unavailable()
