@@ -88,19 +88,42 @@ INLINE vec exponential(vec x) {
     return p * (vec)(bits + 0x3f800000);
 }
 
-/* ---- rows of `width` numbers that are not whole vectors outside of a matrix ---- */
+/* ---- rows of `width` numbers: whole vectors in a matrix of the kernels, and next to each other outside ---- */
 
-INLINE void copy(float *to, const float *from, int width) {
-    int j = 0;
-    for (; j + LANES <= width; j += LANES) store(to + j, load(from + j));
-    if (width & 4) memcpy(to + j, from + j, 16), j += 4;
-    if (width & 2) memcpy(to + j, from + j, 8), j += 2;
-    if (width & 1) to[j] = from[j];
+/* The first `count` of a vector, which is LANES or less. */
+INLINE void store_first(float *to, vec v, int count) {
+    if (count >= LANES) {
+        store(to, v);
+        return;
+    }
+    int n = 0;
+    quad low = {v[0], v[1], v[2], v[3]}, high = {v[4], v[5], v[6], v[7]};
+    if (count & 4) *(quad *)to = low, low = high, n = 4;
+    if (count & 2) to[n] = low[0], to[n + 1] = low[1], low = (quad){low[2], low[3]}, n += 2;
+    if (count & 1) to[n] = low[0];
 }
 
+/* A vector of the first `count` numbers, which is LANES or less, and zeros. */
+INLINE vec load_first(const float *from, int count) {
+    if (count >= LANES) return load(from);
+    quad low = {}, high = {};
+    if (count & 4) {
+        low = *(const quad *)from;
+        for (int n = 4; n < count; n++) high[n - 4] = from[n];
+    } else {
+        for (int n = 0; n < count; n++) low[n] = from[n];
+    }
+    return (vec){low[0], low[1], low[2], low[3], high[0], high[1], high[2], high[3]};
+}
+
+/* Out of a kernel's own vectors, which are whole. */
+INLINE void copy(float *to, const float *from, int width) {
+    for (int j = 0; j < width; j += LANES) store_first(to + j, load(from + j), width - j);
+}
+
+/* Into them. */
 INLINE void copy_padded(float *to, const float *from, int width) {
-    if (width % LANES) store(to + width / LANES * LANES, (vec){});
-    copy(to, from, width);
+    for (int j = 0; j < width; j += LANES) store(to + j, load_first(from + j, width - j));
 }
 
 /* ---- matrices of `rows` rows of `n` vectors, N numbers from row to row ---- */

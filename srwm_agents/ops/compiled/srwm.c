@@ -36,17 +36,31 @@ static Layout layout_of(const SRWMCall *call) {
     return l;
 }
 
-/* The four blocks, from `offset` numbers on in each, side by side. */
-static void load_blocks(const Layout *l, float *w, const float *const blocks[4], const int64_t offset[4]) {
-    for (int c = 0; c < 4; c++)
-        for (int i = 0; i < l->D; i++)
-            copy_padded(w + (int64_t)i * l->N + l->start[c], blocks[c] + offset[c] + i * l->width[c], l->width[c]);
+/* The four blocks, from `offset` numbers on in each, side by side; added to `base` unless that is NULL. */
+static void load_blocks(const Layout *l, float *w, const float *const blocks[4], const int64_t offset[4],
+                        const float *base) {
+    for (int c = 0; c < 4; c++) {
+        const float *from = blocks[c] + offset[c];
+        for (int i = 0; i < l->D; i++, from += l->width[c])
+            for (int j = 0; j < l->width[c]; j += LANES) {
+                const int64_t at = (int64_t)i * l->N + l->start[c] + j;
+                const vec entry = load_first(from + j, l->width[c] - j);
+                store(w + at, base == NULL ? entry : entry + load(base + at));
+            }
+    }
 }
 
-static void store_blocks(const Layout *l, const float *w, float *const blocks[4], const int64_t offset[4]) {
-    for (int c = 0; c < 4; c++)
-        for (int i = 0; i < l->D; i++)
-            copy(blocks[c] + offset[c] + i * l->width[c], w + (int64_t)i * l->N + l->start[c], l->width[c]);
+/* And back; less `base` unless that is NULL. */
+static void store_blocks(const Layout *l, const float *w, float *const blocks[4], const int64_t offset[4],
+                         const float *base) {
+    for (int c = 0; c < 4; c++) {
+        float *to = blocks[c] + offset[c];
+        for (int i = 0; i < l->D; i++, to += l->width[c])
+            for (int j = 0; j < l->width[c]; j += LANES) {
+                const int64_t at = (int64_t)i * l->N + l->start[c] + j;
+                store_first(to + j, base == NULL ? load(w + at) : load(w + at) - load(base + at), l->width[c] - j);
+            }
+    }
 }
 
 /* Offsets of matrix n of each block, or of head h of batch element b where that has a stride of its own. */
@@ -141,7 +155,7 @@ static void srwm_forward_tasks(const void *argument, int64_t first, int64_t last
     int64_t at[4];
     for (int64_t h = 0; h < H && first < last; h++) {
         offsets_of(&l, h, at);
-        load_blocks(&l, weights + h * l.matrix, call->weights, at);
+        load_blocks(&l, weights + h * l.matrix, call->weights, at, NULL);
         for (int c = 0; c < 4 && call->limit > 0; c++)
             sizes[h * LANES + c] = call->limit * size_of_block(&l, weights + h * l.matrix, NULL, c);
     }
@@ -154,8 +168,7 @@ static void srwm_forward_tasks(const void *argument, int64_t first, int64_t last
             memcpy(w, slow, l.matrix * sizeof(float));
         } else {
             state_offsets(&l, call, b, h, at);
-            load_blocks(&l, w, call->state, at);
-            add(w, slow, 1.0f, l.matrix);
+            load_blocks(&l, w, call->state, at, slow);
         }
         for (int64_t t = 0; t < T; t++) {
             if (resets != NULL && resets[t]) memcpy(w, slow, l.matrix * sizeof(float));
@@ -178,9 +191,8 @@ static void srwm_forward_tasks(const void *argument, int64_t first, int64_t last
             if (call->limit > 0) limited(&l, w, slow, allowed, factors);
             else memset(factors, 0, sizeof(quad)); /* nothing reads them, but no number of an output is left unwritten */
         }
-        add(w, slow, -1.0f, l.matrix);
         offsets_of(&l, task, at);
-        store_blocks(&l, w, call->final, at);
+        store_blocks(&l, w, call->final, at, slow);
     }
 }
 
@@ -236,7 +248,7 @@ static void srwm_backward_tasks(const void *argument, int64_t first, int64_t las
     int64_t at[4];
     for (int64_t h = 0; h < H && first < last; h++) {
         offsets_of(&l, h, at);
-        load_blocks(&l, g, call->weights, at);
+        load_blocks(&l, g, call->weights, at, NULL);
         transpose(weights + h * size, l.P, g, l.N, l.D, l.N);
     }
     for (int64_t task = first; task < last; task++) {
@@ -246,7 +258,7 @@ static void srwm_backward_tasks(const void *argument, int64_t first, int64_t las
         offsets_of(&l, task, at);
         memset(g, 0, l.matrix * sizeof(float));
         memset(total, 0, l.matrix * sizeof(float));
-        if (call->dfinal[0] != NULL) load_blocks(&l, g, call->dfinal, at);
+        if (call->dfinal[0] != NULL) load_blocks(&l, g, call->dfinal, at, NULL);
         /* If it does not fade, the slow weights' gradient is that of W at the beginning of each episode, less that of the
            final state, which is W_T - slow; else it is the sum of what each step adds to the gradient of W. */
         if (!fades) add(total, g, -1.0f, l.matrix);
@@ -270,7 +282,7 @@ static void srwm_backward_tasks(const void *argument, int64_t first, int64_t las
                     store(dk + i, load(dk + i) - load(dd + i));
                 }
                 /* q, k, b from z = x W, of which y is a part. */
-                copy(dz, call->dy + ((b * T + t) * H + h) * l.width[0], l.width[0]);
+                copy_padded(dz, call->dy + ((b * T + t) * H + h) * l.width[0], l.width[0]);
                 key_backward(q, dd, l.P, call->unit_keys, dz + l.start[1]);
                 key_backward(k, dk, l.P, call->unit_keys, dz + l.start[2]);
                 vec sums[4] = {};
@@ -290,14 +302,14 @@ static void srwm_backward_tasks(const void *argument, int64_t first, int64_t las
             }
         }
         if (!fades) add(total, g, 1.0f, l.matrix);
-        if (call->dstate[0] != NULL) store_blocks(&l, g, call->dstate, at);
+        if (call->dstate[0] != NULL) store_blocks(&l, g, call->dstate, at, NULL);
         float *share = call->dweights + b * H * l.D * (l.width[0] + 2 * l.D + 4), *shares[4];
         for (int c = 0; c < 4; c++) {
             shares[c] = share;
             share += H * l.D * l.width[c];
         }
         offsets_of(&l, h, at);
-        store_blocks(&l, total, shares, at);
+        store_blocks(&l, total, shares, at, NULL);
     }
 }
 
