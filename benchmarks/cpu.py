@@ -1,9 +1,9 @@
 """Time memories on CPU threads, beside an LSTM of the same width: training and acting, compiled kernels and naive op.
 
-Every op is checked first: the compiled kernels' outputs and gradients against the naive op in float64. Then all ways are
-run in turn, round after round; a ratio is the median over rounds of a way's time by that of torch.nn.LSTM in the same
-round, which bears other work on the machine better than a ratio of medians. "layer" is the memory layer alone, as is
-torch.nn.LSTM; "core" has what its users have around it, of which a feed-forward block of 4 times the width is the most.
+Every op is checked first: the compiled kernels' outputs and gradients against the naive op in float64. Then all ways
+are run in turn, round after round; a ratio is the median over rounds of a way's time by that of torch.nn.LSTM in the
+same round, which bears other work on the machine better than a ratio of medians. "layer" is the memory layer alone, as
+is torch.nn.LSTM; "core" has its embedding and its feed-forward block of 4 times the width, too.
 
 The exact command behind the committed table:
 
@@ -148,10 +148,10 @@ def measure(batch: int, steps: int, calls: int, rounds: int) -> dict[str, dict[s
             times[name].append(1e3 * (time.perf_counter() - began) / calls)
         if sys.stderr.isatty():
             print(f"\r  round {n + 1} of {rounds}", end="\n" if n + 1 == rounds else "", file=sys.stderr)
-    ratios = {name: [a / b for a, b in zip(times[name], times[REFERENCE], strict=True)] for name in runs}
+    ratios = [[a / b for a, b in zip(ms, times[REFERENCE], strict=True)] for ms in times.values()]
     return {
-        name: {"median": statistics.median(ms), "min": min(ms), "max": max(ms), "ratio": statistics.median(ratios[name])}
-        for name, ms in times.items()
+        name: {"median": statistics.median(ms), "min": min(ms), "max": max(ms), "ratio": statistics.median(ratio)}
+        for (name, ms), ratio in zip(times.items(), ratios, strict=True)
     }
 
 
@@ -188,7 +188,8 @@ def main(arguments: list[str] | None = None) -> int:
         report["results"][work] = measure(batch, steps, calls, args.rounds)
         print(f"\n{work}, width {WIDTH}, {HEADS} heads, float32")
         for name, ms in report["results"][work].items():
-            print(f"  {name:<22}{ms['median']:>9.3f} ms  ({ms['min']:.3f}-{ms['max']:.3f})   {ms['ratio']:.2f}", flush=True)
+            span = f"{ms['min']:.3f}-{ms['max']:.3f}"
+            print(f"  {name:<22}{ms['median']:>9.3f} ms   ({span})   {ms['ratio']:.2f}", flush=True)
         if args.json:
             args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.write_text(json.dumps(report, indent=1) + "\n")

@@ -66,7 +66,7 @@ def values_only(arguments: Sequence[Any]) -> bool:
     return (
         not (torch.is_grad_enabled() and any(z.requires_grad for z in tensors))
         and torch._C._len_torch_dispatch_stack() == 0
-        and not torch.jit.is_tracing()
+        and not torch._C._get_tracing_state()
         and all(type(z) in (Tensor, torch.nn.Parameter) for z in tensors)
     )
 

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,9 +109,10 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPat
     def results(threads: int) -> list[Tensor]:
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
         leaves = [z.clone().requires_grad_() for z in (x, *weights, *state)]
-        y, final = srwm(leaves[0], SRWMWeights(*leaves[1:5]), SRWMState(*leaves[5:]), decay=0.9, limit=3.0, backend="cpu")
+        weights_, state_ = SRWMWeights(*leaves[1:5]), SRWMState(*leaves[5:])
+        y, final = srwm(leaves[0], weights_, state_, decay=0.9, limit=3.0, backend="cpu")
         inputs = [z.clone().requires_grad_() for z in (q, k, v)]
-        out, fast = delta_rule(*inputs, torch.full(x.shape[:3], 0.5), backend="cpu")
+        out, fast = delta_rule(inputs[0], inputs[1], inputs[2], torch.full(x.shape[:3], 0.5), backend="cpu")
         total = y.square().sum() + sum(block.sin().sum() for block in final) + out.square().sum() + fast.sum()
         return [y, *final, out, fast, *torch.autograd.grad(total, [*leaves, *inputs])]
 
@@ -157,7 +159,7 @@ def test_a_trace_and_fake_tensors_see_the_operator() -> None:
     """Without gradients the kernel is called without its operator, but not where somebody listens."""
     x, weights, _ = make_inputs()
     with torch.no_grad():
-        traced = torch.jit.trace(lambda x: srwm(x, weights, backend="cpu")[0], x, check_trace=False)
+        traced: Any = torch.jit.trace(lambda x: srwm(x, weights, backend="cpu")[0], x, check_trace=False)
         torch.testing.assert_close(traced(2 * x), srwm(2 * x, weights, backend="cpu")[0])
         with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as mode:
             y, _ = srwm(mode.from_tensor(x), weights, backend="cpu")

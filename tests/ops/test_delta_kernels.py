@@ -130,7 +130,7 @@ def test_outputs_and_all_gradients_match_the_naive_op(backend, shape, kind, with
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-def test_bfloat16_inputs() -> None:
+def test_bfloat16_inputs(backend) -> None:
     inputs = [z.bfloat16() for z in make_inputs((2, 6, 1, 12, 5))]  # what bfloat16 cannot hold is dropped for both
     resets = make_resets("many", 2, 6)
     true = run(inputs, resets, backend="naive", dtype=torch.float64)

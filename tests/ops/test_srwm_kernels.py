@@ -278,7 +278,7 @@ def test_a_decay_is_undone_over_as_many_steps_as_roundings_allow() -> None:
 
 
 @pytest.mark.parametrize("weights_dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_bfloat16_inputs(weights_dtype) -> None:
+def test_bfloat16_inputs(backend, weights_dtype) -> None:
     shape = (2, 6, 1, 12, 5)
     x, weights, state = make_inputs(shape)
     # What bfloat16 cannot hold is dropped for both sides.

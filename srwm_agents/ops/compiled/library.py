@@ -1,8 +1,8 @@
-"""Compiles the C files of this folder when first asked for, keeps the result in the user's cache, loads it with ctypes.
+"""Compiles the C files of this folder when first asked for, keeps the library in the user's cache, loads it.
 
-The compiler is ``$CC``, else the first of cc, gcc and clang on the path, else that of the ``ziglang`` package, which the
-extra ``cpu`` installs where a machine has none. Compiling takes a second or two, once per machine: the file's name is a
-hash of the source, the flags, the compiler and the processor.
+The compiler is ``$CC``, else the first of cc, gcc and clang on the path, else that of the ``ziglang`` package, which
+the extra ``cpu`` installs where a machine has none. Compiling takes two seconds (with ziglang seven), once per machine:
+the file's name is a hash of the source, the flags, the compiler and the processor.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def build(folder: Path) -> Path:
         OSError: the folder cannot be written.
     """
     command = compiler()
-    about = (*(source.read_text() for source in SOURCES), *FLAGS, NATIVE, *command, os.path.realpath(shutil.which(command[0]) or command[0]))
-    about = (*about, platform.machine(), processor())
+    about = (*(source.read_text() for source in SOURCES), *FLAGS, NATIVE, platform.machine(), processor())
+    about = (*about, *command, os.path.realpath(shutil.which(command[0]) or command[0]))
     library = folder / f"memories-{hashlib.sha256(repr(about).encode()).hexdigest()[:24]}.so"
     if library.exists():
         return library
@@ -111,7 +111,7 @@ def build(folder: Path) -> Path:
 
 
 def _constant(function: Any) -> Any:
-    """What ``torch.compiler.assume_constant_result`` does, which imports the compiler: a second or more, for nothing."""
+    """What ``torch.compiler.assume_constant_result`` does, which imports a compiler for seconds."""
     function._dynamo_marked_constant = True
     return function
 

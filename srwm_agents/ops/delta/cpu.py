@@ -8,8 +8,15 @@ from ctypes import c_int64, c_void_p
 from torch import Tensor
 
 from srwm_agents.ops.compiled.library import (
-    CHUNK, as_read, batch_strided, padded, pointer, run, threads_for, written_as_float,
-)  # fmt: skip
+    CHUNK,
+    as_read,
+    batch_strided,
+    padded,
+    pointer,
+    run,
+    threads_for,
+    written_as_float,
+)
 from srwm_agents.ops.delta.operators import Kernels, register
 from srwm_agents.ops.triton_support import differentiable
 

@@ -40,8 +40,8 @@ def delta_rule(
             bfloat16; everything is computed in the state's dtype.
         resets: bool [B, T]; True zeroes the state *before* step t, whatever is in it. None: no resets. Of numbers, any
             but 0 is True.
-        backend: "auto" | "naive" | "triton" | "cpu" (compiled C). "auto" picks the fastest that can run; an explicit one
-            never falls back.
+        backend: "auto" | "naive" | "triton" | "cpu" (compiled C). "auto" picks the fastest that can run; an explicit
+            one never falls back.
 
     Returns:
         y [B, T, H, O] and the state after step T-1. T = 0 returns the state unchanged.

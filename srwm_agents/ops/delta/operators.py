@@ -1,7 +1,7 @@
 """The delta rule's operators, forward and backward over time: one pair for each kind of kernels, registered here.
 
-A pair is made of two functions that launch the kernels. What it is to PyTorch is the same for all: schema, fake tensors,
-gradient, rules for ``vmap``.
+A pair is made of two functions that launch the kernels. What it is to PyTorch is the same for all: schema, fake
+tensors, gradient, rules for ``vmap``.
 """
 
 from __future__ import annotations
@@ -80,11 +80,11 @@ def register(name: str, kernels: Kernels) -> Operators:
         ``dy`` and ``dfinal`` are the gradients of the forward operator's outputs, None for zeros.
         """
         dy = torch.zeros_like(v) if dy is None else dy
-        *grads, dstate = _backward_outputs(q, k, v, beta, final, need_dstate)
+        dq, dk, dv, dbeta, dstate = _backward_outputs(q, k, v, beta, final, need_dstate)
         kernels.backward(
-            q, k, v, beta, state, resets, final, saved, dy, dfinal, *grads, dstate if need_dstate else None
-        )  # fmt: skip
-        return *grads, dstate
+            q, k, v, beta, state, resets, final, saved, dy, dfinal, dq, dk, dv, dbeta, dstate if need_dstate else None
+        )
+        return dq, dk, dv, dbeta, dstate
 
     @backward_op.register_fake
     def _(q, k, v, beta, state, resets, final, saved, dy, dfinal, need_dstate):

@@ -9,8 +9,15 @@ from ctypes import c_float, c_int32, c_int64, c_void_p
 from torch import Tensor
 
 from srwm_agents.ops.compiled.library import (
-    CHUNK, as_read, batch_strided, padded, pointer, run, threads_for, written_as_float,
-)  # fmt: skip
+    CHUNK,
+    as_read,
+    batch_strided,
+    padded,
+    pointer,
+    run,
+    threads_for,
+    written_as_float,
+)
 from srwm_agents.ops.srwm.operators import NO_BLOCKS, Kernels, register
 from srwm_agents.ops.srwm.types import Rule, SRWMState, SRWMWeights
 from srwm_agents.ops.triton_support import differentiable
@@ -54,9 +61,10 @@ def _pointers(blocks: Sequence[Tensor | None]) -> ctypes.Array[c_void_p]:
 def _call(x, weights, resets, decay, unit_keys, limit) -> SRWMCall:
     batch, steps, heads, dim = x.shape
     out = weights[0].shape[-1]
+    work = batch * steps * heads * dim * _columns(dim, out)
     return SRWMCall(
         B=batch, T=steps, H=heads, D=dim, O=out, saved_size=_saved_size(steps, dim, out),
-        decay=decay, limit=limit, unit_keys=unit_keys, threads=threads_for(batch * steps * heads * dim * (2 * dim + out)),
+        decay=decay, limit=limit, unit_keys=unit_keys, threads=threads_for(work),
         x=pointer(x), weights=_pointers(weights), resets=pointer(resets),
     )  # fmt: skip
 
@@ -94,7 +102,7 @@ srwm_forward_op, srwm_forward = register(
 def srwm_cpu(
     x: Tensor, weights: SRWMWeights, state: SRWMState | None, resets: Tensor | None, rule: Rule
 ) -> tuple[Tensor, SRWMState]:
-    """The SRWM on compiled kernels. Arguments as of :func:`srwm_agents.ops.srwm.srwm`, which has checked them; T > 0."""
+    """The SRWM on compiled kernels. Arguments as of :func:`srwm_agents.ops.srwm.srwm`, it has checked them; T > 0."""
     save = differentiable(x, *weights, *(state or ()))
     y, *final, _saved = srwm_forward(x, *weights, *(state or NO_BLOCKS), resets, *rule, save)
     return y, SRWMState(*final)

@@ -53,8 +53,8 @@ def srwm(
         decay: factor on the state at each step, above 0; 1, the published rule, keeps everything.
         unit_keys: queries and keys of length 1.
         limit: largest size of a block of the state after a step, in units of its slow weights'; 0: no limit.
-        backend: "auto" | "naive" | "triton" | "cpu" (compiled C). "auto" picks the fastest that can run; an explicit one
-            never falls back.
+        backend: "auto" | "naive" | "triton" | "cpu" (compiled C). "auto" picks the fastest that can run; an explicit
+            one never falls back.
 
     Returns:
         y [B, T, H, O] and the state after step T-1. T = 0 returns the state unchanged.

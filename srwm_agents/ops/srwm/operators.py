@@ -1,7 +1,7 @@
 """The SRWM's operators, forward and backward over time: one pair for each kind of kernels, registered here.
 
-A pair is made of two functions that launch the kernels. What it is to PyTorch is the same for all: schema, fake tensors,
-gradient, rules for ``vmap``.
+A pair is made of two functions that launch the kernels. What it is to PyTorch is the same for all: schema, fake
+tensors, gradient, rules for ``vmap``.
 """
 
 from __future__ import annotations
