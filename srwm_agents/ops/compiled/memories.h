@@ -1,12 +1,11 @@
 /* What the kernels of the memories for a CPU share: vectors, products with matrices, tasks on threads.
 
    One task is one head of one batch element: its matrix stays in the cache for the whole sequence. Tasks are spread over
-   threads. All arrays are float32 and contiguous, apart from a given state, whose batch stride is an
-   argument.
+   threads. All arrays are float32 and contiguous, apart from a given state, whose batch stride is an argument.
 
    Matrices are worked on as rows of whole vectors of LANES numbers; padded entries of a matrix, of its gradient and of
-   all vectors stay zero. The backward pass needs products of a matrix with its rows' width, and reads it transposed, so
-   that no product with it is a sum across lanes.
+   all vectors stay zero. The backward pass multiplies a matrix from its other side, and keeps it transposed, so that no
+   product with it is a sum across lanes.
 
    The forward pass saves the matrix at every CHUNK-th step, and of each step what its update consists of. The backward
    pass takes one chunk after another, from the last: it replays the chunk's updates from the saved matrix, keeping every
@@ -27,10 +26,13 @@
 
 enum { MOST_THREADS = 256 };
 
-typedef float vec __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef int32_t ivec __attribute__((vector_size(4 * LANES), aligned(4)));
-typedef float quad __attribute__((vector_size(16), aligned(4)));
-typedef int32_t iquad __attribute__((vector_size(16), aligned(4)));
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+typedef float quad __attribute__((vector_size(16)));
+typedef int32_t iquad __attribute__((vector_size(16)));
+/* The same among other numbers in memory. */
+typedef float stored_vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float stored_quad __attribute__((vector_size(16), aligned(4), may_alias));
 
 #if defined(__clang__)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -38,8 +40,10 @@ typedef int32_t iquad __attribute__((vector_size(16), aligned(4)));
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (iquad){__VA_ARGS__})
 #endif
 
-INLINE vec load(const float *p) { return *(const vec *)p; }
-INLINE void store(float *p, vec v) { *(vec *)p = v; }
+INLINE vec load(const float *p) { return (vec)*(const stored_vec *)p; }
+INLINE void store(float *p, vec v) { *(stored_vec *)p = (stored_vec)v; }
+INLINE quad load_quad(const float *p) { return (quad)*(const stored_quad *)p; }
+INLINE void store_quad(float *p, quad v) { *(stored_quad *)p = (stored_quad)v; }
 INLINE int padded(int width) { return (width + LANES - 1) / LANES * LANES; }
 
 INLINE vec pick(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
@@ -98,7 +102,7 @@ INLINE void store_first(float *to, vec v, int count) {
     }
     int n = 0;
     quad low = {v[0], v[1], v[2], v[3]}, high = {v[4], v[5], v[6], v[7]};
-    if (count & 4) *(quad *)to = low, low = high, n = 4;
+    if (count & 4) store_quad(to, low), low = high, n = 4;
     if (count & 2) to[n] = low[0], to[n + 1] = low[1], low = (quad){low[2], low[3]}, n += 2;
     if (count & 1) to[n] = low[0];
 }
@@ -108,7 +112,7 @@ INLINE vec load_first(const float *from, int count) {
     if (count >= LANES) return load(from);
     quad low = {}, high = {};
     if (count & 4) {
-        low = *(const quad *)from;
+        low = load_quad(from);
         for (int n = 4; n < count; n++) high[n - 4] = from[n];
     } else {
         for (int n = 0; n < count; n++) low[n] = from[n];
@@ -196,7 +200,7 @@ SHARED void row_products(const float *g, int N, int rows, const float *r, float 
             c += load(g + 2 * (int64_t)N + j) * factor;
             d += load(g + 3 * (int64_t)N + j) * factor;
         }
-        *(quad *)(out + i) = sums_of_lanes(a, b, c, d);
+        store_quad(out + i, sums_of_lanes(a, b, c, d));
     }
     for (; i < rows; i++, g += N) {
         vec a = {};

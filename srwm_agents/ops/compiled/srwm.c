@@ -182,7 +182,7 @@ static void srwm_forward_tasks(const void *argument, int64_t first, int64_t last
             key(z + l.start[1], l.D, l.P, call->unit_keys, q);
             key(z + l.start[2], l.D, l.P, call->unit_keys, k);
             vec rate = 1.0f / (1.0f + exponential(-load(z + l.start[3])));
-            memcpy(rates, &rate, sizeof(quad));
+            store_first(rates, rate, 4);
             for (int i = 0; i < l.P; i += LANES) store(d + i, load(q + i) - load(k + i));
             product(w, l.N, l.D, d, u);
             scaled_by_block(&l, rates, u, r);
@@ -288,7 +288,7 @@ static void srwm_backward_tasks(const void *argument, int64_t first, int64_t las
                 vec sums[4] = {};
                 for (int c = 0; c < 4; c++)
                     for (int j = l.start[c]; j < l.start[c + 1]; j += LANES) sums[c] += load(dr + j) * load(u + j);
-                quad rate = *(const quad *)rates;
+                quad rate = load_quad(rates);
                 quad db = rate * (1.0f - rate) * sums_of_lanes(sums[0], sums[1], sums[2], sums[3]);
                 store(dz + l.start[3], (vec){db[0], db[1], db[2], db[3]});
                 product(w, l.P, l.N, dz, dx);
