@@ -87,6 +87,16 @@ def acting_table() -> str:
     return "\n".join(lines)
 
 
+def cpu_table() -> str:
+    """Milliseconds on one thread of a CPU, by kind of work, and the ratio to an LSTM in the same rounds."""
+    lines = ["| work | way | median, ms | min-max | by torch.nn.LSTM |", "|---|---|---|---|---|"]
+    for work, ways in read("cpu.json")["results"].items():
+        for way, ms in ways.items():
+            span = f"{ms['min']:.2f}-{ms['max']:.2f}"
+            lines.append(f"| {work} | {way} | {ms['median']:.2f} | {span} | {ms['ratio']:.2f} |")
+    return "\n".join(lines)
+
+
 def slope(points: pd.Series) -> tuple[float, float]:
     """Frames a second from the second point with frames to the last, and the seconds between them."""
     points = points[points > 0].iloc[1:]
@@ -175,6 +185,7 @@ def texts() -> pages.Texts:
         "op": op_table("op.json"),
         "op on an H200": op_table("op_h200.json"),
         "acting": acting_table(),
+        "cpu": cpu_table(),
         "training": training_table(),
         "precision": precision_table(),
     }

@@ -56,7 +56,14 @@ class CoreConfig:
         _SRWM, False, "Cut the gradient through an SRWM's state at every step, as the published RL code did"
     )
     rollout_length: int = _used_by(("srwm_no_carry",), 50, "Steps after which srwm_no_carry drops its state")
-    backend: str = _used_by((*_SRWM, "delta"), "auto", "Backend of the core's op", BACKENDS, may_change=True)
+    backend: str = _used_by(
+        (*_SRWM, "delta"),
+        "auto",
+        "Backend of the core's op; auto takes Triton on a GPU, on a CPU C that is compiled there (this needs cc or the "
+        "extra cpu), else naive, which is several times slower",
+        BACKENDS,
+        may_change=True,
+    )
 
     def __post_init__(self) -> None:
         for name in ("input_size", "hidden_size", "num_layers", "num_heads", "ff_size", "rollout_length"):

@@ -9,6 +9,8 @@ from torch import Tensor
 
 BACKENDS = ("auto", "naive", "triton")
 """What every op's ``backend`` may be."""
+MEMORY_BACKENDS = (*BACKENDS, "cpu")
+"""And that of the memories, which have compiled kernels for a CPU."""
 
 
 class BackendUnavailableError(RuntimeError):
@@ -48,7 +50,7 @@ def as_bool(flags: Tensor) -> Tensor:
     return flags if flags.dtype == torch.bool else flags != 0
 
 
-def check_backend(backend: str) -> None:
-    """Raise ``ValueError`` for a backend's name that no op has."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend is {backend!r}, allowed: {', '.join(BACKENDS)}")
+def check_backend(backend: str, allowed: Sequence[str] = BACKENDS) -> None:
+    """Raise ``ValueError`` for a backend's name that the op does not have."""
+    if backend not in allowed:
+        raise ValueError(f"backend is {backend!r}, allowed: {', '.join(allowed)}")

@@ -18,6 +18,7 @@ Mapped = Sequence[int | None]
 def transformable(
     operator: Any,
     *,
+    launch: Callable[..., Any] | None = None,
     vmap: Callable[..., tuple[Any, Any]],
     setup_context: Callable[[Any, tuple[Any, ...], Any], None] | None = None,
     backward: Callable[..., Any] | None = None,
@@ -29,6 +30,8 @@ def transformable(
 
     Args:
         operator: from ``torch.library.custom_op``, taking tensors and constants.
+        launch: the function that the operator was made of, called by itself where values are all that is asked for: on
+            a CPU an operator of Python costs as much as a small kernel.
         vmap: as for ``torch.library.register_vmap``; it calls this function's result.
         setup_context, backward: as for ``torch.library.register_autograd``; None: the gradient raises
             ``NotImplementedError``.
@@ -48,11 +51,24 @@ def transformable(
     )
 
     def call(*arguments: Any) -> Any:
-        # A compiler traces the operator itself, as it does all transforms.
-        transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-        return function.apply(*arguments) if transformed else operator(*arguments)
+        if torch.compiler.is_compiling():  # it traces the operator itself, as it does all transforms
+            return operator(*arguments)
+        if torch._C._are_functorch_transforms_active():
+            return function.apply(*arguments)
+        return launch(*arguments) if launch is not None and values_only(arguments) else operator(*arguments)
 
     return call
+
+
+def values_only(arguments: Sequence[Any]) -> bool:
+    """Whether nothing needs to know which operator was called: no autograd, mode, tracer or subclass of tensors."""
+    tensors = [z for z in arguments if isinstance(z, Tensor)]
+    return (
+        not (torch.is_grad_enabled() and any(z.requires_grad for z in tensors))
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not torch._C._get_tracing_state()
+        and all(type(z) in (Tensor, torch.nn.Parameter) for z in tensors)
+    )
 
 
 def fold_all(arguments: Sequence[Any], mapped: Mapped, size: int, places: Mapped) -> list[Any]:

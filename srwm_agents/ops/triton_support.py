@@ -46,13 +46,13 @@ def use_kernels(
     dtypes: Sequence[torch.dtype] = DTYPES,
     why_not: str | None = None,
 ) -> bool:
-    """Whether ``backend`` ("auto" | "naive" | "triton") means the kernels for ``tensor``.
+    """Whether ``backend`` ("auto" | "naive" | "triton" | "cpu") means Triton's kernels for ``tensor``.
 
     "auto" takes them on a CUDA device if they can run; "triton" raises ``BackendUnavailableError`` if they cannot, with
     the reason: ``why_not``, the op's own, or that ``tensor`` has none of ``dtypes``, a width above ``MAX_WIDTH`` or the
     wrong device, or that there is no Triton.
     """
-    if backend == "naive" or (backend == "auto" and not tensor.is_cuda):
+    if backend in ("naive", "cpu") or (backend == "auto" and not tensor.is_cuda):
         return False
     reason = why_not or _why_not(tensor, widths or {}, dtypes)
     if reason is not None and backend == "triton":

@@ -19,8 +19,8 @@ if not CUDA:
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
 
 DEVICE = "cuda" if CUDA else "cpu"
-BACKENDS = ["naive", pytest.param("triton", marks=[pytest.mark.gpu] * CUDA)]
-TOLERANCE = {"naive": 1e-10, "triton": 2e-5}
+BACKENDS = ["naive", pytest.param("triton", marks=[pytest.mark.gpu] * CUDA), "cpu"]
+TOLERANCE = {"naive": 1e-10, "triton": 2e-5, "cpu": 2e-5}
 """Allowed ||got - true|| / ||true||: of float64, and of float32 as in the kernels' own tests."""
 
 SIZE, BATCH, STEPS, HEADS, DIM, OUT = 2, 2, 2, 2, 4, 5
@@ -68,7 +68,8 @@ def delta_loss(backend: str) -> Loss:
 
 def convert(arguments: Sequence[Tensor], backend: str) -> list[Tensor]:
     dtype = torch.float64 if backend == "naive" else torch.float32
-    return [z.to(DEVICE, dtype if z.is_floating_point() else None) for z in arguments]
+    device = "cpu" if backend == "cpu" else DEVICE
+    return [z.to(device, dtype if z.is_floating_point() else None) for z in arguments]
 
 
 def loop(loss: Loss, arguments: Sequence[Tensor], dims: Sequence[int | None]) -> tuple[Tensor, list[Tensor]]:
@@ -156,7 +157,7 @@ def test_jacobian_and_two_maps(backend) -> None:
     assert_close(jacrev(outputs)(x, backend, resets, blocks), true, TOLERANCE[backend])  # pyright: ignore[reportArgumentType]
 
     loss = srwm_loss(backend)
-    scales = torch.tensor([[1.0], [0.2]], dtype=x.dtype, device=DEVICE)
+    scales = torch.tensor([[1.0], [0.2]], dtype=x.dtype, device=x.device)
     mapped = vmap(vmap(grad(lambda s: loss(s * x, resets, *blocks))))(scales)
     naive = srwm_loss("naive")
     expected = torch.tensor(

@@ -20,7 +20,7 @@ def test_the_wheel_has_the_package_alone(built) -> None:
     names = set(zipfile.ZipFile(built.wheel).namelist())
     about = f"srwm_agents-{srwm_agents.__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"srwm_agents", about}
-    files = [file for ending in ("py", "yaml") for file in ROOT.glob(f"srwm_agents/**/*.{ending}")]
+    files = [file for ending in ("py", "yaml", "c", "h") for file in ROOT.glob(f"srwm_agents/**/*.{ending}")]
     package = {str(file.relative_to(ROOT)) for file in files}
     assert package | {"srwm_agents/py.typed"} == {name for name in names if name.startswith("srwm_agents/")}
 
@@ -34,7 +34,20 @@ def test_what_the_wheel_says(built) -> None:
     assert not [line for line in needed if re.search(r"<|==|~=", line)]
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["Version"] == srwm_agents.__version__
-    extras = {"procgen", "train", "eval", "sb3", "torchrl", "distributed", "fewshot", "export", "hub", "all", "dev"}
+    extras = {
+        "cpu",
+        "procgen",
+        "train",
+        "eval",
+        "sb3",
+        "torchrl",
+        "distributed",
+        "fewshot",
+        "export",
+        "hub",
+        "all",
+        "dev",
+    }
     assert extras <= set(metadata.get_all("Provides-Extra") or [])
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from srwm_agents.ops.checks import check_alike, check_backend, check_shape, checked_resets
+from srwm_agents.ops.checks import MEMORY_BACKENDS, check_alike, check_backend, check_shape, checked_resets
+from srwm_agents.ops.compiled.library import use_compiled
 from srwm_agents.ops.delta.naive import delta_rule_naive
 from srwm_agents.ops.triton_support import check_precision, state_dtype, use_kernels, without_autocast
 
@@ -39,7 +40,8 @@ def delta_rule(
             bfloat16; everything is computed in the state's dtype.
         resets: bool [B, T]; True zeroes the state *before* step t, whatever is in it. None: no resets. Of numbers, any
             but 0 is True.
-        backend: "auto" | "naive" | "triton". "auto" picks the fastest that can run; an explicit one never falls back.
+        backend: "auto" | "naive" | "triton" | "cpu" (compiled C). "auto" picks the fastest that can run; an explicit
+            one never falls back.
 
     Returns:
         y [B, T, H, O] and the state after step T-1. T = 0 returns the state unchanged.
@@ -50,8 +52,12 @@ def delta_rule(
     """
     _check(q, k, v, beta, state, backend)
     resets = checked_resets(resets, q)
+    if use_compiled(backend, q) and q.shape[1] > 0:  # no step, no kernel
+        from srwm_agents.ops.delta.cpu import delta_rule_cpu
+
+        return delta_rule_cpu(q, k, v, beta, state, resets)
     widths = {"D": q.shape[-1], "O": v.shape[-1]}
-    if use_kernels(backend, q, widths=widths) and q.shape[1] > 0:  # no step, no kernel
+    if use_kernels(backend, q, widths=widths) and q.shape[1] > 0:
         from srwm_agents.ops.delta.autograd import delta_rule_triton
 
         return delta_rule_triton(q, k, v, beta, state, resets)
@@ -59,7 +65,7 @@ def delta_rule(
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state: Tensor | None, backend: str) -> None:
-    check_backend(backend)
+    check_backend(backend, MEMORY_BACKENDS)
     if q.dim() != 4:
         raise ValueError(f"q has shape {list(q.shape)}, expected [B, T, H, D]")
     if v.dim() != 4:

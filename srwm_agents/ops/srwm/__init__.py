@@ -1,6 +1,6 @@
 """The self-referential weight matrix; derivation of its gradient in this folder's README."""
 
-from srwm_agents.ops.checks import BACKENDS
+from srwm_agents.ops.checks import MEMORY_BACKENDS as BACKENDS
 from srwm_agents.ops.srwm.dispatch import srwm
 from srwm_agents.ops.srwm.types import SRWMState, SRWMWeights, zero_state
 

@@ -6,7 +6,8 @@ import math
 
 from torch import Tensor
 
-from srwm_agents.ops.checks import check_backend, check_shape, checked_resets
+from srwm_agents.ops.checks import MEMORY_BACKENDS, check_backend, check_shape, checked_resets
+from srwm_agents.ops.compiled.library import use_compiled
 from srwm_agents.ops.srwm.naive import srwm_naive
 from srwm_agents.ops.srwm.types import Rule, SRWMState, SRWMWeights, zero_state
 from srwm_agents.ops.triton_support import check_precision, state_dtype, use_kernels, without_autocast
@@ -52,7 +53,8 @@ def srwm(
         decay: factor on the state at each step, above 0; 1, the published rule, keeps everything.
         unit_keys: queries and keys of length 1.
         limit: largest size of a block of the state after a step, in units of its slow weights'; 0: no limit.
-        backend: "auto" | "naive" | "triton". "auto" picks the fastest that can run; an explicit one never falls back.
+        backend: "auto" | "naive" | "triton" | "cpu" (compiled C). "auto" picks the fastest that can run; an explicit
+            one never falls back.
 
     Returns:
         y [B, T, H, O] and the state after step T-1. T = 0 returns the state unchanged.
@@ -64,8 +66,12 @@ def srwm(
     rule = Rule(decay, unit_keys, limit)
     _check(x, weights, state, rule, backend)
     resets = checked_resets(resets, x)
+    if use_compiled(backend, x) and x.shape[1] > 0:  # no step, no kernel
+        from srwm_agents.ops.srwm.cpu import srwm_cpu
+
+        return srwm_cpu(x, weights, state, resets, rule)
     widths = {"D": x.shape[-1], "O": weights.y.shape[-1]}
-    if use_kernels(backend, x, widths=widths) and x.shape[1] > 0:  # no step, no kernel
+    if use_kernels(backend, x, widths=widths) and x.shape[1] > 0:
         from srwm_agents.ops.srwm.autograd import srwm_triton
 
         return srwm_triton(x, weights, state, resets, rule)
@@ -86,7 +92,7 @@ def _naive(
 
 
 def _check(x: Tensor, weights: SRWMWeights, state: SRWMState | None, rule: Rule, backend: str) -> None:
-    check_backend(backend)
+    check_backend(backend, MEMORY_BACKENDS)
     if not 0 < rule.decay <= 1:
         raise ValueError(f"decay is {rule.decay}, expected 0 < decay <= 1")
     if not 0 <= rule.limit < math.inf:

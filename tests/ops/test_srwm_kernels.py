@@ -1,4 +1,4 @@
-"""The SRWM's Triton kernels against the naive op in float64: natively on a GPU, else in Triton's interpreter."""
+"""The SRWM's kernels against the naive op in float64: Triton's, on a GPU or else interpreted, and compiled C."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from srwm_agents.ops import kernel_helpers  # noqa: E402
 from srwm_agents.ops.srwm import autograd as kernels  # noqa: E402
+from srwm_agents.ops.srwm import cpu as compiled  # noqa: E402
 from srwm_agents.ops.srwm.types import Rule  # noqa: E402
 
-pytestmark = [pytest.mark.gpu] if CUDA else []
 DEVICE = "cuda" if CUDA else "cpu"
 
 # Allowed ||got - true|| / ||true|| of each output and gradient.
@@ -38,6 +38,14 @@ SHAPES = [  # B, T, H, D, O
 ]
 GPU_SHAPES = [(3, 50, 8, 16, 16), (2, 33, 3, 32, 32), (2, 20, 2, 64, 64), (2, 9, 2, 48, 100), (2, 9, 1, 128, 128),
               (700, 11, 8, 16, 16)]  # fmt: skip
+
+
+@pytest.fixture(params=[pytest.param("triton", marks=[pytest.mark.gpu] * CUDA), "cpu"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each kind of kernels, and ``DEVICE`` where it runs."""
+    if request.param == "cpu":
+        monkeypatch.setitem(globals(), "DEVICE", "cpu")
+    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -140,45 +148,45 @@ def assert_close(got: dict[str, Tensor], true: dict[str, Tensor], tolerance: flo
 @pytest.mark.parametrize("with_state", [True, False], ids=["state", "fresh"])
 @pytest.mark.parametrize("kind", ["none", "first", "consecutive", "last", "many"])
 @pytest.mark.parametrize("shape", SHAPES + GPU_SHAPES * CUDA, ids=str)
-def test_outputs_and_all_gradients_match_the_naive_op(shape, kind, with_state) -> None:
+def test_outputs_and_all_gradients_match_the_naive_op(backend, shape, kind, with_state) -> None:
     x, weights, state = make_inputs(shape)
     arguments = (x, weights, state if with_state else None, make_resets(kind, *shape[:2]))
     true = run(*arguments, backend="naive", dtype=torch.float64)
-    got = run(*arguments, backend="triton", dtype=torch.float32)
+    got = run(*arguments, backend=backend, dtype=torch.float32)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
 @pytest.mark.parametrize(("decay", "with_state"), [(0.99, True), (0.5, True), (0.5, False)])
 @pytest.mark.parametrize("kind", ["none", "consecutive", "many"])
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2]] + GPU_SHAPES * CUDA, ids=str)
-def test_a_state_that_decays(shape, kind, with_state, decay) -> None:
+def test_a_state_that_decays(backend, shape, kind, with_state, decay) -> None:
     """With .5, the longer sequences are undone in several launches."""
     x, weights, state = make_inputs(shape)
     arguments = (x, weights, state if with_state else None, make_resets(kind, *shape[:2]))
     true = run(*arguments, backend="naive", dtype=torch.float64, decay=decay)
-    got = run(*arguments, backend="triton", dtype=torch.float32, decay=decay)
+    got = run(*arguments, backend=backend, dtype=torch.float32, decay=decay)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
 @pytest.mark.parametrize(("decay", "kind"), [(1.0, "none"), (1.0, "many"), (0.95, "consecutive")])
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2]] + GPU_SHAPES * CUDA, ids=str)
-def test_keys_of_length_one(shape, decay, kind) -> None:
+def test_keys_of_length_one(backend, shape, decay, kind) -> None:
     x, weights, state = make_inputs(shape)
     arguments = (x, weights, state, make_resets(kind, *shape[:2]))
     true = run(*arguments, backend="naive", dtype=torch.float64, decay=decay, unit_keys=True)
-    got = run(*arguments, backend="triton", dtype=torch.float32, decay=decay, unit_keys=True)
+    got = run(*arguments, backend=backend, dtype=torch.float32, decay=decay, unit_keys=True)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
 @pytest.mark.parametrize(("limit", "decay", "unit_keys"), [(0.4, 1.0, False), (0.6, 0.95, True), (0.2, 0.5, False)])
 @pytest.mark.parametrize("kind", ["none", "consecutive", "many"])
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[3]] + GPU_SHAPES * CUDA, ids=str)
-def test_a_state_with_a_limit(shape, kind, limit, decay, unit_keys) -> None:
+def test_a_state_with_a_limit(backend, shape, kind, limit, decay, unit_keys) -> None:
     x, weights, state = make_inputs(shape)
     arguments = (x, weights, state, make_resets(kind, *shape[:2]))
     rule = {"decay": decay, "unit_keys": unit_keys, "limit": limit}
     true = run(*arguments, backend="naive", dtype=torch.float64, **rule)
-    got = run(*arguments, backend="triton", dtype=torch.float32, **rule)
+    got = run(*arguments, backend=backend, dtype=torch.float32, **rule)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
@@ -197,7 +205,7 @@ def test_which_steps_meet_a_limit_is_saved(limit: float, some: bool) -> None:
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-def test_a_limit_over_several_launches() -> None:
+def test_a_limit_over_several_launches(backend) -> None:
     steps = kernels.LIMITED_STEPS + 6
     x, weights, state = make_inputs((1, steps, 1, 8, 6))
     assert kernels.steps_at_once(Rule(limit=0.3)) == kernels.LIMITED_STEPS
@@ -205,16 +213,16 @@ def test_a_limit_over_several_launches() -> None:
     resets[0, 3] = True
     x = x.softmax(-1)  # as the RL layer does; keeps the dynamics from amplifying the forward pass's own roundings
     true = run(x, weights, state, resets, backend="naive", dtype=torch.float64, limit=0.3)
-    got = run(x, weights, state, resets, backend="triton", dtype=torch.float32, limit=0.3)
+    got = run(x, weights, state, resets, backend=backend, dtype=torch.float32, limit=0.3)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-def test_a_limit_that_is_not_met_changes_no_bit_of_the_outputs() -> None:
+def test_a_limit_that_is_not_met_changes_no_bit_of_the_outputs(backend) -> None:
     x, weights, state = make_inputs((2, 6, 2, 12, 5))
     arguments = (x, weights, state, make_resets("consecutive", 2, 6))
     for decay in (1.0, 0.9):
         free, limited = (
-            run(*arguments, backend="triton", dtype=torch.float32, decay=decay, limit=limit) for limit in (0.0, 100.0)
+            run(*arguments, backend=backend, dtype=torch.float32, decay=decay, limit=limit) for limit in (0.0, 100.0)
         )
         for name in free:
             if name.startswith("d "):  # the gradient of a step is added up in another order
@@ -224,7 +232,7 @@ def test_a_limit_that_is_not_met_changes_no_bit_of_the_outputs() -> None:
 
 
 @pytest.mark.parametrize("limit", [0.0, 0.3])
-@pytest.mark.parametrize("backend", ["naive", "triton"])
+@pytest.mark.parametrize("backend", ["naive", "triton", "cpu"], indirect=True)
 def test_step_by_step_equals_the_whole_sequence(backend: str, limit: float) -> None:
     shape = (3, 9, 2, 12, 5)
     x, weights, state = make_inputs(shape)
@@ -244,7 +252,7 @@ def test_step_by_step_equals_the_whole_sequence(backend: str, limit: float) -> N
 @pytest.mark.parametrize("limit", [0.0, 0.3])
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.float32])
 @pytest.mark.parametrize("steps", [1, 4])
-@pytest.mark.parametrize("backend", ["naive", "triton"])
+@pytest.mark.parametrize("backend", ["naive", "triton", "cpu"], indirect=True)
 def test_a_reset_drops_a_state_that_is_not_finite(backend: str, steps: int, dtype: torch.dtype, limit: float) -> None:
     x, weights, state = make_inputs((3, steps, 2, 8, 6))
     resets = torch.zeros(3, steps, dtype=torch.bool)
@@ -270,7 +278,7 @@ def test_a_decay_is_undone_over_as_many_steps_as_roundings_allow() -> None:
 
 
 @pytest.mark.parametrize("weights_dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_bfloat16_inputs(weights_dtype) -> None:
+def test_bfloat16_inputs(backend, weights_dtype) -> None:
     shape = (2, 6, 1, 12, 5)
     x, weights, state = make_inputs(shape)
     # What bfloat16 cannot hold is dropped for both sides.
@@ -278,22 +286,22 @@ def test_bfloat16_inputs(weights_dtype) -> None:
     state = SRWMState(*(block.float() for block in state))
     resets = make_resets("many", *shape[:2])
     true = run(x, weights, state, resets, backend="naive", dtype=torch.float64)
-    for backend in ("triton", "naive"):
-        got = run(x, weights, state, resets, backend=backend, dtype=torch.bfloat16, weights_dtype=weights_dtype)
+    for name in (backend, "naive"):
+        got = run(x, weights, state, resets, backend=name, dtype=torch.bfloat16, weights_dtype=weights_dtype)
         assert_close(got, true, TOLERANCE[torch.bfloat16])
 
 
 @pytest.mark.parametrize("outputs", [slice(0, 1), slice(1, None), slice(2, 3)], ids=["y", "final", "final.q"])
-def test_upstream_gradients_of_some_outputs_only(outputs) -> None:
+def test_upstream_gradients_of_some_outputs_only(backend, outputs) -> None:
     x, weights, state = make_inputs((2, 4, 1, 8, 6))
     resets = make_resets("consecutive", 2, 4)
     true = run(x, weights, state, resets, backend="naive", dtype=torch.float64, outputs=outputs)
-    got = run(x, weights, state, resets, backend="triton", dtype=torch.float32, outputs=outputs)
+    got = run(x, weights, state, resets, backend=backend, dtype=torch.float32, outputs=outputs)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
 @pytest.mark.parametrize("at", [[], [3, 5, 75]], ids=["no resets", "far between"])
-def test_long_sequence_undone_step_by_step_stays_accurate(at) -> None:
+def test_long_sequence_undone_step_by_step_stays_accurate(backend, at) -> None:
     """Undoing thousands of updates must not drift: errors add up, they do not grow. Segments longer than 64 steps."""
     shape = (2, 2000, 2, 16, 16) if CUDA else (1, 80, 1, 8, 8)
     x, weights, state = make_inputs(shape)
@@ -301,11 +309,11 @@ def test_long_sequence_undone_step_by_step_stays_accurate(at) -> None:
     resets = torch.zeros(shape[:2], dtype=torch.bool, device=DEVICE)
     resets[:, at] = True
     true = run(x, weights, state, resets if at else None, backend="naive", dtype=torch.float64)
-    got = run(x, weights, state, resets if at else None, backend="triton", dtype=torch.float32)
+    got = run(x, weights, state, resets if at else None, backend=backend, dtype=torch.float32)
     assert_close(got, true, 2e-4 if CUDA else TOLERANCE[torch.float32])
 
 
-def test_two_chained_chunks_equal_one_sequence() -> None:
+def test_two_chained_chunks_equal_one_sequence(backend) -> None:
     def chunked(x, weights, state, *, resets, backend):
         y1, state = srwm(x[:, :3], weights, state, resets=resets[:, :3], backend=backend)
         y2, state = srwm(x[:, 3:], weights, state, resets=resets[:, 3:], backend=backend)
@@ -314,11 +322,11 @@ def test_two_chained_chunks_equal_one_sequence() -> None:
     x, weights, state = make_inputs((2, 7, 1, 8, 6))
     resets = make_resets("consecutive", 2, 7)
     true = run(x, weights, state, resets, backend="naive", dtype=torch.float64)
-    got = run(x, weights, state, resets, backend="triton", dtype=torch.float32, op=chunked)
+    got = run(x, weights, state, resets, backend=backend, dtype=torch.float32, op=chunked)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-def test_non_contiguous_arguments() -> None:
+def test_non_contiguous_arguments(backend) -> None:
     def strided(x, weights, state, *, resets, backend):
         x = x.mT.contiguous().mT
         weights = SRWMWeights(*(block.mT.contiguous().mT for block in weights))
@@ -329,7 +337,7 @@ def test_non_contiguous_arguments() -> None:
     x, weights, state = make_inputs((3, 4, 2, 8, 6))
     resets = make_resets("many", 3, 4)
     true = run(x, weights, state, resets, backend="naive", dtype=torch.float64)
-    got = run(x, weights, state, resets, backend="triton", dtype=torch.float32, op=strided)
+    got = run(x, weights, state, resets, backend=backend, dtype=torch.float32, op=strided)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
@@ -337,42 +345,46 @@ def _on_device(blocks):
     return type(blocks)(*(block.float().to(DEVICE) for block in blocks))
 
 
-def test_without_gradient_nothing_is_kept_and_the_given_state_is_not_touched() -> None:
+def test_without_gradient_nothing_is_kept_and_the_given_state_is_not_touched(backend) -> None:
     x, weights, state = make_inputs((2, 3, 1, 8, 8))
     x, weights, state = x.float().to(DEVICE), _on_device(weights), _on_device(state)
     before = [block.clone() for block in state]
-    y, final = srwm(x, weights, state, backend="triton")
+    y, final = srwm(x, weights, state, backend=backend)
     assert not y.requires_grad
     weights = SRWMWeights(*(block.requires_grad_() for block in weights))
-    y_grad, final_grad = srwm(x, weights, state, backend="triton")
+    y_grad, final_grad = srwm(x, weights, state, backend=backend)
     with torch.no_grad():
-        y_no_grad, _ = srwm(x, weights, state, backend="triton")
+        y_no_grad, _ = srwm(x, weights, state, backend=backend)
     assert y_grad.requires_grad
     assert all(block.requires_grad for block in final_grad)
     for a, b in zip((y, y, *final, *state), (y_grad, y_no_grad, *final_grad, *before), strict=True):
         assert torch.equal(a, b)
 
 
-def test_no_steps() -> None:
+def test_no_steps(backend) -> None:
     x, weights, state = make_inputs((2, 0, 1, 8, 6))
     weights, state = _on_device(weights), _on_device(state)
-    y, final = srwm(x.float().to(DEVICE), weights, state, backend="triton")
+    y, final = srwm(x.float().to(DEVICE), weights, state, backend=backend)
     assert y.shape == (2, 0, 1, 6)
     torch.testing.assert_close(tuple(final), tuple(state))
 
 
 def test_backward_keeps_memory_linear_in_width() -> None:
+    """But for one matrix every CHUNK steps of the compiled kernels."""
     x, weights, _ = make_inputs((2, 3, 1, 16, 16))
     none = [None] * 5
-    *_, saved = kernels.srwm_forward_op(x.float().to(DEVICE), *_on_device(weights), *none, 1.0, False, 0.0, True)
+    x, weights = x.float(), SRWMWeights(*(block.float() for block in weights))
+    *_, saved = compiled.srwm_forward_op(x, *weights, *none, 1.0, False, 0.0, True)
+    assert saved.numel() == 2 * (3 * (4 * 16 + 16 + 8 + 8) + 16 * (3 * 16 + 8))
+    *_, saved = kernels.srwm_forward_op(x.to(DEVICE), *_on_device(weights), *none, 1.0, False, 0.0, True)
     assert saved.numel() == 2 * 3 * (4 * 16 + 16 + 8)
 
 
-def test_gradients_are_deterministic() -> None:
+def test_gradients_are_deterministic(backend) -> None:
     shape = (64, 20, 8, 16, 16) if CUDA else (3, 4, 1, 8, 8)
     x, weights, state = make_inputs(shape)
     resets = make_resets("many", *shape[:2])
-    first, second = (run(x, weights, state, resets, backend="triton", dtype=torch.float32) for _ in range(2))
+    first, second = (run(x, weights, state, resets, backend=backend, dtype=torch.float32) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -380,19 +392,19 @@ def test_gradients_are_deterministic() -> None:
     ("decay", "unit_keys", "limit"), [(1.0, False, 0.0), (0.1, False, 0.0), (0.9, True, 0.0), (0.9, True, 0.4)]
 )
 @pytest.mark.parametrize("with_state", [True, False], ids=["state", "fresh"])
-def test_compiles_without_graph_breaks(with_state, decay, unit_keys, limit) -> None:
+def test_compiles_without_graph_breaks(backend, with_state, decay, unit_keys, limit) -> None:
     torch.compiler.reset()
     compiled = torch.compile(srwm, fullgraph=True, backend="inductor" if CUDA else "aot_eager")
     x, weights, state = make_inputs((2, 3, 1, 8, 6))
     arguments = (x, weights, state if with_state else None, make_resets("many", 2, 3) if with_state else None)
     rule = {"decay": decay, "unit_keys": unit_keys, "limit": limit}
     true = run(*arguments, backend="naive", dtype=torch.float64, **rule)
-    got = run(*arguments, backend="triton", dtype=torch.float32, **rule, op=compiled)
+    got = run(*arguments, backend=backend, dtype=torch.float32, **rule, op=compiled)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
 @pytest.mark.parametrize("with_state", [True, False], ids=["state", "fresh"])
-def test_opcheck(with_state) -> None:
+def test_opcheck(backend, with_state) -> None:
     x, weights, state = make_inputs((1, 2, 1, 4, 6))
     leaves = [block.float().to(DEVICE).requires_grad_() for block in (x, *weights, *state)]
     arguments = (
@@ -404,7 +416,7 @@ def test_opcheck(with_state) -> None:
         0.5,
         True,
     )
-    torch.library.opcheck(torch.ops.srwm_agents.srwm_forward.default, arguments)
+    torch.library.opcheck({"triton": kernels, "cpu": compiled}[backend].srwm_forward_op, arguments)
 
 
 def test_a_backend_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

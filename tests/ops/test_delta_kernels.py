@@ -1,4 +1,4 @@
-"""The delta rule's Triton kernels against the naive op in float64: natively on a GPU, else in Triton's interpreter."""
+"""The delta rule's kernels against the naive op in float64: Triton's, on a GPU or else interpreted, and compiled C."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if not CUDA:
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from srwm_agents.ops import kernel_helpers  # noqa: E402
-from srwm_agents.ops.delta.autograd import delta_forward_op  # noqa: E402
+from srwm_agents.ops.delta import autograd as kernels  # noqa: E402
+from srwm_agents.ops.delta import cpu as compiled  # noqa: E402
 
-pytestmark = [pytest.mark.gpu] if CUDA else []
 DEVICE = "cuda" if CUDA else "cpu"
 
 # Allowed ||got - true|| / ||true|| of each output and gradient.
@@ -35,6 +35,14 @@ SHAPES = [  # B, T, H, D, O
 GPU_SHAPES = [(3, 50, 8, 16, 16), (2, 33, 3, 32, 32), (2, 20, 2, 64, 64), (2, 9, 2, 48, 100), (2, 9, 1, 128, 128),
               (700, 11, 8, 16, 16)]  # fmt: skip
 NAMES = ("q", "k", "v", "beta", "state")
+
+
+@pytest.fixture(params=[pytest.param("triton", marks=[pytest.mark.gpu] * CUDA), "cpu"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each kind of kernels, and ``DEVICE`` where it runs."""
+    if request.param == "cpu":
+        monkeypatch.setitem(globals(), "DEVICE", "cpu")
+    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -114,44 +122,44 @@ def assert_close(got: dict[str, Tensor], true: dict[str, Tensor], tolerance: flo
 @pytest.mark.parametrize("with_state", [True, False], ids=["state", "fresh"])
 @pytest.mark.parametrize("kind", ["none", "first", "consecutive", "last", "many"])
 @pytest.mark.parametrize("shape", SHAPES + GPU_SHAPES * CUDA, ids=str)
-def test_outputs_and_all_gradients_match_the_naive_op(shape, kind, with_state) -> None:
+def test_outputs_and_all_gradients_match_the_naive_op(backend, shape, kind, with_state) -> None:
     inputs = make_inputs(shape)[: 5 if with_state else 4]
     resets = make_resets(kind, *shape[:2])
     true = run(inputs, resets, backend="naive", dtype=torch.float64)
-    got = run(inputs, resets, backend="triton", dtype=torch.float32)
+    got = run(inputs, resets, backend=backend, dtype=torch.float32)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-def test_bfloat16_inputs() -> None:
+def test_bfloat16_inputs(backend) -> None:
     inputs = [z.bfloat16() for z in make_inputs((2, 6, 1, 12, 5))]  # what bfloat16 cannot hold is dropped for both
     resets = make_resets("many", 2, 6)
     true = run(inputs, resets, backend="naive", dtype=torch.float64)
-    for backend in ("triton", "naive"):
-        got = run(inputs, resets, backend=backend, dtype=torch.bfloat16)
+    for name in (backend, "naive"):
+        got = run(inputs, resets, backend=name, dtype=torch.bfloat16)
         assert_close(got, true, TOLERANCE[torch.bfloat16])
 
 
 @pytest.mark.parametrize("outputs", [slice(0, 1), slice(1, None)], ids=["y", "final"])
-def test_upstream_gradients_of_some_outputs_only(outputs) -> None:
+def test_upstream_gradients_of_some_outputs_only(backend, outputs) -> None:
     inputs, resets = make_inputs((2, 4, 1, 8, 6)), make_resets("consecutive", 2, 4)
     true = run(inputs, resets, backend="naive", dtype=torch.float64, outputs=outputs)
-    got = run(inputs, resets, backend="triton", dtype=torch.float32, outputs=outputs)
+    got = run(inputs, resets, backend=backend, dtype=torch.float32, outputs=outputs)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
 @pytest.mark.parametrize("at", [[], [3, 5, 100]], ids=["no resets", "far between"])
-def test_long_sequence_undone_step_by_step_stays_accurate(at) -> None:
+def test_long_sequence_undone_step_by_step_stays_accurate(backend, at) -> None:
     """Undoing thousands of updates must not drift: errors add up, they do not grow. Segments longer than 64 steps."""
     shape = (2, 2000, 2, 16, 16) if CUDA else (1, 110, 1, 8, 8)
     inputs = make_inputs(shape)
     resets = torch.zeros(shape[:2], dtype=torch.bool, device=DEVICE)
     resets[:, at] = True
     true = run(inputs, resets if at else None, backend="naive", dtype=torch.float64)
-    got = run(inputs, resets if at else None, backend="triton", dtype=torch.float32)
+    got = run(inputs, resets if at else None, backend=backend, dtype=torch.float32)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-def test_two_chained_chunks_equal_one_sequence() -> None:
+def test_two_chained_chunks_equal_one_sequence(backend) -> None:
     def chunked(q, k, v, beta, state, *, resets, backend):
         outputs = []
         for now in (slice(0, 3), slice(3, None)):
@@ -163,11 +171,11 @@ def test_two_chained_chunks_equal_one_sequence() -> None:
 
     inputs, resets = make_inputs((2, 7, 1, 8, 6)), make_resets("consecutive", 2, 7)
     true = run(inputs, resets, backend="naive", dtype=torch.float64)
-    got = run(inputs, resets, backend="triton", dtype=torch.float32, op=chunked)
+    got = run(inputs, resets, backend=backend, dtype=torch.float32, op=chunked)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-@pytest.mark.parametrize("backend", ["naive", "triton"])
+@pytest.mark.parametrize("backend", ["naive", "triton", "cpu"], indirect=True)
 def test_step_by_step_equals_the_whole_sequence(backend: str) -> None:
     *inputs, state = (z.float().to(DEVICE) for z in make_inputs((3, 9, 2, 12, 5)))
     resets = make_resets("many", 3, 9)
@@ -187,7 +195,7 @@ def test_step_by_step_equals_the_whole_sequence(backend: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.float32])
 @pytest.mark.parametrize("steps", [1, 4])
-@pytest.mark.parametrize("backend", ["naive", "triton"])
+@pytest.mark.parametrize("backend", ["naive", "triton", "cpu"], indirect=True)
 def test_a_reset_drops_a_state_that_is_not_finite(backend: str, steps: int, dtype: torch.dtype) -> None:
     inputs = make_inputs((3, steps, 2, 8, 6))
     resets = torch.zeros(3, steps, dtype=torch.bool)
@@ -199,11 +207,11 @@ def test_a_reset_drops_a_state_that_is_not_finite(backend: str, steps: int, dtyp
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-def test_without_gradient_nothing_is_kept_and_the_given_state_is_not_touched() -> None:
+def test_without_gradient_nothing_is_kept_and_the_given_state_is_not_touched(backend) -> None:
     inputs = [z.float().to(DEVICE) for z in make_inputs((2, 3, 1, 8, 8))]
     before = inputs[-1].clone()
-    y, final = delta_rule(*inputs, backend="triton")
-    y_grad, final_grad = delta_rule(*(z.clone().requires_grad_() for z in inputs), backend="triton")
+    y, final = delta_rule(*inputs, backend=backend)
+    y_grad, final_grad = delta_rule(*(z.clone().requires_grad_() for z in inputs), backend=backend)
     assert not y.requires_grad
     assert y_grad.requires_grad
     assert final_grad.requires_grad
@@ -211,36 +219,36 @@ def test_without_gradient_nothing_is_kept_and_the_given_state_is_not_touched() -
         assert torch.equal(a, b)
 
 
-def test_no_steps() -> None:
+def test_no_steps(backend) -> None:
     inputs = [z.float().to(DEVICE) for z in make_inputs((2, 0, 1, 8, 6))]
-    y, final = delta_rule(*inputs, backend="triton")
+    y, final = delta_rule(*inputs, backend=backend)
     assert y.shape == (2, 0, 1, 6)
     assert torch.equal(final, inputs[-1])
 
 
-def test_gradients_are_deterministic() -> None:
+def test_gradients_are_deterministic(backend) -> None:
     shape = (64, 20, 8, 16, 16) if CUDA else (3, 4, 1, 8, 8)
     inputs, resets = make_inputs(shape), make_resets("many", *shape[:2])
-    first, second = (run(inputs, resets, backend="triton", dtype=torch.float32) for _ in range(2))
+    first, second = (run(inputs, resets, backend=backend, dtype=torch.float32) for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize("with_state", [True, False], ids=["state", "fresh"])
-def test_compiles_without_graph_breaks(with_state) -> None:
+def test_compiles_without_graph_breaks(backend, with_state) -> None:
     torch.compiler.reset()
     compiled = torch.compile(delta_rule, fullgraph=True, backend="inductor" if CUDA else "aot_eager")
     inputs = make_inputs((2, 3, 1, 8, 6))[: 5 if with_state else 4]
     resets = make_resets("many", 2, 3) if with_state else None
     true = run(inputs, resets, backend="naive", dtype=torch.float64)
-    got = run(inputs, resets, backend="triton", dtype=torch.float32, op=compiled)
+    got = run(inputs, resets, backend=backend, dtype=torch.float32, op=compiled)
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
 @pytest.mark.parametrize("with_state", [True, False], ids=["state", "fresh"])
-def test_opcheck(with_state) -> None:
+def test_opcheck(backend, with_state) -> None:
     *inputs, state = (z.float().to(DEVICE).requires_grad_() for z in make_inputs((1, 2, 1, 4, 6)))
     arguments = (*inputs, state if with_state else None, make_resets("first", 1, 2), True)
-    torch.library.opcheck(delta_forward_op, arguments)
+    torch.library.opcheck({"triton": kernels, "cpu": compiled}[backend].delta_forward_op, arguments)
 
 
 def test_a_backend_that_cannot_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
