@@ -16,7 +16,7 @@ import pytest
 
 HERE = Path(__file__).parent
 INSTALLED = ("gymnasium>=1.1,<2", "numpy>=2", "stable-baselines3>=2.9")
-SHARED = ("torch", "pandas", "matplotlib")
+SHARED = ("torch",)
 NOT_SHARED = ("numpy", "safetensors")
 
 
