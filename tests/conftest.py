@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -85,3 +88,50 @@ def kill_everywhere() -> Callable[..., int]:
         return operation
 
     return run
+
+
+@pytest.fixture(scope="session")
+def package_files() -> Callable[..., set[Path]]:
+    """``package_files(*names, without=())``: the top-level files and folders of packages installed here.
+
+    Those of all that they need are among them, but for the packages ``without`` and what only these need. Linked into
+    another virtual environment, which has other versions of ``without``, they need not be installed there.
+    """
+    from packaging.requirements import Requirement
+
+    def files_of(*names: str, without: tuple[str, ...] = ()) -> set[Path]:
+        found, wanted, files = set(without), list(names), set()
+        while wanted:
+            name = wanted.pop().lower().replace("_", "-")
+            if name in found:
+                continue
+            found.add(name)
+            try:
+                package = distribution(name)
+            except PackageNotFoundError:  # of another platform
+                continue
+            tops = {file.parts[0] for file in package.files or () if file.parts[0] not in ("..", "__pycache__")}
+            files |= {Path(str(package.locate_file(top))).absolute() for top in tops}
+            requirements = map(Requirement, package.requires or ())
+            wanted += [one.name for one in requirements if one.marker is None or one.marker.evaluate({"extra": ""})]
+        return files
+
+    return files_of
+
+
+OFFLINE = ("NewConnectionError", "NameResolutionError", "ConnectTimeout", "ProxyError")
+"""Of these pip's messages have one where it reaches no index."""
+
+
+@pytest.fixture(scope="session")
+def pip_install() -> Callable[..., None]:
+    """``pip_install(venv, *arguments)``: run pip on a virtual environment; skip the test where pip reaches no index."""
+
+    def install(venv: Path, *arguments: str | Path) -> None:
+        command = [sys.executable, "-m", "pip", "--python", venv, "install", "-q", "--retries", "1", *arguments]
+        pip = subprocess.run(command, capture_output=True, text=True, check=False)
+        if pip.returncode and any(sign in pip.stderr for sign in OFFLINE):
+            pytest.skip(f"pip reaches no package index: {pip.stderr.splitlines()[-1]}")
+        assert pip.returncode == 0, pip.stderr
+
+    return install

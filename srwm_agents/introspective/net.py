@@ -67,7 +67,7 @@ class IntrospectiveNet(nn.Module):
             init_scale: the initial weights are drawn from N(0, init_scale² / Z), Z the number of sources.
             generator: of the initial weights, on the CPU; None for PyTorch's.
             dtype: float32 or float64; None for PyTorch's default.
-            device: of everything.
+            device: of everything; None for PyTorch's default.
 
         Raises:
             ValueError: a number out of range, naming it and what is allowed.
@@ -80,7 +80,7 @@ class IntrospectiveNet(nn.Module):
         self.steps_per_input = steps_per_input
         self.dynamics = Dynamics(self.wiring, bump, delta_scale=delta_scale, output_activation=output_activation)
         self.weight = nn.Parameter(initial_weights(self.wiring, init_scale, generator))
-        self.to(device=device, dtype=dtype)
+        self.to(device=torch.get_default_device() if device is None else device, dtype=dtype)
 
     def forward(
         self,
@@ -149,6 +149,8 @@ class IntrospectiveNet(nn.Module):
 
 
 def initial_weights(wiring: Wiring, scale: float, generator: torch.Generator | None = None) -> Tensor:
-    """Draw W(1), float64 [K, Z], from N(0, scale² / Z)."""
-    weight = torch.randn(wiring.num_units, wiring.num_sources, generator=generator, dtype=torch.float64)
+    """Draw W(1), float64 [K, Z], from N(0, scale² / Z), on the generator's device."""
+    device = None if generator is None else generator.device
+    shape = (wiring.num_units, wiring.num_sources)
+    weight = torch.randn(shape, generator=generator, dtype=torch.float64, device=device)
     return weight * (scale / wiring.num_sources**0.5)

@@ -102,6 +102,6 @@ def test_the_examples_run(world) -> None:
 def test_every_extra_that_the_page_installs_exists() -> None:
     pyproject = (ROOT / "pyproject.toml").read_text()
     extras = {name for kind, text in BLOCKS if kind == "bash" for name in re.findall(r'-e "\.\[(\w+)\]"', text)}
-    assert extras == {"sb3", "export", "hub"}
+    assert extras == {"sb3", "procgen", "export", "hub"}
     for name in extras:
         assert re.search(rf"^{name} = \[", pyproject, re.M), name

@@ -10,12 +10,11 @@ import os
 import subprocess
 import sys
 import venv
-from importlib.metadata import PackageNotFoundError, distribution
+from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium
 import pytest
-from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 VENV = ROOT / ".venv-gymnasium1"
@@ -26,50 +25,23 @@ WITHOUT_DEPENDENCIES = (
     *("imageio", "stable-baselines3>=2.7"),
 )
 SHARED = ("torch", "safetensors", "setuptools", "pytest", "pytest-timeout", "pandas", "matplotlib", "packaging")
-NOT_SHARED = {"numpy", "gymnasium", "pillow"}
+NOT_SHARED = ("numpy", "gymnasium", "pillow")
 THE_SAME_IN_BOTH = ("test_upload", "test_the_table_of_modes", "test_a_missing_package")
 
 
-def shared_files() -> set[Path]:
-    """The top-level files and folders of ``SHARED`` and of all that they need."""
-    found, wanted, files = set(NOT_SHARED), list(SHARED), set()
-    while wanted:
-        name = wanted.pop().lower().replace("_", "-")
-        if name in found:
-            continue
-        found.add(name)
-        try:
-            package = distribution(name)
-        except PackageNotFoundError:  # of another platform
-            continue
-        tops = {file.parts[0] for file in package.files or () if file.parts[0] not in ("..", "__pycache__")}
-        files |= {Path(str(package.locate_file(top))).absolute() for top in tops}
-        requirements = map(Requirement, package.requires or ())
-        wanted += [one.name for one in requirements if one.marker is None or one.marker.evaluate({"extra": ""})]
-    return files
-
-
-def install(*arguments: str) -> None:
-    """Run pip on the new environment; skip the test where pip reaches no index."""
-    command = [sys.executable, "-m", "pip", "--python", VENV, "install", "-q", "--retries", "1", *arguments]
-    pip = subprocess.run(command, capture_output=True, text=True, check=False)
-    if pip.returncode and any(sign in pip.stderr for sign in ("NewConnectionError", "ConnectTimeout", "ProxyError")):
-        pytest.skip(f"pip reaches no index for gymnasium 1.x: {pip.stderr.splitlines()[-1]}")
-    assert pip.returncode == 0, pip.stderr
-
-
-def environment() -> Path:
+def environment(package_files: Callable[..., set[Path]], pip_install: Callable[..., None]) -> Path:
     """The Python of the environment, which is made unless it was made of the same packages before."""
     ready = VENV / "ready"
-    content = "\n".join([sys.version, *INSTALLED, *WITHOUT_DEPENDENCIES, *sorted(map(str, shared_files()))])
+    files = package_files(*SHARED, without=NOT_SHARED)
+    content = "\n".join([sys.version, *INSTALLED, *WITHOUT_DEPENDENCIES, *sorted(map(str, files))])
     python = VENV / "bin" / "python"
     if not ready.exists() or ready.read_text() != content:
         venv.create(VENV, clear=True, symlinks=True, with_pip=False)
-        install(*INSTALLED)
-        install("--no-deps", *WITHOUT_DEPENDENCIES)
+        pip_install(VENV, *INSTALLED)
+        pip_install(VENV, "--no-deps", *WITHOUT_DEPENDENCIES)
         shared = VENV / "shared"
         shared.mkdir()
-        for file in shared_files():
+        for file in files:
             (shared / file.name).symlink_to(file)
         (packages,) = VENV.glob("lib/python*/site-packages")
         (packages / "shared.pth").write_text(f"{shared}\n")
@@ -80,8 +52,8 @@ def environment() -> Path:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not gymnasium.__version__.startswith("0."), reason="these tests run in gymnasium 1.x already")
-def test_everything_here_also_passes_with_gymnasium_1_and_numpy_2() -> None:
-    python = environment()
+def test_everything_here_also_passes_with_gymnasium_1_and_numpy_2(package_files, pip_install) -> None:
+    python = environment(package_files, pip_install)
     versions = "import gymnasium, numpy; print(gymnasium.__version__, numpy.__version__)"
     shown = subprocess.run([python, "-c", versions], capture_output=True, text=True, check=True).stdout.split()
     assert [int(version.split(".")[0]) >= least for version, least in zip(shown, (1, 2), strict=True)] == [True, True]

@@ -3,7 +3,8 @@
 # nothing of the project changes. usage: tests/packaging/check_pipeline.sh [PYTHON]
 #   TORCH: what to give pip for PyTorch (torch==2.13.0); WORK: a folder to keep, else a temporary one is removed.
 set -euo pipefail
-python=${1:-python3}
+python=$(command -v "${1:-python3}") || { echo "check_pipeline: error: there is no ${1:-python3}" >&2; exit 1; }
+case $python in /*) ;; *) python=$PWD/$python ;; esac
 torch=${TORCH:-torch==2.13.0}
 root=$(cd "$(dirname "$0")/../.." && pwd)
 if [ -n "${WORK:-}" ]; then work=$WORK; mkdir -p "$work"; else work=$(mktemp -d); trap 'rm -rf "$work"' EXIT; fi

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,12 @@ def build(kind: str, source: Path, target: Path) -> Path:
     result = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return target / result.stdout.splitlines()[-1].removeprefix("made ")
+
+
+@pytest.fixture(scope="session")
+def build_distribution() -> Callable[[str, Path, Path], Path]:
+    """:func:`build`, for the tests."""
+    return build
 
 
 @pytest.fixture(scope="session")

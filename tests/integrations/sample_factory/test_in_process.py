@@ -54,6 +54,8 @@ def test_weights_of_different_versions_never_mix(device: str) -> None:
     learner = [torch.zeros(1000, device=device) for _ in range(50)]
     actor = [torch.zeros(1000, device=device) for _ in range(50)]
     handover.put(learner, 0)
+    if device == "cuda":
+        torch.cuda.synchronize()  # the copy above is on another stream than the thread's fills of the same tensors
     taken = set()
 
     def learn() -> None:

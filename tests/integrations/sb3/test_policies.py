@@ -20,6 +20,7 @@ import srwm_agents.integrations.sb3
 from srwm_agents.cores import CORES
 from srwm_agents.integrations.sb3.memory import LSTMLikeCore
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SETTINGS = {"hidden_size": 8, "num_layers": 1, "num_heads": 2, "ff_size": 8}
 SPACES = {
     "SRWMMlpPolicy": spaces.Box(-1, 1, (3,)),
@@ -58,7 +59,7 @@ def make(policy: str = "SRWMMlpPolicy", core: str = "srwm", envs: int = 2, polic
         policy,
         make_vec_env(lambda: Noise(SPACES[policy]), envs, seed=0),
         policy_kwargs={"core": core, "core_settings": SETTINGS, **(policy_kwargs or {})},
-        **{"n_steps": 16, "batch_size": 32, "n_epochs": 2, "seed": 0, "device": "cpu", **settings},
+        **{"n_steps": 16, "batch_size": 32, "n_epochs": 2, "seed": 0, "device": DEVICE, **settings},
     )
 
 
@@ -76,7 +77,7 @@ def test_every_core_learns_acts_and_comes_back_from_disk(core: str, tmp_path) ->
     for memory in ("lstm_actor", "lstm_critic"):
         assert {name for name in before if name.startswith(memory)} <= changed | _idle(core, before)
     model.save(tmp_path / "model.zip")
-    loaded: Any = RecurrentPPO.load(tmp_path / "model.zip", device="cpu")
+    loaded: Any = RecurrentPPO.load(tmp_path / "model.zip", device=DEVICE)
     state = other = None
     for step in range(3):
         actions, state = model.predict(observe(model, 4, step), state, deterministic=True)
@@ -98,7 +99,7 @@ def test_every_policy_learns_by_its_name_with_every_critic(policy: str, critic: 
     assert isinstance(model.policy.lstm_actor, LSTMLikeCore)
     assert (model.policy.lstm_critic is not None) == (critic == "separate")
     model.policy.save(tmp_path / "policy.zip")
-    loaded = type(model.policy).load(tmp_path / "policy.zip", device="cpu")
+    loaded = type(model.policy).load(tmp_path / "policy.zip", device=DEVICE)
     assert (loaded.lstm_critic is not None) == (critic == "separate")
     for tensor, other in zip(model.policy.state_dict().values(), loaded.state_dict().values(), strict=True):
         torch.testing.assert_close(tensor, other, rtol=0, atol=0)
@@ -107,11 +108,11 @@ def test_every_policy_learns_by_its_name_with_every_critic(policy: str, critic: 
 @pytest.mark.parametrize("core", ["srwm", "srwm_no_carry", "lstm", "feedforward"])
 def test_a_sequence_with_episode_starts_equals_acting_step_by_step(core: str) -> None:
     """What is learnt from is what was acted on; the odd state of srwm_no_carry and an empty one included."""
-    memory = LSTMLikeCore(core, 3, SETTINGS)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 9, 3, generator=generator)
-    starts = (torch.rand(2, 9, generator=generator) < 0.3).float()
-    fresh = torch.zeros(1, 2, memory.hidden_size)
+    memory = LSTMLikeCore(core, 3, SETTINGS).to(DEVICE)
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    x = torch.randn(2, 9, 3, generator=generator, device=DEVICE)
+    starts = (torch.rand(2, 9, generator=generator, device=DEVICE) < 0.3).float()
+    fresh = torch.zeros(1, 2, memory.hidden_size, device=DEVICE)
     out, final = memory(x.flatten(0, 1), (fresh, fresh), starts.flatten())
     states = (fresh, fresh)
     for t in range(9):
@@ -166,8 +167,8 @@ def test_evaluation_tensorboard_processes_and_progress(tmp_path) -> None:
 
 @pytest.mark.gpu
 def test_on_cuda_acting_and_learning_agree_with_the_cpu() -> None:
-    model = make(device="cuda", policy_kwargs={"core_settings": {**SETTINGS, "hidden_size": 32}}).learn(64)
-    cpu = make(policy_kwargs={"core_settings": {**SETTINGS, "hidden_size": 32}})
+    model = make(policy_kwargs={"core_settings": {**SETTINGS, "hidden_size": 32}}).learn(64)
+    cpu = make(device="cpu", policy_kwargs={"core_settings": {**SETTINGS, "hidden_size": 32}})
     cpu.policy.load_state_dict(model.policy.state_dict())
     state = other = None
     for step in range(5):
@@ -199,7 +200,7 @@ def test_a_saved_model_loads_where_nobody_has_imported_us(tmp_path) -> None:
 )
 def test_wrong_settings_are_named(kwargs, message: str) -> None:
     with pytest.raises(ValueError, match=message) as raised:
-        RecurrentPPO("SRWMMlpPolicy", Noise(), policy_kwargs=kwargs, device="cpu")
+        RecurrentPPO("SRWMMlpPolicy", Noise(), policy_kwargs=kwargs, device=DEVICE)
     assert "\n" not in str(raised.value)
 
 

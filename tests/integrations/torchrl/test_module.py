@@ -19,6 +19,7 @@ from srwm_agents.cores import CORES, make_core
 from srwm_agents.cores.stack import NoCarryCore
 from srwm_agents.integrations.torchrl import SRWMModule, make_actor_critic, make_environment
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SMALL: dict[str, Any] = {
     **{"input_size": 5, "hidden_size": 8, "num_layers": 2, "num_heads": 2, "ff_size": 16},
     "rollout_length": 3,
@@ -36,14 +37,14 @@ def sequence(module: SRWMModule, batch: int = 3, steps: int = 7) -> TensorDict:
     if isinstance(module.core, NoCarryCore):
         state[module.state_keys[-1]][..., -1] = 0  # where it counts its steps
     x = torch.randn(batch, steps, module.core.input_size, generator=g)
-    return TensorDict({"embed": x, "is_init": is_init, **state}, [batch, steps])
+    return TensorDict({"embed": x, "is_init": is_init, **state}, [batch, steps]).to(DEVICE)
 
 
 @pytest.mark.parametrize("name", CORES)
 @pytest.mark.parametrize("state_format", ["flat", "natural"])
 def test_stepwise_equals_the_sequence(name, state_format) -> None:
     torch.manual_seed(0)
-    module = SRWMModule(name, out_key="out", state_format=state_format, **SMALL)
+    module = SRWMModule(name, out_key="out", state_format=state_format, device=DEVICE, **SMALL)
     data = sequence(module)
     with torch.no_grad(), set_recurrent_mode(True):
         whole = module(data.clone())
@@ -63,7 +64,7 @@ def test_stepwise_equals_the_sequence(name, state_format) -> None:
 
 
 def test_both_state_formats_are_the_same_memory() -> None:
-    core = make_core("srwm", **SMALL)
+    core = make_core("srwm", **SMALL).to(DEVICE)
     flat, natural = SRWMModule(core, out_key="out"), SRWMModule(core, out_key="out", state_format="natural")
     specs: Any = natural.make_tensordict_primer().primers
     assert [tuple(specs[key].shape) for key in natural.state_keys] == [*core.state_shapes]
@@ -76,7 +77,7 @@ def test_both_state_formats_are_the_same_memory() -> None:
 
 
 def test_is_init_forgets_and_gradients_go_through_time() -> None:
-    module = SRWMModule("srwm", out_key="out", **SMALL)
+    module = SRWMModule("srwm", out_key="out", device=DEVICE, **SMALL)
     data: Any = sequence(module, steps=4)
     data["is_init"][:] = False
     data["is_init"][0, 2] = True
@@ -90,14 +91,20 @@ def test_is_init_forgets_and_gradients_go_through_time() -> None:
 
 
 @pytest.fixture
-def agent() -> Agent:
+def agent(monkeypatch) -> Agent:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # three digits, and others with other batches
     torch.manual_seed(0)
     settings = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "ff_size": 16}
-    return Agent(AgentConfig("srwm", settings, 15, encoder="convnet_impala", encoder_mlp_layers=(16,)))
+    return Agent(AgentConfig("srwm", settings, 15, encoder="convnet_impala", encoder_mlp_layers=(16,))).to(DEVICE)
 
 
 def small_environment():
     return make_environment("starpilot,leaper", 4, num_levels=10, seed=1, num_threads=0)
+
+
+def carried(policy, environment, **settings: Any) -> Collector:
+    """A collector with the policy on the tests' device; Procgen itself is on the CPU."""
+    return Collector(environment, policy, policy_device=DEVICE, env_device="cpu", storing_device="cpu", **settings)
 
 
 def primers_of(policy) -> Transform:
@@ -112,9 +119,9 @@ def test_a_collector_carries_the_memory(agent, with_primers) -> None:
     environment = small_environment()
     if with_primers == "by hand":
         environment = environment.append_transform(primers_of(policy))
-    collector = Collector(
-        environment,
+    collector = carried(
         policy,
+        environment,
         frames_per_batch=4 * 100,
         total_frames=800,
         auto_register_policy_transforms=with_primers == "by the collector",
@@ -132,18 +139,18 @@ def test_a_collector_carries_the_memory(agent, with_primers) -> None:
     assert torch.equal(after, torch.where(data["next", "done"][:, :-1], 0, before))
     # The learner computes the policy that was acted.
     with torch.no_grad(), set_recurrent_mode(True):
-        again = policy.get_dist(data.exclude("logits", "next"))
-    torch.testing.assert_close(again.logits, torch.log_softmax(data["logits"], -1), **TOLERANCE)
+        again = policy.get_dist(data.exclude("logits", "next").to(DEVICE))
+    torch.testing.assert_close(again.logits.cpu(), torch.log_softmax(data["logits"], -1), **TOLERANCE)
     collector.shutdown()
 
 
 def test_a_saved_agent_is_a_policy(agent, tmp_path) -> None:
-    loaded = load_agent(save_agent(agent, tmp_path / "agent"))
+    loaded = load_agent(save_agent(agent, tmp_path / "agent"), DEVICE)
     policy = make_actor_critic(loaded).get_policy_operator()
     environment = small_environment().append_transform(primers_of(policy))
     observation = environment.reset()
     with torch.no_grad():
-        out = policy(observation.clone())
+        out = policy(observation.clone().to(DEVICE))
     _, state = agent.act({name: observation[name] for name in ("obs", "last_reward")})
     torch.testing.assert_close(out["next", "recurrent_state"], state, **TOLERANCE)
     environment.close()
@@ -156,9 +163,9 @@ def test_forgetting_the_primer_is_an_error(agent) -> None:
     policy = make_actor_critic(agent).get_policy_operator()
     environment = small_environment()
     with pytest.raises(KeyError, match=r"'recurrent_state'.*make_tensordict_primer"):
-        environment.rollout(3, policy)
+        environment.rollout(3, policy, auto_cast_to_device=True)
     with pytest.raises(KeyError, match=r"'recurrent_state'.*make_tensordict_primer"):
-        next(iter(Collector(environment, policy, frames_per_batch=8, auto_register_policy_transforms=False)))
+        next(iter(carried(policy, environment, frames_per_batch=8, auto_register_policy_transforms=False)))
 
 
 def test_forgetting_the_init_tracker_is_an_error(agent) -> None:
@@ -166,18 +173,19 @@ def test_forgetting_the_init_tracker_is_an_error(agent) -> None:
     environment = small_environment()
     bare = environment.base_env.append_transform(primers_of(policy))
     with pytest.raises(KeyError, match=r"'is_init'.*InitTracker"):
-        bare.rollout(3, policy)
+        bare.rollout(3, policy, auto_cast_to_device=True)
 
 
 def test_wrong_shapes_are_named() -> None:
-    module = SRWMModule("srwm", **SMALL)
+    module = SRWMModule("srwm", device=DEVICE, **SMALL)
     size = module.core.state_size
     good = {"embed": torch.zeros(2, 5), "recurrent_state": torch.zeros(2, size), "is_init": torch.zeros(2, 1).bool()}
+    good = {key: entry.to(DEVICE) for key, entry in good.items()}
     module(TensorDict(good, [2]))
     with pytest.raises(ValueError, match=rf"'recurrent_state' has shape \[2, 7\], expected \[2, {size}\]"):
-        module(TensorDict({**good, "recurrent_state": torch.zeros(2, 7)}, [2]))
+        module(TensorDict({**good, "recurrent_state": torch.zeros(2, 7, device=DEVICE)}, [2]))
     with pytest.raises(ValueError, match=r"'embed' has shape \[2, 6\], expected \[2, 5\]"):
-        module(TensorDict({**good, "embed": torch.zeros(2, 6)}, [2]))
+        module(TensorDict({**good, "embed": torch.zeros(2, 6, device=DEVICE)}, [2]))
     with pytest.raises(KeyError, match="'embed'"):
         module(TensorDict({"recurrent_state": good["recurrent_state"], "is_init": good["is_init"]}, [2]))
     single = TensorDict({key: entry[0] for key, entry in good.items()}, [])
@@ -196,10 +204,10 @@ def test_mixed_devices_are_named() -> None:
 
 def test_another_observation_space_is_named(agent) -> None:
     policy = make_actor_critic(agent).get_policy_operator()
-    rest = {"recurrent_state": agent.initial_state(2), "is_init": torch.ones(2, 1).bool()}
+    rest = {"recurrent_state": agent.initial_state(2), "is_init": torch.ones(2, 1, device=DEVICE).bool()}
     wrong = {"obs": torch.zeros(2, 3, 32, 32, dtype=torch.uint8), "last_reward": torch.zeros(2, 1), **rest}
     with pytest.raises(ValueError, match=r"'obs' has shape \[2, 3, 32, 32\], expected \[2, 3, 64, 64\]"):
-        policy(TensorDict(wrong, [2]))
+        policy(TensorDict(wrong, [2]).to(DEVICE))
 
 
 def test_wrong_arguments_are_named() -> None:
@@ -212,8 +220,8 @@ def test_wrong_arguments_are_named() -> None:
 
 
 def test_it_works_in_a_sequence_of_modules() -> None:
-    head = TensorDictModule(torch.nn.Linear(8, 3), in_keys=["embed"], out_keys=["logits"])
-    module = SRWMModule("lstm", **SMALL)
+    head = TensorDictModule(torch.nn.Linear(8, 3, device=DEVICE), in_keys=["embed"], out_keys=["logits"])
+    module = SRWMModule("lstm", device=DEVICE, **SMALL)
     modules: list[Any] = [module, head]
     policy = TensorDictSequential(*modules)
     primer: Any = get_primers_from_module(policy)

@@ -14,6 +14,7 @@ from torchrl.objectives.value import GAE
 
 from srwm_agents.integrations.torchrl import SRWMModule
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 GAMMA, LAMBDA = 0.9375, 0.875  # float32, in which TorchRL keeps them, holds both exactly
 SMALL: dict[str, Any] = {"input_size": 5, "hidden_size": 8, "num_layers": 1, "num_heads": 2, "ff_size": 16}
 BATCH, STEPS = 4, 12
@@ -29,7 +30,7 @@ def make_critic() -> Any:
     memory = SRWMModule("srwm", in_key="observation", out_key="embed", **SMALL).double()
     head = TensorDictModule(torch.nn.Linear(8, 1).double(), in_keys=["embed"], out_keys=["state_value"])
     modules: list[Any] = [memory, head]
-    return TensorDictSequential(*modules)
+    return TensorDictSequential(*modules).to(DEVICE)
 
 
 def make_rollouts(episodes: list[str], state_size: int) -> Any:
@@ -51,14 +52,14 @@ def make_rollouts(episodes: list[str], state_size: int) -> Any:
     }
     entries = {"observation": observation, "is_init": is_init, "recurrent_state": state, "next": following}
     names: Any = [None, "time"]
-    return TensorDict(entries, [BATCH, STEPS], names=names)
+    return TensorDict(entries, [BATCH, STEPS], names=names).to(DEVICE)
 
 
 @torch.no_grad()
 def plain_advantages(critic: Any, data: Any) -> Tensor:
     """[B, T], from the definition: one memory that sees each observation of an episode once, in order."""
     core, head = critic[0].core, critic[1].module
-    values, next_values, advantages = (torch.zeros(BATCH, STEPS, dtype=torch.float64) for _ in range(3))
+    values, next_values, advantages = (torch.zeros(BATCH, STEPS).to(data["observation"]) for _ in range(3))
     state = data["recurrent_state"][:, 0]
     for t in range(STEPS):
         out, state = core(data["observation"][:, t, None], state, data["is_init"][:, t])
@@ -66,7 +67,7 @@ def plain_advantages(critic: Any, data: Any) -> Tensor:
         out, _ = core(data["next", "observation"][:, t, None], state)
         next_values[:, t] = head(out)[:, 0, 0]
     reward, done, terminated = (data["next", name].squeeze(-1) for name in ("reward", "done", "terminated"))
-    advantage = torch.zeros(BATCH, dtype=torch.float64)
+    advantage = torch.zeros(BATCH).to(reward)
     for t in reversed(range(STEPS)):
         delta = reward[:, t] + GAMMA * next_values[:, t] * ~terminated[:, t] - values[:, t]
         advantage = delta + GAMMA * LAMBDA * advantage * ~done[:, t]
@@ -76,7 +77,7 @@ def plain_advantages(critic: Any, data: Any) -> Tensor:
 
 def advantages_of(critic: Any, data: Any, **settings: Any) -> Tensor:
     with set_recurrent_mode(True):
-        estimated = GAE(gamma=GAMMA, lmbda=LAMBDA, value_network=critic, **settings)(data.clone())
+        estimated = GAE(gamma=GAMMA, lmbda=LAMBDA, value_network=critic, device=DEVICE, **settings)(data.clone())
     return estimated["advantage"].squeeze(-1)
 
 
@@ -119,7 +120,7 @@ def test_an_lstm_core_needs_deactivate_vmap() -> None:
         SRWMModule("lstm", in_key="observation", out_key="embed", input_size=5, hidden_size=8).double(),
         TensorDictModule(torch.nn.Linear(8, 1).double(), in_keys=["embed"], out_keys=["state_value"]),
     ]
-    critic: Any = TensorDictSequential(*modules)
+    critic: Any = TensorDictSequential(*modules).to(DEVICE)
     data = make_rollouts(EPISODES, critic[0].core.state_size)
     with pytest.raises(RuntimeError, match="Batching rule not implemented for aten::lstm_cell"):
         advantages_of(critic, data)
