@@ -45,6 +45,15 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str | Callab
     return target
 
 
+def printable(text: str) -> str:
+    r"""Text as one line that any terminal takes: a file's name may hold line ends, and bytes that are no UTF-8.
+
+    >>> printable("caf\udce9\n.png")
+    'caf\\udce9\\n.png'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
     """Remove the temporary files in ``folder`` whose writers were killed; those that are being written stay."""
     for file in Path(folder).iterdir():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from srwm_agents.encoders.convnet import plain_convs
 from srwm_agents.encoders.impala import ConvPool, impala_convs
@@ -24,6 +25,14 @@ ENCODERS: dict[str, Convs] = {
     "convnet_impala": lambda c, act: plain_convs(c, [(16, 8, 4), (32, 4, 2)], act),
     "convnet_atari": lambda c, act: plain_convs(c, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], act),
 }
+
+
+@torch.no_grad()
+def output_size(encoder: nn.Module, image_shape: Sequence[int]) -> int:
+    """How many numbers an encoder makes of one image, computed on the meta device: at no cost, whatever its size."""
+    weights = {name: tensor.to("meta") for name, tensor in encoder.state_dict().items()}
+    image = torch.zeros(1, *image_shape, device="meta")
+    return functional_call(encoder, weights, (image,)).numel()
 
 
 class ImageEncoder(nn.Module):
@@ -58,11 +67,10 @@ class ImageEncoder(nn.Module):
             raise ValueError(f"image_shape is {tuple(image_shape)}, expected (C, H, W)")
         activation = ACTIVATIONS[nonlinearity]
         self.convs = ENCODERS[name](image_shape[0], activation)
-        with torch.no_grad():
-            try:
-                size = self.convs(torch.zeros(1, *image_shape)).numel()
-            except RuntimeError as error:
-                raise ValueError(f"images of {tuple(image_shape)} are too small for encoder {name!r}") from error
+        try:
+            size = output_size(self.convs, image_shape)
+        except RuntimeError as error:
+            raise ValueError(f"images of {tuple(image_shape)} are too small (or far too large) for encoder {name!r}") from error
         layers: list[nn.Module] = []
         for width in mlp_layers:
             layers += [nn.Linear(size, width), activation()]

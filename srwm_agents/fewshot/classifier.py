@@ -14,8 +14,10 @@ from torch.nn import functional as F
 
 from srwm_agents.cores import make_core
 from srwm_agents.encoders.conv4 import conv4
+from srwm_agents.encoders.image import output_size
 from srwm_agents.encoders.resnet12 import resnet12
 from srwm_agents.portable import config_from_json, read_portable, write_portable
+from srwm_agents.settings import check_types
 
 KIND = "few_shot_classifier"
 ENCODERS = {"conv4": conv4, "resnet12": resnet12}
@@ -54,6 +56,7 @@ class ClassifierConfig:
     """How it was trained, for the record: experiment, steps, …"""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.encoder not in ENCODERS:
             raise ValueError(f"unknown encoder {self.encoder!r}, allowed: {', '.join(ENCODERS)}")
         if self.labels not in LABELS:
@@ -62,8 +65,10 @@ class ClassifierConfig:
             raise ValueError(f"ways is {self.ways}, expected at least 2")
         if self.label_scale is not None and self.label_scale <= 0:
             raise ValueError(f"label_scale is {self.label_scale}, expected more than 0")
-        if len(self.image_shape) != 3 or min(self.image_shape[1:]) < 16:
+        if len(self.image_shape) != 3 or self.image_shape[0] < 1 or min(self.image_shape[1:]) < 16:
             raise ValueError(f"image_shape is {self.image_shape}, expected (C, H, W) with H and W of at least 16")
+        if self.std and min(self.std) <= 0:
+            raise ValueError(f"std is {self.std}, expected more than 0: images are divided by it")
 
 
 class Memory(NamedTuple):
@@ -98,8 +103,7 @@ class FewShotClassifier(nn.Module):
                 raise ValueError(f"{name} has {len(values)} entries, images have {channels} channels")
             self.register_buffer(name, values.view(-1, 1, 1), persistent=False)
         self.encoder = ENCODERS[config.encoder](channels, **config.encoder_settings)
-        with torch.no_grad():
-            self.embedding_size = self.encoder.eval()(torch.zeros(1, *config.image_shape)).shape[1]
+        self.embedding_size = output_size(self.encoder.eval(), config.image_shape)
         self.encoder.train()
         # Deviation: embeddings are centred before the memory sees them. What all images have in common drowns what
         # tells them apart, and training then stays at chance for a long time.
