@@ -150,13 +150,11 @@ def read_portable(path: str | os.PathLike[str], kind: str, make: Callable[[Any],
         raise AgentError(f"{file.parent} holds {kinds[:100]}, expected {kind}")
     try:
         tensors = load(content)
-        # First without memory: what the configuration asks for is known before anything of that size is made.
-        with _CreationLimit(file, tensors.values()), torch.device("meta"):
-            planned = make(document[kind])
-        _compare(planned.state_dict(), tensors, file)
+        with _CreationLimit(file, tensors.values()):
+            model = make(document[kind])
+        _compare(model.state_dict(), tensors, file)
         if broken := nonfinite(tensors):
             raise AgentError(broken)
-        model = make(document[kind])
         model.load_state_dict(tensors)
     except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:400]
@@ -247,7 +245,7 @@ def _digest_position(content: bytes, digest: str) -> int:
 class _CreationLimit(TorchFunctionMode):
     """Ends the making of a module that needs much more weights than a file holds, before memory and time are gone.
 
-    The exact comparison is ``load_state_dict``'s; here a factor is left for temporary tensors and initial values.
+    The exact comparison is :func:`_compare`'s; here a factor is left for temporary tensors and initial values.
     """
 
     created = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -29,9 +30,16 @@ ENCODERS: dict[str, Convs] = {
 
 @torch.no_grad()
 def output_size(encoder: nn.Module, image_shape: Sequence[int]) -> int:
-    """How many numbers an encoder makes of one image, computed on the meta device: at no cost, whatever its size."""
-    weights = {name: tensor.to("meta") for name, tensor in encoder.state_dict().items()}
-    image = torch.zeros(1, *image_shape, device="meta")
+    """How many numbers an encoder makes of one image, at little cost however large both are.
+
+    Sizes that would take time and memory are computed on the meta device, whose first convolution in a process takes a
+    second (PyTorch imports SymPy).
+    """
+    weights = encoder.state_dict()
+    widest = max((tensor.shape[0] for tensor in weights.values() if tensor.dim()), default=1)
+    device = "cpu" if math.prod(image_shape[1:]) * widest < 10_000_000 else "meta"
+    weights = {name: torch.zeros(tensor.shape, dtype=tensor.dtype, device=device) for name, tensor in weights.items()}
+    image = torch.zeros(1, *image_shape, device=device)
     return functional_call(encoder, weights, (image,)).numel()
 
 

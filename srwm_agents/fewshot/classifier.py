@@ -195,9 +195,16 @@ class FewShotClassifier(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor, memory: Memory) -> Tensor:
-        """Probabilities [B, Q, N] (or [Q, N] for one learner) for images [B, Q, C, H, W] (or [Q, C, H, W])."""
+        """Probabilities [B, Q, N] (or [Q, N] for one learner) for images [B, Q, C, H, W] (or [Q, C, H, W]).
+
+        Raises:
+            ValueError: images of another shape than the classifier's.
+            FloatingPointError: the classifier's logits are NaN or infinite.
+        """
         single = images.dim() == 4
-        probabilities = self.answer(self.embed(self._batched(images)), memory).softmax(-1)
+        logits = self.answer(self.embed(self._batched(images)), memory)
+        check_finite(logits.isfinite().all())
+        probabilities = logits.softmax(-1)
         return probabilities[0] if single else probabilities
 
     def _batched(self, images: Tensor) -> Tensor:
@@ -206,6 +213,12 @@ class FewShotClassifier(nn.Module):
         if batched.dim() != 5 or tuple(batched.shape[2:]) != tuple(self.config.image_shape):
             raise ValueError(f"images have shape {list(images.shape)}, expected [..., {list(self.config.image_shape)}]")
         return batched
+
+
+def check_finite(finite: Tensor) -> None:
+    """Raise FloatingPointError if ``finite`` is False; waits for the device. The likeliest of NaN is the first."""
+    if not finite:
+        raise FloatingPointError("the classifier's logits are not finite: NaN in its weights, its memory or the images")
 
 
 def save_classifier(classifier: FewShotClassifier, path: str | os.PathLike[str], *, half: bool = False) -> Path:
