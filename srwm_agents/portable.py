@@ -37,6 +37,8 @@ METADATA_KEY = "srwm_agents"
 _NO_DIGEST = "0" * 64
 _REPLACEMENTS = (".new", ".old")
 """Endings of folders that a writer of format 1, killed while it replaced a folder, left beside it."""
+_MAKING_ERRORS = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
+"""What making a model from a damaged or foreign configuration raises."""
 
 Module = TypeVar("Module", bound=nn.Module)
 Config = TypeVar("Config")
@@ -156,7 +158,15 @@ def read_portable(path: str | os.PathLike[str], kind: str, make: Callable[[Any],
         if broken := nonfinite(tensors):
             raise AgentError(broken)
         model.load_state_dict(tensors)
-    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, SafetensorError) as error:
+    except (
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         reason = " ".join(str(error).split())[:400]
         raise AgentError(f"{file.parent} holds no agent that this version can make: {reason}") from error
     return model
@@ -170,7 +180,9 @@ def _compare(asked: Mapping[str, Tensor], held: Mapping[str, Tensor], file: Path
     for name, tensor in held.items():
         if tensor.shape != asked[name].shape:
             wanted = list(asked[name].shape)
-            raise AgentError(f"size mismatch: {name} has shape {list(tensor.shape)}, the configuration asks for {wanted}")
+            raise AgentError(
+                f"size mismatch: {name} has shape {list(tensor.shape)}, the configuration asks for {wanted}"
+            )
         if tensor.is_floating_point() != asked[name].is_floating_point() or tensor.is_complex():
             raise AgentError(f"{name} is {tensor.dtype}, expected {asked[name].dtype}")
 

@@ -77,7 +77,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if kind is float:
         real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        return real and -sys.float_info.max <= value <= sys.float_info.max
+        return real and -sys.float_info.max <= value <= sys.float_info.max  # pyright: ignore[reportOperatorIssue]
     return isinstance(value, kind)
 
 

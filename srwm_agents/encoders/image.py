@@ -78,7 +78,9 @@ class ImageEncoder(nn.Module):
         try:
             size = output_size(self.convs, image_shape)
         except RuntimeError as error:
-            raise ValueError(f"images of {tuple(image_shape)} are too small (or far too large) for encoder {name!r}") from error
+            raise ValueError(
+                f"images of {tuple(image_shape)} are too small (or far too large) for encoder {name!r}"
+            ) from error
         layers: list[nn.Module] = []
         for width in mlp_layers:
             layers += [nn.Linear(size, width), activation()]

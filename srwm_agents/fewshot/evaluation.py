@@ -52,15 +52,20 @@ def accuracy_within(classifier: FewShotClassifier, episode: Episode) -> list[tup
     results = []
     for examples, queries in episode:
         shown, asked = classifier.embed(examples.images), classifier.embed(queries.images)
-        right, seen = [], [torch.zeros_like(queries.labels)]
+        right, seen, finite = (
+            [],
+            [torch.zeros_like(queries.labels)],
+            torch.ones((), dtype=torch.bool, device=asked.device),
+        )
         for t in range(examples.labels.shape[1] + 1):
             logits = classifier.answer(asked, memory)
             right.append(logits.argmax(-1) == queries.labels)
+            finite = finite & logits.isfinite().all()
             if t < examples.labels.shape[1]:
                 label = examples.labels[:, t : t + 1]
                 _, memory = classifier.read(shown[:, t : t + 1], label, memory)
                 seen.append(seen[-1] + (queries.labels == label))
-        check_finite(logits.isfinite().all())  # once: what is not finite in a memory stays there
+        check_finite(finite)
         results.append((torch.stack(right), torch.stack(seen)))
     return results
 
