@@ -122,13 +122,15 @@ class Zip:
         self._lock = threading.Lock()
         try:
             self._zip = zipfile.ZipFile(path)
+            infos = (info for info in self._zip.infolist() if not info.is_dir())
+            named = ((_plain(info.filename), info) for info in infos)
+            self._infos = dict(_few(((name, info) for name, info in named if not is_hidden(name)), self.name))
+        except DataError:
+            raise
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
         except Exception as error:  # of a damaged list of contents, the module raises what it stumbles over
             raise DataError(f"{path} is no zip file, or only a part of one: {error}") from error
-        infos = (info for info in self._zip.infolist() if not info.is_dir())
-        named = ((_plain(info.filename), info) for info in infos)
-        self._infos = dict(_few(((name, info) for name, info in named if not is_hidden(name)), self.name))
 
     def members(self) -> dict[str, Member]:
         return {name: Member(f"{info.CRC:08x}", _zipped(info)) for name, info in self._infos.items()}

@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from srwm_agents.fewshot.data.archives import Archive, DataError
 
@@ -61,6 +61,8 @@ def _decode(content: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(content), formats=formats)
     except Image.DecompressionBombError as error:
         raise _UnusableError(f"has far more pixels than {MAX_PIXELS:,}, which are allowed") from error
+    except UnidentifiedImageError:
+        raise _UnusableError(f"is no image, or a damaged one, of: {', '.join(formats)}") from None
     if image.width * image.height > MAX_PIXELS:
         raise _UnusableError(f"has {image.width}×{image.height} pixels, allowed: {MAX_PIXELS:,} in all")
     image.load()
