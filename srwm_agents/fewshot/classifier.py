@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +57,10 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
+        task = _Task(**{key: value for key, value in self.task.items() if key in _RECORDED})
+        check_types(task)
+        if task.shots < 1:
+            raise ValueError(f"shots is {task.shots}, expected at least 1")
         if self.encoder not in ENCODERS:
             raise ValueError(f"unknown encoder {self.encoder!r}, allowed: {', '.join(ENCODERS)}")
         if self.labels not in LABELS:
@@ -69,6 +73,18 @@ class ClassifierConfig:
             raise ValueError(f"image_shape is {self.image_shape}, expected (C, H, W) with H and W of at least 16")
         if self.std and min(self.std) <= 0:
             raise ValueError(f"std is {self.std}, expected more than 0: images are divided by it")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The entries of ``ClassifierConfig.task`` that this package reads, and their types."""
+
+    dataset: str = ""
+    rotations: str = ""
+    shots: int = 1
+
+
+_RECORDED = {entry.name for entry in fields(_Task)}
 
 
 class Memory(NamedTuple):
