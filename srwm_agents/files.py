@@ -74,13 +74,16 @@ def write_together(contents: Mapping[Path, bytes | str | Callable[[Path], Any]])
     return targets
 
 
-def printable(text: str) -> str:
-    r"""Text as one line that any terminal takes: a file's name may hold line ends, and bytes that are no UTF-8.
+def printable(text: str, most: int = 1000) -> str:
+    r"""Text as one line that any terminal takes, of ``most`` characters.
+
+    A file's name may hold line ends, and bytes that are no UTF-8; what a library says of a file may hold all of it.
 
     >>> printable("caf\udce9\n.png")
     'caf\\udce9\\n.png'
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    cut = text if len(text) <= most else f"{text[:most]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:

@@ -294,6 +294,9 @@ def test_bombs_are_refused_before_they_are_unpacked(load, tmp_path, monkeypatch)
     assert len(wide) < 100_000
     with pytest.raises(DataError, match=r"has 9000×9000 pixels, allowed: 64,000,000 in all"):
         load(wide)
+    icon = b"\0\0\1\0\1\0" + b"\0\0\0\0\1\0\x20\0" + len(wide).to_bytes(4, "little") + (22).to_bytes(4, "little") + wide
+    with pytest.raises(DataError, match=r"has 9000×9000 pixels, allowed: 64,000,000 in all"):
+        load(icon)
     with pytest.raises(DataError, match="has far more pixels than 64,000,000"):
         load(encoded(Image.new("1", (20_000, 10_000))))
     monkeypatch.setattr(limits, "MAX_FILE_BYTES", 100_000)

@@ -113,8 +113,8 @@ class Mutations:
             raise
         took = time.process_time() - began
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        assert message.isprintable(), f"SRWM_MUTATION={self.number}: {message!r}"
-        assert 0 < len(message) < 1500, f"SRWM_MUTATION={self.number}: {message}"
+        assert message.isprintable(), f"SRWM_MUTATION={self.number}: {message[:2000]!r}"
+        assert 0 < len(message) < 1500, f"SRWM_MUTATION={self.number}: {len(message)} characters"
         assert took < seconds, f"SRWM_MUTATION={self.number}: {took:.1f} s"
         assert grown < megabytes, f"SRWM_MUTATION={self.number}: {grown:.0f} MB"
 

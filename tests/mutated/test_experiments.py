@@ -1,18 +1,23 @@
-"""Mutated files of experiments: learning curves, checkpoints of few-shot training."""
+"""Mutated files of experiments: learning curves, checkpoints of few-shot and introspective training."""
 
 from __future__ import annotations
 
 import io
+import json
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 
 from srwm_agents.evaluation.curves import plot_curves
 from srwm_agents.fewshot.experiment import ExperimentError
 from srwm_agents.fewshot.settings import Settings
 from srwm_agents.fewshot.training import Trainer, train
+from srwm_agents.introspective.checkpoint import CheckpointError, load_training, save_training
+from srwm_agents.introspective.training import TrainConfig, Training
 
 CURVES = "frames,game,mean_return,normalised_score\n" + "".join(f"{n}00,{g},1.5,0.25\n" for n in range(4) for g in "ab")
 
@@ -53,7 +58,7 @@ def test_mutated_checkpoints(settings, tmp_path, mutations, mutate, monkeypatch)
     file = tmp_path / "x/checkpoint.pt"
     whole, resumed = file.read_bytes(), 0
     parts = torch.load(file, weights_only=True)
-    for rng in mutations(8):
+    for rng in mutations(12):
         if rng.random() < 0.5:
             file.write_bytes(mutate(rng, whole))
         else:
@@ -97,3 +102,32 @@ def test_weights_that_are_nan_are_neither_saved_nor_resumed(settings, tmp_path, 
     with pytest.raises(ExperimentError, match=r"cannot be resumed .*head\.weight is not finite"):
         train(replace(settings, train_steps=2))
     assert file.read_bytes() == buffer.getvalue()
+
+
+def test_mutated_introspective_runs(tmp_path, mutations, mutate) -> None:
+    training = Training(TrainConfig.of_task("rewrite", updates=1))
+    list(training.run())
+    file = save_training(training, tmp_path)
+    whole, loaded = file.read_bytes(), 0
+    with safe_open(file, framework="pt") as opened:
+        about = opened.metadata()
+        tensors = {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 (no mapping)
+    for rng in mutations(80):
+        if rng.random() < 0.3:
+            file.write_bytes(mutate(rng, whole))
+        else:
+            part = rng.choice(("config", "curve"))
+            file.write_bytes(save(tensors, {**about, part: mutate(rng, json.loads(about[part]))}))
+        with mutations.refused(CheckpointError):
+            load_training(tmp_path)
+            loaded += 1
+    assert loaded
+    with torch.no_grad():
+        training.weights[0, 0, 0] = math.nan
+    file.write_bytes(whole)
+    with pytest.raises(CheckpointError, match="weights are not finite at update 1"):
+        save_training(training, tmp_path)
+    assert file.read_bytes() == whole
+    file.write_bytes(save({**tensors, "weights": training.weights.detach()}, about))
+    with pytest.raises(CheckpointError, match="weights that are NaN or infinite"):
+        load_training(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 
 import numpy as np
 import numpy.typing as npt
@@ -57,18 +58,25 @@ class _UnusableError(ValueError):
 def _decode(content: bytes) -> Image.Image:
     Image.init()
     formats = [name for name in FORMATS if name in Image.OPEN]  # older versions of Pillow have fewer
+    if content.startswith((b"\0\0\1\0", b"icns")):  # icons hold PNGs, which Pillow may decode when it opens them
+        for size in re.findall(rb"IHDR(.{8})", content, re.DOTALL):
+            _check_size(int.from_bytes(size[:4], "big"), int.from_bytes(size[4:], "big"))
     try:
         image = Image.open(io.BytesIO(content), formats=formats)
     except Image.DecompressionBombError as error:
         raise _UnusableError(f"has far more pixels than {MAX_PIXELS:,}, which are allowed") from error
     except UnidentifiedImageError:
         raise _UnusableError(f"is no image, or a damaged one, of: {', '.join(formats)}") from None
-    if image.width * image.height > MAX_PIXELS:
-        raise _UnusableError(f"has {image.width}×{image.height} pixels, allowed: {MAX_PIXELS:,} in all")
+    _check_size(image.width, image.height)
     image.load()
     turned = _UPRIGHT.get(_orientation(image))
     image = _in_bytes(image)
     return image if turned is None else image.transpose(turned)
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise _UnusableError(f"has {width}×{height} pixels, allowed: {MAX_PIXELS:,} in all")
 
 
 def _orientation(image: Image.Image) -> int:
