@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -33,6 +33,8 @@ FORMAT = 2
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 METADATA_KEY = "srwm_agents"
+MAX_HEADER_BYTES = 100_000_000
+"""Of a safetensors header, as that library has it, and of ``config.json``."""
 
 _NO_DIGEST = "0" * 64
 _REPLACEMENTS = (".new", ".old")
@@ -143,7 +145,8 @@ def read_portable(path: str | os.PathLike[str], kind: str, make: Callable[[Any],
     if file is None:
         raise AgentError(f"no agent at {path}: {WEIGHTS_FILE} is missing")
     try:
-        content = file.read_bytes()  # once: the file may be replaced meanwhile
+        with file.open("rb") as handle:  # once: the file may be replaced meanwhile
+            content = _read_whole(file, handle)
     except OSError as error:
         raise AgentError(f"{file} cannot be read: {error.strerror}") from error
     document = _document(file, content)
@@ -170,6 +173,28 @@ def read_portable(path: str | os.PathLike[str], kind: str, make: Callable[[Any],
         reason = " ".join(str(error).split())[:400]
         raise AgentError(f"{file.parent} holds no agent that this version can make: {reason}") from error
     return model
+
+
+def _read_whole(file: Path, handle: IO[bytes]) -> bytes:
+    """A safetensors file; AgentError, before more than its header is read, if it is not as long as that says."""
+    size = os.fstat(handle.fileno()).st_size
+    length = int.from_bytes(handle.read(8), "little")
+    if length > min(size, MAX_HEADER_BYTES):
+        raise AgentError(f"{file} is truncated or altered: it has no safetensors header")
+    start = bytes(8) + handle.read(length)
+    if (whole := _end_of_data(start)) != size:
+        raise AgentError(f"{file} is truncated or altered: it has {size:,} bytes, its header says {whole:,}")
+    handle.seek(0)
+    return handle.read(size)
+
+
+def _end_of_data(start: bytes) -> int:
+    """The size of a safetensors file, from its header; of the header alone, if that is none."""
+    try:
+        entries = json.loads(start[8:])
+        return len(start) + max((entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"))
+    except (ValueError, AttributeError, LookupError, TypeError, RecursionError):
+        return len(start)
 
 
 def _compare(asked: Mapping[str, Tensor], held: Mapping[str, Tensor], file: Path) -> None:
@@ -201,6 +226,8 @@ def _document(file: Path, content: bytes) -> dict[str, Any]:
         if not source.is_file():
             raise AgentError(f"no agent at {file.parent}: {CONFIG_FILE} is missing")
         try:
+            if source.stat().st_size > MAX_HEADER_BYTES:
+                raise AgentError(f"{source} has {source.stat().st_size:,} bytes, allowed: {MAX_HEADER_BYTES:,}")
             text = source.read_text(errors="replace")
         except OSError as error:
             raise AgentError(f"{source} cannot be read: {error.strerror}") from error

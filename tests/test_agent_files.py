@@ -108,6 +108,13 @@ def test_classifiers_of_huge_demands(tmp_path) -> None:
         assert (seconds < 3, megabytes < 300) == (True, True), (wish, seconds, megabytes)
 
 
+def test_a_file_of_another_size_than_its_header_says_is_not_read(saved) -> None:
+    os.truncate(saved / "model.safetensors", 2**38)  # a sparse file takes no room
+    message, seconds, megabytes = cost_of(lambda: load_agent(saved))
+    assert "is truncated or altered: it has 274,877,906,944 bytes, its header says" in message
+    assert (seconds < 1, megabytes < 100) == (True, True), (seconds, megabytes)
+
+
 @pytest.mark.parametrize("text", ['{"a":' * 10**5, "[" * 10**5 + "]" * 10**5], ids=["objects", "lists"])
 def test_json_that_is_nested_deeper_than_python_recurses(saved, text: str) -> None:
     with pytest.raises(AgentError, match="is no JSON"):

@@ -25,9 +25,9 @@ from srwm_agents.portable import nonfinite
 from srwm_agents.processes import Processes
 from srwm_agents.signals import StopRequest
 
+CHECKPOINT_STAYS = "the last checkpoint is untouched: try a lower --learning_rate or a longer --warmup_steps"
 VALIDATION_SEED = 1234
 VALIDATION_BATCH = 100
-CHECKPOINT_STAYS = "the last checkpoint is untouched: try a lower --learning_rate or a longer --warmup_steps"
 
 
 @dataclass(frozen=True)
