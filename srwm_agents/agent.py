@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from srwm_agents.cores import make_core
 from srwm_agents.encoders import ACTIVATIONS, IMAGE_KEY, ImageEncoder, ObservationEncoder, ObservationNormalizer
 from srwm_agents.portable import AgentError, config_from_json, read_portable, write_portable
+from srwm_agents.settings import check_types
 
 __all__ = ["Agent", "AgentConfig", "AgentError", "load_agent", "save_agent"]
 
@@ -55,11 +56,38 @@ class AgentConfig:
     training: dict[str, Any] = field(default_factory=dict)
     """How it was trained, for the record: experiment, frames, …"""
 
+    def __post_init__(self) -> None:
+        check_types(self)
+        sizes = {"num_actions": (self.num_actions,), "image_shape": self.image_shape}
+        sizes |= {"extras": tuple(self.extras.values()), **{f"running[{k!r}]": v for k, v in self.running.items()}}
+        sizes |= {name: getattr(self, name) for name in ("encoder_mlp_layers", "decoder_mlp_layers")}
+        for name, values in sizes.items():
+            if values and min(values) < 1:
+                raise ValueError(f"{name} has {min(values)}, expected at least 1")
+        if self.scale == 0:
+            raise ValueError("scale is 0, expected another number: images are divided by it")
+        if unknown := sorted(self.running.keys() - {IMAGE_KEY, *self.extras}):
+            raise ValueError(f"running has {unknown[0]!r}, allowed: {', '.join((IMAGE_KEY, *self.extras))}")
+        check_types(_Environment(**{key: value for key, value in self.environment.items() if key in _RECORDED}))
+
     @classmethod
     def from_json(cls, raw: Any) -> AgentConfig:
         """Raise :class:`AgentError` for a field that is unknown, missing or of the wrong kind."""
         config = config_from_json(cls, raw, required={"core", "core_settings", "num_actions"})
         return replace(config, running={key: tuple(shape) for key, shape in config.running.items()})
+
+
+@dataclass(frozen=True)
+class _Environment:
+    """The entries of ``AgentConfig.environment`` that this package reads, and their types."""
+
+    games: tuple[str, ...] = ()
+    distribution_mode: str = ""
+    num_levels: int = 0
+    start_level: int = 0
+
+
+_RECORDED = {entry.name for entry in fields(_Environment)}
 
 
 class Agent(nn.Module):
@@ -135,7 +163,8 @@ class Agent(nn.Module):
             actions int64 [B] (or a scalar array) and the next state [B, state_size].
 
         Raises:
-            ValueError: an entry is missing or has another shape than the agent was trained on.
+            ValueError: an entry is missing or has another shape than the agent was trained on; a logit is NaN or
+                infinite, as weights, state or observation must then be.
         """
         image_shape = self.config.image_shape
         for name in (IMAGE_KEY, *self.config.extras):
@@ -157,11 +186,15 @@ class Agent(nn.Module):
         resets = None if resets is None else torch.as_tensor(resets, device=self.device).reshape(batch, 1)
         logits, _, next_state = self({name: entry[:, None] for name, entry in tensors.items()}, state, resets)
         logits = logits[:, 0]
+        finite = logits.isfinite().all(-1)
+        logits = logits.masked_fill(~finite[:, None], 0)  # on a GPU, NaN in multinomial ends the process
         if deterministic:
             actions = logits.argmax(-1)
         else:
             actions = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
-        chosen = actions.cpu().numpy()
+        chosen = torch.where(finite, actions, -1).cpu().numpy()
+        if chosen.min(initial=0) < 0:
+            raise ValueError("the agent's logits are not finite: NaN in its weights, its state or the observation")
         return chosen[0] if single else chosen, next_state
 
     def predict(

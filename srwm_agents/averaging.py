@@ -11,7 +11,7 @@ from typing import cast
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from srwm_agents.agent import Agent, AgentConfig, AgentError, load_agent, save_agent
-from srwm_agents.portable import find_portable
+from srwm_agents.portable import find_portable, nonfinite
 
 MEAN_AGE = 1 / 7
 """Mean age of the weights in an average, as a part of the training so far."""
@@ -30,7 +30,8 @@ def average_agents(agents: Sequence[Agent], shares: Sequence[float] | None = Non
         shares: a weight of at least 0 for each, which sum to 1; default: all alike.
 
     Raises:
-        ValueError: no agents, agents that are not built alike, or shares that are not one for each with a sum of 1.
+        ValueError: no agents, agents that are not built alike or have weights that are NaN or infinite, or shares
+            that are not one for each with a sum of 1.
     """
     if not agents:
         raise ValueError("no agents to average")
@@ -40,6 +41,9 @@ def average_agents(agents: Sequence[Agent], shares: Sequence[float] | None = Non
     last = agents[-1]
     if any(_built_as(agent) != _built_as(last) for agent in agents):
         raise ValueError("agents of different configurations cannot be averaged")
+    for i, agent in enumerate(agents):
+        if broken := nonfinite(agent.state_dict()):
+            raise ValueError(f"agent {i} cannot be averaged: {broken}")
     mean, total = agents[0], shares[0]
     for agent, share in zip(agents[1:], shares[1:], strict=True):
         total += share
@@ -60,10 +64,13 @@ def update_average(folder: Path, agent: Agent) -> None:
     (which was resumed from an older checkpoint) is replaced by ``agent``, with a logged warning that says why.
 
     Raises:
-        ValueError: ``agent`` does not record its frames.
+        ValueError: ``agent`` does not record its frames, or has weights that are NaN or infinite; the average that was
+            there stays.
         OSError: the folder cannot be written; the average that was there stays.
     """
     frames = _frames(agent.config)
+    if broken := nonfinite(agent.state_dict()):  # at once: below, what is wrong is the average
+        raise AgentError(f"{folder} is not moved towards an agent at {frames:,} frames: {broken}")
     if find_portable(folder) is not None:
         try:
             average = load_agent(folder, agent.device)

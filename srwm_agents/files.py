@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Any
@@ -35,14 +35,55 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str | Callab
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _temporary_beside(target) as temporary:
-        if callable(content):
-            content(temporary)
-        else:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        _sync(temporary)
+        _write(temporary, content)
         temporary.replace(target)
     _sync(target.parent)
     return target
+
+
+def write_together(contents: Mapping[Path, bytes | str | Callable[[Path], Any]]) -> list[Path]:
+    """Replace files of one folder that belong together: where the last one is, all are of one writing.
+
+    All are on the disk before any is replaced: if writing fails or is killed until then, all stay as they were. Then
+    the last one is removed, the others are replaced one after the other, and the last one is put in its place. A kill
+    within these moments leaves the files without the last one.
+
+    Args:
+        contents: files, all in the same folder, and what :func:`write_atomically` takes for each.
+
+    Returns:
+        The files, in their order.
+
+    Raises:
+        OSError: a file cannot be written; and whatever a content raises.
+    """
+    *others, last = targets = list(contents)
+    last.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        temporaries = {target: stack.enter_context(_temporary_beside(target)) for target in targets}
+        for target, temporary in temporaries.items():
+            _write(temporary, contents[target])
+        last.unlink(missing_ok=True)
+        _sync(last.parent)
+        for target in others:
+            temporaries[target].replace(target)
+        _sync(last.parent)
+        temporaries[last].replace(last)
+    _sync(last.parent)
+    remove_leftovers(last.parent)
+    return targets
+
+
+def printable(text: str, most: int = 1000) -> str:
+    r"""Text as one line that any terminal takes, of ``most`` characters.
+
+    A file's name may hold line ends, and bytes that are no UTF-8; what a library says of a file may hold all of it.
+
+    >>> printable("caf\udce9\n.png")
+    'caf\\udce9\\n.png'
+    """
+    cut = text if len(text) <= most else f"{text[:most]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
@@ -59,6 +100,14 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
                 file.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
+
+
+def _write(temporary: Path, content: bytes | str | Callable[[Path], Any]) -> None:
+    if callable(content):
+        content(temporary)
+    else:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    _sync(temporary)
 
 
 @contextmanager

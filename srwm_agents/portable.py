@@ -14,11 +14,12 @@ import hashlib
 import json
 import math
 import os
+import reprlib
 import shutil
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -26,23 +27,30 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from srwm_agents.files import remove_leftovers, write_atomically
+from srwm_agents.files import printable, remove_leftovers, write_atomically
 
 FORMAT = 2
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 METADATA_KEY = "srwm_agents"
+MAX_HEADER_BYTES = 100_000_000
+"""Of a safetensors header, as that library has it, and of ``config.json``."""
 
 _NO_DIGEST = "0" * 64
 _REPLACEMENTS = (".new", ".old")
 """Endings of folders that a writer of format 1, killed while it replaced a folder, left beside it."""
+_MAKING_ERRORS = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
+"""What making a model from a damaged or foreign configuration raises."""
 
 Module = TypeVar("Module", bound=nn.Module)
 Config = TypeVar("Config")
 
 
 class AgentError(ValueError):
-    """A saved agent is missing, damaged, or does not fit what it is asked to do; the message says which and why."""
+    """A saved agent is missing, damaged, or does not fit what it is asked to do; one line says which and why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 def config_from_json(cls: Callable[..., Config], raw: Any, required: Collection[str]) -> Config:
@@ -52,10 +60,10 @@ def config_from_json(cls: Callable[..., Config], raw: Any, required: Collection[
         AgentError: a field that is unknown or missing, or no object at all.
     """
     if not isinstance(raw, dict):
-        raise AgentError("the configuration is no JSON object")
+        raise AgentError(f"the configuration is {reprlib.repr(raw)}, expected a JSON object")
     known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
     if unknown := sorted(set(raw) - known):
-        raise AgentError(f"unknown field {unknown[0]!r}, allowed: {', '.join(sorted(known))}")
+        raise AgentError(f"unknown field {reprlib.repr(unknown[0])}, allowed: {', '.join(sorted(known))}")
     if missing := sorted(set(required) - set(raw)):
         raise AgentError(f"field {missing[0]!r} is missing")
     return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
@@ -80,10 +88,13 @@ def write_portable(
         The folder.
 
     Raises:
+        AgentError: a weight that is NaN or infinite; the model that was there stays.
         ValueError: a number that float16 cannot hold.
         OSError: the folder cannot be written; the model that was there stays.
     """
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
+    if broken := nonfinite(tensors):
+        raise AgentError(f"{path} is not written: {broken}")
     if half:
         tensors = {name: _halved(name, tensor) for name, tensor in tensors.items()}
     document = {"format": FORMAT, kind: config}
@@ -110,6 +121,12 @@ def find_portable(path: str | os.PathLike[str]) -> Path | None:
     return None
 
 
+def nonfinite(tensors: Mapping[str, Tensor]) -> str:
+    """What is wrong with weights of which some are NaN or infinite, for an error message; empty if none is."""
+    broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    return f"{broken[0]} is not finite (as {len(broken)} of {len(tensors)} tensors)" if broken else ""
+
+
 def read_portable(path: str | os.PathLike[str], kind: str, make: Callable[[Any], Module]) -> Module:
     """Read what :func:`write_portable` wrote.
 
@@ -121,26 +138,78 @@ def read_portable(path: str | os.PathLike[str], kind: str, make: Callable[[Any],
         make: builds the module from its configuration.
 
     Raises:
-        AgentError: a missing, truncated, altered or unknown file, one of another kind, or one whose configuration asks
-            for other weights than it holds; nothing is loaded then.
+        AgentError: a missing, truncated, altered or unknown file, one of another kind, one whose configuration asks
+            for other weights than it holds, or one with weights that are NaN or infinite; nothing is loaded then.
     """
     file = find_portable(path)
     if file is None:
         raise AgentError(f"no agent at {path}: {WEIGHTS_FILE} is missing")
-    content = file.read_bytes()  # once: the file may be replaced meanwhile
+    try:
+        with file.open("rb") as handle:  # once: the file may be replaced meanwhile
+            content = _read_whole(file, handle)
+    except OSError as error:
+        raise AgentError(f"{file} cannot be read: {error.strerror}") from error
     document = _document(file, content)
     if kind not in document:
         kinds = ", ".join(sorted(set(document) - {"format", "weights_sha256"})) or "nothing"
-        raise AgentError(f"{file.parent} holds {kinds}, expected {kind}")
+        raise AgentError(f"{file.parent} holds {kinds[:100]}, expected {kind}")
     try:
         tensors = load(content)
         with _CreationLimit(file, tensors.values()):
             model = make(document[kind])
+        _compare(model.state_dict(), tensors, file)
+        if broken := nonfinite(tensors):
+            raise AgentError(broken)
         model.load_state_dict(tensors)
-    except (AgentError, TypeError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
+    except (
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
+        reason = " ".join(str(error).split())[:400]
         raise AgentError(f"{file.parent} holds no agent that this version can make: {reason}") from error
     return model
+
+
+def _read_whole(file: Path, handle: IO[bytes]) -> bytes:
+    """A safetensors file; AgentError, before more than its header is read, if it is not as long as that says."""
+    size = os.fstat(handle.fileno()).st_size
+    length = int.from_bytes(handle.read(8), "little")
+    if length > min(size, MAX_HEADER_BYTES):
+        raise AgentError(f"{file} is truncated or altered: it has no safetensors header")
+    start = bytes(8) + handle.read(length)
+    if (whole := _end_of_data(start)) != size:
+        raise AgentError(f"{file} is truncated or altered: it has {size:,} bytes, its header says {whole:,}")
+    handle.seek(0)
+    return handle.read(size)
+
+
+def _end_of_data(start: bytes) -> int:
+    """The size of a safetensors file, from its header; of the header alone, if that is none."""
+    try:
+        entries = json.loads(start[8:])
+        return len(start) + max((entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"))
+    except (ValueError, AttributeError, LookupError, TypeError, RecursionError):
+        return len(start)
+
+
+def _compare(asked: Mapping[str, Tensor], held: Mapping[str, Tensor], file: Path) -> None:
+    """AgentError unless a file holds the tensors that its configuration asks for, and no others."""
+    if other := sorted(asked.keys() ^ held.keys()):
+        who = "the configuration asks for it" if other[0] in asked else f"{file.name} holds it"
+        raise AgentError(f"only {who}: {reprlib.repr(other[0])}, as {len(other)} tensors in all")
+    for name, tensor in held.items():
+        if tensor.shape != asked[name].shape:
+            wanted = list(asked[name].shape)
+            raise AgentError(
+                f"size mismatch: {name} has shape {list(tensor.shape)}, the configuration asks for {wanted}"
+            )
+        if tensor.is_floating_point() != asked[name].is_floating_point() or tensor.is_complex():
+            raise AgentError(f"{name} is {tensor.dtype}, expected {asked[name].dtype}")
 
 
 def _document(file: Path, content: bytes) -> dict[str, Any]:
@@ -156,15 +225,21 @@ def _document(file: Path, content: bytes) -> dict[str, Any]:
         source = file.with_name(CONFIG_FILE)
         if not source.is_file():
             raise AgentError(f"no agent at {file.parent}: {CONFIG_FILE} is missing")
-        text = source.read_text(errors="replace")
+        try:
+            if source.stat().st_size > MAX_HEADER_BYTES:
+                raise AgentError(f"{source} has {source.stat().st_size:,} bytes, allowed: {MAX_HEADER_BYTES:,}")
+            text = source.read_text(errors="replace")
+        except OSError as error:
+            raise AgentError(f"{source} cannot be read: {error.strerror}") from error
     try:
-        document = json.loads(text)
-    except ValueError as error:
+        # JSON has no NaN and no infinity; where an earlier version wrote one into a record, nothing is known.
+        document = json.loads(text, parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:
         raise AgentError(f"{source} is no JSON: {error}") from error
     expected = FORMAT if source == file else 1
     found = document.get("format") if isinstance(document, dict) else None
-    if found != expected:
-        raise AgentError(f"{source} has format {found!r}, this version reads 1 and {FORMAT}")
+    if found != expected or isinstance(found, bool):
+        raise AgentError(f"{source} has format {reprlib.repr(found)}, this version reads 1 and {FORMAT}")
     if expected == 1 and document.get("weights_sha256") != hashlib.sha256(content).hexdigest():
         raise AgentError(f"{file} is truncated or altered: its SHA-256 is not the recorded one")
     return document
@@ -175,7 +250,7 @@ def _metadata(content: bytes) -> dict[str, str] | None:
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         return {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None
 
 
@@ -209,7 +284,7 @@ def _digest_position(content: bytes, digest: str) -> int:
 class _CreationLimit(TorchFunctionMode):
     """Ends the making of a module that needs much more weights than a file holds, before memory and time are gone.
 
-    The exact comparison is ``load_state_dict``'s; here a factor is left for temporary tensors and initial values.
+    The exact comparison is :func:`_compare`'s; here a factor is left for temporary tensors and initial values.
     """
 
     created = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import numbers
+import reprlib
+import sys
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -40,6 +43,42 @@ def check_choices(config: Any) -> None:
         allowed = entry.metadata.get("choices")
         if allowed and getattr(config, entry.name) not in allowed:
             raise ValueError(f"{entry.name} is {getattr(config, entry.name)!r}, allowed: {', '.join(allowed)}")
+
+
+def check_types(config: Any) -> None:
+    """Raise ``ValueError`` for a field of the dataclass instance ``config`` whose value is not of the field's type.
+
+    A whole number is no truth value, floats have to be finite (whole numbers are floats too), and a list will do for a
+    tuple.
+    """
+    kinds = typing.get_type_hints(type(config))
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if not _fits(value, kinds[entry.name]):
+            kind = str(getattr(kinds[entry.name], "__name__", kinds[entry.name]))
+            finite = "a finite " if kinds[entry.name] is float else ""
+            raise ValueError(f"{entry.name} is {reprlib.repr(value)}, expected {finite}{kind}")
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type as annotations spell it."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return True
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple:  # of any length
+        return isinstance(value, (tuple, list)) and all(_fits(item, parts[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, Mapping) and all(
+            _fits(key, parts[0]) and _fits(item, parts[1]) for key, item in value.items()
+        )
+    if kind is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if kind is float:
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        return real and -sys.float_info.max <= value <= sys.float_info.max  # pyright: ignore[reportOperatorIssue]
+    return isinstance(value, kind)
 
 
 def add_dataclass_flags(

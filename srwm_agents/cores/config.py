@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from srwm_agents.ops.srwm import BACKENDS
-from srwm_agents.settings import check_choices, setting
+from srwm_agents.settings import check_choices, check_types, setting
 
 _SRWM = ("srwm", "srwm_no_carry", "sr_delta")
 _HEADS = (*_SRWM, "delta", "fake_sr", "introspective")
@@ -66,6 +66,7 @@ class CoreConfig:
     )
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name in ("input_size", "hidden_size", "num_layers", "num_heads", "ff_size", "rollout_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")

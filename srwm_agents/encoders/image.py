@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from srwm_agents.encoders.convnet import plain_convs
 from srwm_agents.encoders.impala import ConvPool, impala_convs
@@ -24,6 +26,21 @@ ENCODERS: dict[str, Convs] = {
     "convnet_impala": lambda c, act: plain_convs(c, [(16, 8, 4), (32, 4, 2)], act),
     "convnet_atari": lambda c, act: plain_convs(c, [(32, 8, 4), (64, 4, 2), (64, 3, 1)], act),
 }
+
+
+@torch.no_grad()
+def output_size(encoder: nn.Module, image_shape: Sequence[int]) -> int:
+    """How many numbers an encoder makes of one image, at little cost however large both are.
+
+    Sizes that would take time and memory are computed on the meta device, whose first convolution in a process takes a
+    second (PyTorch imports SymPy).
+    """
+    weights = encoder.state_dict()
+    widest = max((tensor.shape[0] for tensor in weights.values() if tensor.dim()), default=1)
+    device = "cpu" if math.prod(image_shape[1:]) * widest < 10_000_000 else "meta"
+    weights = {name: torch.zeros(tensor.shape, dtype=tensor.dtype, device=device) for name, tensor in weights.items()}
+    image = torch.zeros(1, *image_shape, device=device)
+    return functional_call(encoder, weights, (image,)).numel()
 
 
 class ImageEncoder(nn.Module):
@@ -58,11 +75,12 @@ class ImageEncoder(nn.Module):
             raise ValueError(f"image_shape is {tuple(image_shape)}, expected (C, H, W)")
         activation = ACTIVATIONS[nonlinearity]
         self.convs = ENCODERS[name](image_shape[0], activation)
-        with torch.no_grad():
-            try:
-                size = self.convs(torch.zeros(1, *image_shape)).numel()
-            except RuntimeError as error:
-                raise ValueError(f"images of {tuple(image_shape)} are too small for encoder {name!r}") from error
+        try:
+            size = output_size(self.convs, image_shape)
+        except RuntimeError as error:
+            raise ValueError(
+                f"images of {tuple(image_shape)} are too small (or far too large) for encoder {name!r}"
+            ) from error
         layers: list[nn.Module] = []
         for width in mlp_layers:
             layers += [nn.Linear(size, width), activation()]

@@ -26,6 +26,7 @@ from srwm_agents.evaluation.videos import record_video
 KNOWN_INPUTS = {"last_reward", "last_action"}
 DEFAULT_SPLITS = "train,test"
 AGENT_FOLDERS = {"latest": "agent", "best": "agent_best", "average": "agent_average"}
+MAX_SEED = 2**31 - 1
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -84,6 +85,8 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
     mode = args.distribution_mode or environment.get("distribution_mode", "easy")
     check_mode(games, mode)
     splits = _splits(args, environment)
+    if not 0 <= args.seed <= MAX_SEED:
+        raise ValueError(f"--seed is {args.seed}, allowed: 0 to {MAX_SEED}")
     if args.episodes < 1:
         raise ValueError(f"--episodes is {args.episodes}, expected at least 1")
     if args.max_envs < 1:

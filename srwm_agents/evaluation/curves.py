@@ -4,24 +4,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from srwm_agents import plotting
 
 COLUMNS = {"frames", "game", "mean_return", "normalised_score"}
+LARGEST = 1e30
+"""Number that can be drawn."""
 
 
 def plot_curves(csv_file: Path, picture: Path, title: str = "") -> Path:
     """Draw ``curves.csv`` of an experiment as a PNG (or what the picture's ending says).
 
     Raises:
-        ValueError: the file has no rows, or lacks a column.
+        ValueError: the file is no table, has no rows, lacks a column, or has something else than numbers in one.
     """
-    curves = pd.read_csv(csv_file)
+    try:
+        curves = pd.read_csv(csv_file)
+    except (ValueError, OverflowError) as error:  # a parser's or a codec's
+        raise ValueError(f"{csv_file} is no table: {' '.join(str(error).split())}") from error
     if missing := COLUMNS - set(curves.columns):
         raise ValueError(f"{csv_file} lacks the column {sorted(missing)[0]!r}")
     if curves.empty:
         raise ValueError(f"{csv_file} has no rows yet")
+    for column in sorted(COLUMNS - {"game"}):
+        numbers = pd.to_numeric(curves[column], errors="coerce").to_numpy(dtype=float)
+        spoilt = curves[(np.isnan(numbers) & curves[column].notna()) | (np.abs(numbers) > LARGEST)]
+        if len(spoilt):
+            raise ValueError(
+                f"{csv_file} has {str(spoilt[column].iloc[0])[:50]!r} as {column} in row {spoilt.index[0] + 2}"
+            )
+        curves[column] = numbers
+    curves["game"] = curves["game"].astype(str)
     games = list(dict.fromkeys(curves["game"]))
     panels = len(games) + 1
     columns = min(4, panels)

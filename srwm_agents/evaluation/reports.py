@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
-from srwm_agents.files import write_atomically
+from srwm_agents.files import write_together
 
 
 def games_table(games: pd.DataFrame, title: str) -> Table:
@@ -55,7 +56,7 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _table(title: str, words: list[str], numbers: list[str]) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in words:
         table.add_column(name, no_wrap=True)
     for name in numbers:
@@ -76,14 +77,19 @@ def write_reports(
     aggregates: pd.DataFrame,
     about: dict[str, Any],
 ) -> list[Path]:
-    """Write ``name.csv`` (a row a game and split), ``name_episodes.csv`` (a row an episode) and ``name.json`` (all)."""
+    """Write ``name.csv`` (a row a game and split), ``name_episodes.csv`` (a row an episode) and ``name.json`` (all).
+
+    Where ``name.json`` is, all three are of one evaluation.
+    """
     content = {
         **about,
         "games": _records(games),
         "aggregate": _records(aggregates),
     }
-    return [
-        write_atomically(folder / f"{name}.csv", games.to_csv(index=False)),
-        write_atomically(folder / f"{name}_episodes.csv", episodes.to_csv(index=False)),
-        write_atomically(folder / f"{name}.json", json.dumps(content, indent=2) + "\n"),
-    ]
+    return write_together(
+        {
+            folder / f"{name}.csv": games.to_csv(index=False),
+            folder / f"{name}_episodes.csv": episodes.to_csv(index=False),
+            folder / f"{name}.json": json.dumps(content, indent=2) + "\n",
+        }
+    )

@@ -12,7 +12,7 @@ import torch
 from srwm_agents.fewshot.augmentation import Augmentation
 from srwm_agents.fewshot.bank import ImageBank
 from srwm_agents.fewshot.classifier import ClassifierConfig, FewShotClassifier
-from srwm_agents.fewshot.data import ImageSet, Track, image_format, load_images
+from srwm_agents.fewshot.data import DataError, ImageSet, Track, image_format, load_images
 from srwm_agents.fewshot.settings import Settings
 from srwm_agents.fewshot.tasks import BootstrapTask, FewShotTask, SequentialTask, Shape, Task
 
@@ -41,11 +41,21 @@ class Images:
         return cls(tuple(load_images(name, split, data_dir, cache_dir, size, colours, track) for name in datasets))
 
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and deviation of each channel, every data set weighing the same, as it does in training."""
+        """Mean and deviation of each channel, every data set weighing the same, as it does in training.
+
+        A channel that is the same in all pixels has the deviation 1: it is centred and not divided by zero.
+
+        Raises:
+            DataError: every channel is.
+        """
         means = torch.tensor([images.mean for images in self.sets], dtype=torch.float64)
         squares = torch.tensor([images.std for images in self.sets], dtype=torch.float64) ** 2 + means**2
         mean = means.mean(0)
-        return tuple(mean.tolist()), tuple((squares.mean(0) - mean**2).sqrt().tolist())
+        std = (squares.mean(0) - mean**2).clamp_min(0).sqrt()
+        flat = std < 1e-6
+        if flat.all():
+            raise DataError(f"all images of {' and '.join(f'{s.name} {s.split}' for s in self.sets)} are of one colour")
+        return tuple(mean.tolist()), tuple(std.masked_fill(flat, 1.0).tolist())
 
     def banks(self, device: torch.device, rotated: Sequence[str]) -> list[ImageBank]:
         """The images on ``device``, those of the ``rotated`` data sets with their turned classes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,10 @@ from torch.nn import functional as F
 
 from srwm_agents.cores import make_core
 from srwm_agents.encoders.conv4 import conv4
+from srwm_agents.encoders.image import output_size
 from srwm_agents.encoders.resnet12 import resnet12
 from srwm_agents.portable import config_from_json, read_portable, write_portable
+from srwm_agents.settings import check_types
 
 KIND = "few_shot_classifier"
 ENCODERS = {"conv4": conv4, "resnet12": resnet12}
@@ -54,6 +56,11 @@ class ClassifierConfig:
     """How it was trained, for the record: experiment, steps, …"""
 
     def __post_init__(self) -> None:
+        check_types(self)
+        task = _Task(**{key: value for key, value in self.task.items() if key in _RECORDED})
+        check_types(task)
+        if task.shots < 1:
+            raise ValueError(f"shots is {task.shots}, expected at least 1")
         if self.encoder not in ENCODERS:
             raise ValueError(f"unknown encoder {self.encoder!r}, allowed: {', '.join(ENCODERS)}")
         if self.labels not in LABELS:
@@ -62,8 +69,22 @@ class ClassifierConfig:
             raise ValueError(f"ways is {self.ways}, expected at least 2")
         if self.label_scale is not None and self.label_scale <= 0:
             raise ValueError(f"label_scale is {self.label_scale}, expected more than 0")
-        if len(self.image_shape) != 3 or min(self.image_shape[1:]) < 16:
+        if len(self.image_shape) != 3 or self.image_shape[0] < 1 or min(self.image_shape[1:]) < 16:
             raise ValueError(f"image_shape is {self.image_shape}, expected (C, H, W) with H and W of at least 16")
+        if self.std and min(self.std) <= 0:
+            raise ValueError(f"std is {self.std}, expected more than 0: images are divided by it")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The entries of ``ClassifierConfig.task`` that this package reads, and their types."""
+
+    dataset: str = ""
+    rotations: str = ""
+    shots: int = 1
+
+
+_RECORDED = {entry.name for entry in fields(_Task)}
 
 
 class Memory(NamedTuple):
@@ -98,8 +119,7 @@ class FewShotClassifier(nn.Module):
                 raise ValueError(f"{name} has {len(values)} entries, images have {channels} channels")
             self.register_buffer(name, values.view(-1, 1, 1), persistent=False)
         self.encoder = ENCODERS[config.encoder](channels, **config.encoder_settings)
-        with torch.no_grad():
-            self.embedding_size = self.encoder.eval()(torch.zeros(1, *config.image_shape)).shape[1]
+        self.embedding_size = output_size(self.encoder.eval(), config.image_shape)
         self.encoder.train()
         # Deviation: embeddings are centred before the memory sees them. What all images have in common drowns what
         # tells them apart, and training then stays at chance for a long time.
@@ -191,9 +211,16 @@ class FewShotClassifier(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor, memory: Memory) -> Tensor:
-        """Probabilities [B, Q, N] (or [Q, N] for one learner) for images [B, Q, C, H, W] (or [Q, C, H, W])."""
+        """Probabilities [B, Q, N] (or [Q, N] for one learner) for images [B, Q, C, H, W] (or [Q, C, H, W]).
+
+        Raises:
+            ValueError: images of another shape than the classifier's.
+            FloatingPointError: the classifier's logits are NaN or infinite.
+        """
         single = images.dim() == 4
-        probabilities = self.answer(self.embed(self._batched(images)), memory).softmax(-1)
+        logits = self.answer(self.embed(self._batched(images)), memory)
+        check_finite(logits.isfinite().all())
+        probabilities = logits.softmax(-1)
         return probabilities[0] if single else probabilities
 
     def _batched(self, images: Tensor) -> Tensor:
@@ -202,6 +229,12 @@ class FewShotClassifier(nn.Module):
         if batched.dim() != 5 or tuple(batched.shape[2:]) != tuple(self.config.image_shape):
             raise ValueError(f"images have shape {list(images.shape)}, expected [..., {list(self.config.image_shape)}]")
         return batched
+
+
+def check_finite(finite: Tensor) -> None:
+    """Raise FloatingPointError if ``finite`` is False; waits for the device. The likeliest of NaN is the first."""
+    if not finite:
+        raise FloatingPointError("the classifier's logits are not finite: NaN in its weights, its memory or the images")
 
 
 def save_classifier(classifier: FewShotClassifier, path: str | os.PathLike[str], *, half: bool = False) -> Path:

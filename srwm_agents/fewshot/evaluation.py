@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from srwm_agents.fewshot.classifier import FewShotClassifier
+from srwm_agents.fewshot.classifier import FewShotClassifier, check_finite
 from srwm_agents.fewshot.tasks import Episode, Task
 
 Floats = npt.NDArray[np.float64]
@@ -35,8 +35,9 @@ def final_accuracy(classifier: FewShotClassifier, episode: Episode) -> Tensor:
     columns = []
     for examples, queries in episode:
         _, memory = classifier.read(classifier.embed(examples.images), examples.labels, memory)
-        answers = classifier.answer(classifier.embed(queries.images), memory).argmax(-1)
-        columns.append((answers == queries.labels).double().mean(1))
+        logits = classifier.answer(classifier.embed(queries.images), memory)
+        check_finite(logits.isfinite().all())
+        columns.append((logits.argmax(-1) == queries.labels).double().mean(1))
     return torch.stack(columns, dim=1)
 
 
@@ -51,13 +52,20 @@ def accuracy_within(classifier: FewShotClassifier, episode: Episode) -> list[tup
     results = []
     for examples, queries in episode:
         shown, asked = classifier.embed(examples.images), classifier.embed(queries.images)
-        right, seen = [], [torch.zeros_like(queries.labels)]
+        right, seen, finite = (
+            [],
+            [torch.zeros_like(queries.labels)],
+            torch.ones((), dtype=torch.bool, device=asked.device),
+        )
         for t in range(examples.labels.shape[1] + 1):
-            right.append(classifier.answer(asked, memory).argmax(-1) == queries.labels)
+            logits = classifier.answer(asked, memory)
+            right.append(logits.argmax(-1) == queries.labels)
+            finite = finite & logits.isfinite().all()
             if t < examples.labels.shape[1]:
                 label = examples.labels[:, t : t + 1]
                 _, memory = classifier.read(shown[:, t : t + 1], label, memory)
                 seen.append(seen[-1] + (queries.labels == label))
+        check_finite(finite)
         results.append((torch.stack(right), torch.stack(seen)))
     return results
 

@@ -7,15 +7,18 @@ from typing import Any
 
 from rich.console import Console
 
+from srwm_agents.command_line import fail
 from srwm_agents.display import tracker
-from srwm_agents.fewshot.data import DATASETS, SPLITS, DataError, load_images
+from srwm_agents.fewshot.data import DATASETS, SPLITS, AbsentError, DataError, load_images
 from srwm_agents.fewshot.data.specs import DatasetSpec
 
-_PLAIN: Any = {"highlight": False, "soft_wrap": True}
+_PLAIN: Any = {"highlight": False, "soft_wrap": True, "markup": False}
 
 
 def prepare(args: argparse.Namespace, console: Console) -> int:
-    """Run the command; returns status 1 if a data set that was requested by name has none of the splits here."""
+    """Run the command; returns status 1 if images are damaged or cannot be used or kept, or if a data set that was
+    requested by name has none of the splits here.
+    """
     # "folder" is used by name only: any data directory contains folders.
     names = [name for name in DATASETS if name != "folder"] if args.dataset is None else _list(args.dataset)
     splits = _list(args.split)
@@ -24,14 +27,17 @@ def prepare(args: argparse.Namespace, console: Console) -> int:
             if name not in allowed:
                 raise ValueError(f"unknown {what} {name!r}, allowed: {', '.join(allowed)}")
     where = (args.data_dir, args.cache_dir, args.image_size, args.channels, tracker(console, "images"))
-    absent = False
+    status = 0
     for name in names:
-        reasons = []
+        reasons: list[str] = []
         for split in splits:
             try:
                 images = load_images(name, split, *where)
-            except DataError as error:
+            except AbsentError as error:
                 reasons.append(str(error))
+                continue
+            except DataError as error:
+                status = fail(f"{name} {split}: {error}", "fewshot")
                 continue
             shape = "×".join(map(str, images.images.shape[1:]))
             console.print(
@@ -41,8 +47,8 @@ def prepare(args: argparse.Namespace, console: Console) -> int:
             console.print(f"{name}: {reason}", **_PLAIN)
         if len(reasons) == len(splits):
             _explain(DATASETS[name], console)
-            absent |= args.dataset is not None
-    return int(absent)
+            status |= args.dataset is not None
+    return int(status)
 
 
 def _list(text: str) -> list[str]:

@@ -20,7 +20,7 @@ from srwm_agents.fewshot.classifier import load_classifier
 from srwm_agents.fewshot.evaluation import evaluate
 from srwm_agents.fewshot.experiment import AGENT_FOLDERS, ExperimentError
 from srwm_agents.fewshot.tasks import Shape
-from srwm_agents.files import write_atomically
+from srwm_agents.files import write_together
 from srwm_agents.processes import Processes
 
 
@@ -37,7 +37,9 @@ def evaluate_agent(args: argparse.Namespace, console: Console) -> int:
         config = classifier.config
         datasets = tuple((args.dataset or config.task.get("dataset", "glyphs")).split(","))
         rotated = config.task.get("rotations", "") if args.rotations is None else args.rotations
-        channels, size = config.image_shape[0], config.image_shape[-1]
+        channels, height, size = config.image_shape
+        if height != size:
+            raise ValueError(f"{folder} sees images of {height}×{size}, data sets give squares")
         where = (args.data_dir, args.cache_dir, size, channels, tracker(console))
         banks = Images.load(datasets, args.split, *where).banks(processes.device, rotated.split(","))
         shape = Shape(config.ways, args.shots or config.task.get("shots", 1), args.queries or config.ways)
@@ -92,12 +94,19 @@ def _locate(args: argparse.Namespace) -> tuple[Path, str, Path]:
 def write_reports(
     folder: Path, name: str, summary: pd.DataFrame, curve: pd.DataFrame, about: dict[str, Any]
 ) -> list[Path]:
-    """Write ``name.csv`` (the curve), ``name.json`` (everything) and ``name.png``; returns their paths."""
+    """Write ``name.csv`` (the curve), ``name.png`` and ``name.json`` (everything); returns their paths.
+
+    Where ``name.json`` is, all three are of one evaluation.
+    """
     content = {**about, "accuracy": _records(summary), "curve": _records(curve)}
-    table = write_atomically(folder / f"{name}.csv", curve.to_csv(index=False))
-    document = write_atomically(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
     title = f"{about['agent']}: {about['ways']}-way {about['shots']}-shot, {about['split']} classes"
-    return [table, document, plot_curve(curve, folder / f"{name}.png", title, about["ways"])]
+    return write_together(
+        {
+            folder / f"{name}.csv": curve.to_csv(index=False),
+            folder / f"{name}.png": lambda path: plot_curve(curve, path, title, about["ways"]),
+            folder / f"{name}.json": json.dumps(content, indent=1) + "\n",
+        }
+    )
 
 
 def plot_curve(curve: pd.DataFrame, picture: Path, title: str, ways: int) -> Path:

@@ -15,15 +15,17 @@ from torch import nn
 from srwm_agents.display import TrainingDisplay, tracker
 from srwm_agents.fewshot.building import Images, evaluation_tasks, make_classifier, training_task
 from srwm_agents.fewshot.evaluation import validate
-from srwm_agents.fewshot.experiment import Experiment
+from srwm_agents.fewshot.experiment import Experiment, ExperimentError
 from srwm_agents.fewshot.objective import Objective
 from srwm_agents.fewshot.optimisation import AveragedWeights, backward_in_parts, clip_gradients, learning_rate_factor
 from srwm_agents.fewshot.settings import Settings
 from srwm_agents.fewshot.tasks import Shape
 from srwm_agents.graphs import Graphed
+from srwm_agents.portable import nonfinite
 from srwm_agents.processes import Processes
 from srwm_agents.signals import StopRequest
 
+CHECKPOINT_STAYS = "the last checkpoint is untouched: try a lower --learning_rate or a longer --warmup_steps"
 VALIDATION_SEED = 1234
 VALIDATION_BATCH = 100
 
@@ -168,7 +170,10 @@ class Trainer:
         return model
 
     def state(self, seconds: float) -> dict[str, Any]:
-        """Everything that a resumed run needs."""
+        """Everything that a resumed run needs; FloatingPointError if its weights are NaN or infinite."""
+        for model in (self.objective, self.average.model):
+            if broken := nonfinite(model.state_dict()):
+                raise FloatingPointError(f"{broken} at update {self.step:,}; {CHECKPOINT_STAYS}")
         return {
             "settings": self.settings.to_json(),
             "step": self.step,
@@ -183,17 +188,32 @@ class Trainer:
         }
 
     def load(self, content: dict[str, Any]) -> None:
-        """Go on from ``state()``'s content."""
+        """Go on from ``state()``'s content; ExperimentError if it is no such thing, or holds weights that are NaN."""
+        try:
+            self._load(content)
+        except Exception as error:  # the content is a file's
+            reason = " ".join(str(error).split())[:200]
+            raise ExperimentError(
+                f"the checkpoint cannot be resumed ({type(error).__name__}: {reason}); "
+                "name another --experiment, or --restart_behavior overwrite"
+            ) from error
+        self._seed_processes()
+
+    def _load(self, content: dict[str, Any]) -> None:
+        for part in ("objective", "average"):
+            if broken := nonfinite(content[part]):
+                raise ValueError(broken)
         self.objective.load_state_dict(content["objective"])
         self.average.model.load_state_dict(content["average"])
         self.optimizer.load_state_dict(content["optimizer"])
         for group in self.optimizer.param_groups:
             group["lr"] = group["lr"].to(self.processes.device)
-        self.step, self.best_accuracy, self.history = content["step"], content["best_accuracy"], content["history"]
+        self.step, self.history = int(content["step"]), [dict(row) for row in content["history"]]
+        self.best_accuracy = None if content["best_accuracy"] is None else float(content["best_accuracy"])
+        content["seconds"] = float(content["seconds"])
         torch.set_rng_state(content["rng"])
         if content["cuda_rng"] is not None and self.processes.device.type == "cuda":
             torch.cuda.set_rng_state(content["cuda_rng"])
-        self._seed_processes()
 
 
 def train(settings: Settings, console: Console | None = None) -> TrainingResult:
@@ -261,10 +281,7 @@ def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, st
         validates = validates or trainer.share >= 1
         row = {"loss": loss, "accuracy": accuracy, "steps_per_second": (trainer.step - looked_at) / (now - last_look)}
         if loss != loss or abs(loss) == float("inf"):
-            raise FloatingPointError(
-                f"the loss is {loss} at update {trainer.step:,}; the last checkpoint is untouched: "
-                "try a lower --learning_rate or a longer --warmup_steps"
-            )
+            raise FloatingPointError(f"the loss is {loss} at update {trainer.step:,}; {CHECKPOINT_STAYS}")
         rate = f"{trainer.step:,} updates, {row['steps_per_second']:,.0f}/s"
         display.update(trainer.share, f"{rate}, loss {loss:.3f}, accuracy {100 * accuracy:.1f} %")
         if writer is not None:

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from srwm_agents.files import remove_leftovers, write_atomically
+from srwm_agents.files import printable, remove_leftovers, write_atomically
 from srwm_agents.introspective.net import IntrospectiveNet
 from srwm_agents.introspective.training import TrainConfig, Training
 
@@ -22,11 +22,19 @@ CAN_CHANGE = {"updates", "gradient"}
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged or of another run; the message says which and why."""
+    """A checkpoint is missing, damaged or of another run; one line says which and why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 def save_training(training: Training, folder: Path) -> Path:
-    """Write ``checkpoint.safetensors`` into ``folder``."""
+    """Write ``checkpoint.safetensors`` into ``folder``; CheckpointError if a weight is NaN or infinite."""
+    if not training.weights.isfinite().all():
+        raise CheckpointError(
+            f"the weights are not finite at update {training.update}; {folder} keeps what it has: "
+            "try a lower --learning_rate"
+        )
     tensors = {"weights": training.weights.detach()}
     for name, value in training.optimizer.state[training.weights].items():
         if isinstance(value, torch.Tensor):
@@ -65,19 +73,24 @@ def load_training(folder: Path, config: TrainConfig | None = None, device: torch
         if about.get("format") != FORMAT:
             raise CheckpointError(f"{file} has format {about.get('format')!r}, this version reads {FORMAT!r}")
         saved = TrainConfig(**json.loads(about["config"]))
+        shape = (saved.num_seeds, saved.wiring.num_units, saved.wiring.num_sources)
+        if (held := tuple(tensors["weights"].shape)) != shape:  # before nets of that size are made
+            raise CheckpointError(f"{file} has weights {list(held)}, its settings ask for {list(shape)}")
+        if not tensors["weights"].isfinite().all():
+            raise CheckpointError(f"{file} has weights that are NaN or infinite")
         training = Training(_agreed(saved, config, folder), device)
         with torch.no_grad():
             training.weights.copy_(tensors.pop("weights"))
         training.update, training.seconds = int(about["update"]), float(about["seconds"])
-        training.curve = json.loads(about["curve"])
+        training.curve = [dict(row) for row in json.loads(about["curve"])]
         training.optimizer.state[training.weights] = {
             name.removeprefix("optimizer."): value if name == "optimizer.step" else value.to(device)
             for name, value in tensors.items()
         }
     except CheckpointError:
         raise
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"{file} holds no training run that this version can read: {reason}") from error
     return training
 

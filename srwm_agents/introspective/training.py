@@ -17,6 +17,7 @@ from srwm_agents.introspective.gradients import GRADIENTS, sequence_loss
 from srwm_agents.introspective.net import IntrospectiveNet, initial_weights
 from srwm_agents.introspective.tasks import TASKS, TaskBatch
 from srwm_agents.introspective.wiring import Wiring
+from srwm_agents.settings import check_types
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -63,6 +64,7 @@ class TrainConfig:
                 raise ValueError(f"{f.name} is {value}, expected at least {least} and finite")
         if self.width == 0:
             raise ValueError("width is 0, expected more than 0")
+        check_types(self)
 
     @classmethod
     def of_task(cls, task: str, **settings: Any) -> TrainConfig:
@@ -71,11 +73,15 @@ class TrainConfig:
             raise ValueError(f"task is {task!r}, allowed: {', '.join(TASKS)}")
         return cls(**{"task": task, **TASKS[task].defaults, **settings})
 
+    @property
+    def wiring(self) -> Wiring:
+        """The wiring of all nets of the run."""
+        task = TASKS[self.task]
+        return Wiring(task.num_inputs, task.num_outputs, self.num_hidden)
+
     def make_dynamics(self) -> Dynamics:
         """Make the dynamics that all nets of the run share."""
-        task = TASKS[self.task]
-        wiring = Wiring(task.num_inputs, task.num_outputs, self.num_hidden)
-        dynamics = Dynamics(wiring, make_bump(self.bump, self.width), delta_scale=self.delta_scale)
+        dynamics = Dynamics(self.wiring, make_bump(self.bump, self.width), delta_scale=self.delta_scale)
         return dynamics.to(PRECISIONS[self.precision])
 
     def make_net(self) -> IntrospectiveNet:

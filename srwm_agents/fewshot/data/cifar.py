@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from srwm_agents.fewshot.data.archives import Archive, DataError, find_archives
+from srwm_agents.fewshot.data.archives import AbsentError, Archive, DataError, find_archives
 from srwm_agents.fewshot.data.listing import Listing
 
 FOLDER = "cifar-100-binary"
@@ -78,21 +78,20 @@ def _list(data_dir: Path, wanted: Callable[[str, str], bool]) -> Listing:
                     found.setdefault(names[1], []).append(partial(_image, pixels))
         if found:
             return Listing({name: found[name] for name in fine if name in found}, digest.hexdigest())
-    raise DataError(f"no CIFAR-100 in {data_dir}: neither a folder {FOLDER} nor a file {FOLDER}.tar.gz")
+    raise AbsentError(f"no CIFAR-100 in {data_dir}: neither a folder {FOLDER} nor a file {FOLDER}.tar.gz")
 
 
 def _names(archive: Archive, member: str, number: int) -> list[str]:
-    names = _read(archive, member).decode().split()
+    names = _read(archive, member).decode(errors="replace").split()
     if len(names) != number:
         raise DataError(f"{archive.name}: {member} lists {len(names)} names, expected {number}")
     return names
 
 
 def _read(archive: Archive, member: str) -> bytes:
-    try:
-        return archive.read(member)
-    except (KeyError, FileNotFoundError) as error:
-        raise DataError(f"{archive.name}: {member} is missing") from error
+    if member not in archive.members():
+        raise DataError(f"{archive.name}: {member} is missing")
+    return archive.read(member)
 
 
 def _image(pixels: bytes) -> Image.Image:

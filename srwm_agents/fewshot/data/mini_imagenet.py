@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from srwm_agents.fewshot.data.archives import DataError, find_archives
+from srwm_agents.fewshot.data.archives import AbsentError, find_archives
 from srwm_agents.fewshot.data.listing import Listing, by_folder, list_files
 
 FOLDER = "mini-imagenet"
@@ -16,8 +16,9 @@ def list_split(data_dir: Path, split: str) -> Listing:
     for archive, root in find_archives(data_dir, FOLDER, ("mini*imagenet*.zip",)):
         members = archive.members()
         looked.append(f"{archive.name} ({root}{split}/)")
-        if classes := by_folder(members, f"{root}{split}/"):
-            return list_files(archive, members, classes)
+        found = by_folder(members, f"{root}{split}/")
+        if found.classes:
+            return list_files(archive, members, *found)
     if looked:
-        raise DataError(f"no {split} split of mini-imagenet: not in {', '.join(looked)}")
-    raise DataError(f"no mini-imagenet in {data_dir}: neither a folder {FOLDER} nor a file mini*imagenet*.zip")
+        raise AbsentError(f"no {split} split of mini-imagenet: not in {', '.join(looked)}")
+    raise AbsentError(f"no mini-imagenet in {data_dir}: neither a folder {FOLDER} nor a file mini*imagenet*.zip")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from srwm_agents.fewshot.data.archives import DataError, find_archives
+from srwm_agents.fewshot.data.archives import AbsentError, DataError, find_archives
 from srwm_agents.fewshot.data.listing import Listing, by_folder, list_files
 
 FOLDER = "omniglot-py"
@@ -24,17 +24,20 @@ def list_split(data_dir: Path, split: str) -> Listing:
         looked.append(f"{archive.name} ({split_file})")
         if split_file not in members:
             continue
-        lines = archive.read(split_file).decode().split()
+        lines = archive.read(split_file).decode(errors="replace").split()
         names = list(dict.fromkeys("/".join(line.split("/")[:2]) for line in lines))
         found: dict[str, list[str]] = {}
+        left_out: list[str] = []
         for half in HALVES:
-            found |= by_folder(members, f"{root}{half}/", depth=2)
+            part = by_folder(members, f"{root}{half}/", depth=2)
+            found |= part.classes
+            left_out += part.left_out
         if missing := [name for name in names if name not in found]:
             raise DataError(
                 f"{archive.name}: no images of class {missing[0]}, which {split_file} lists "
                 f"({len(missing)} of {len(names)} classes are missing)"
             )
-        return list_files(archive, members, {name: found[name] for name in names})
+        return list_files(archive, members, {name: found[name] for name in names}, left_out)
     if looked:
-        raise DataError(f"no {split} split of omniglot: not in {', '.join(looked)}")
-    raise DataError(f"no omniglot in {data_dir}: neither a folder {FOLDER} nor a file omniglot*.zip")
+        raise AbsentError(f"no {split} split of omniglot: not in {', '.join(looked)}")
+    raise AbsentError(f"no omniglot in {data_dir}: neither a folder {FOLDER} nor a file omniglot*.zip")

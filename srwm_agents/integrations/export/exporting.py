@@ -182,6 +182,8 @@ def _largest_difference(step: ActingStep, run: Runner, batch: int = 3, steps: in
         for a, b in zip((*ours, state), (*theirs, other), strict=True):
             if a.shape != b.shape:
                 raise ExportError(f"an output has shape {list(b.shape)}, the agent's has {list(a.shape)}")
+            if not (a.isfinite().all() and b.isfinite().all()):  # max() would pass over NaN
+                raise ExportError("an output of the agent or of the graph is NaN or infinite")
             largest = max(largest, (a - b).abs().max().item() if a.numel() else 0.0)
     return largest
 

@@ -1,0 +1,88 @@
+"""Reports of one evaluation are found together, wherever their writer is killed or fails."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import srwm_agents.files
+from srwm_agents.evaluation.reports import write_reports
+from srwm_agents.fewshot.reporting import write_reports as write_fewshot_reports
+from srwm_agents.files import write_together
+
+
+def write(folder: Path, value: float) -> None:
+    table = pd.DataFrame({"value": [value]})
+    write_reports(folder, "eval", table, table, table, {"value": value})
+
+
+def values(folder: Path) -> set[float]:
+    document = json.loads((folder / "eval.json").read_text())
+    found = {document["value"], document["games"][0]["value"]}
+    return found | {float(pd.read_csv(folder / name)["value"][0]) for name in ("eval.csv", "eval_episodes.csv")}
+
+
+def test_a_kill_never_mixes_files_that_belong_together(tmp_path, kill_everywhere) -> None:
+    folder, found = tmp_path / "reports", []
+
+    def put(text: str) -> None:
+        write_together({folder / "a": text, folder / "b": text})
+
+    def prepare() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        put("1")
+
+    def check() -> None:
+        found.append({file.read_text() for file in folder.glob("[ab]")} if (folder / "b").exists() else set())
+        put("3")
+        assert {file.name: file.read_text() for file in folder.iterdir()} == {"a": "3", "b": "3"}
+
+    assert kill_everywhere(prepare, lambda: put("2"), check) > 20
+    assert [one for one in found if len(one) > 1] == []
+    assert (found[0], found[-1]) == ({"1"}, {"2"})
+    assert found.count({"1"}) > found.count(set())  # most of the work is done before
+
+
+@pytest.mark.parametrize("failing", range(4))
+def test_a_full_disk_leaves_the_reports_that_were_there(tmp_path, monkeypatch, failing: int) -> None:
+    write(tmp_path, 1.0)
+    synced, sync = [], srwm_agents.files._sync
+
+    def full(path: Path) -> None:
+        synced.append(path)
+        if len(synced) > failing:
+            raise OSError(28, "No space left on device", str(path))
+        sync(path)
+
+    monkeypatch.setattr("srwm_agents.files._sync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path, 2.0)
+    assert not (tmp_path / "eval.json").exists() or values(tmp_path) == {1.0}
+    assert (tmp_path / "eval.json").exists() == (failing < 3)  # until all are on the disk
+    assert {file.name for file in tmp_path.iterdir()} <= {"eval.csv", "eval_episodes.csv", "eval.json"}
+
+
+def test_content_that_cannot_be_made_leaves_what_was_there(tmp_path) -> None:
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise RuntimeError("cannot be drawn")
+
+    write_together({tmp_path / "a": "1", tmp_path / "b": b"1"})
+    with pytest.raises(RuntimeError, match="cannot be drawn"):
+        write_together({tmp_path / "a": "2", tmp_path / "b": fail})
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a": "1", "b": "1"}
+
+
+def test_few_shot_reports_are_written_together(tmp_path) -> None:
+    curve = pd.DataFrame(
+        {"segment": "glyphs", "axis": ["examples", "shots"], "x": 0, "accuracy": 0.5, "interval": 0.1, "episodes": 9}
+    )
+    about = {"agent": "a [red] [/b]", "ways": 5, "shots": 1, "split": "val"}
+    files = write_fewshot_reports(tmp_path / "new", "eval", curve, curve, about)
+    assert [file.name for file in files] == ["eval.csv", "eval.png", "eval.json"]
+    assert {file.name for file in (tmp_path / "new").iterdir()} == {file.name for file in files}
+    assert (tmp_path / "new/eval.png").read_bytes().startswith(b"\x89PNG")
