@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"usage: {name} train … (see {name} train --help)\n\nTrain with collectors on many machines.")
         return 0
     if command != "train":
-        return fail(f"unknown command {command!r}, allowed: train", "distributed", 2)
+        return fail(f"unknown command {command!r}, allowed: train", "distributed")
     return _train(rest)
 
 
@@ -28,8 +28,7 @@ def _train(argv: Sequence[str]) -> int:
         rank = int(os.environ["LOCAL_RANK"])
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[rank] if rank < len(visible) else str(rank)
 
-    from rich.console import Console
-
+    from srwm_agents.display import make_console
     from srwm_agents.distributed.arguments import check_processes, parse_distributed_args
     from srwm_agents.distributed.pool import CollectorError
     from srwm_agents.distributed.training import train
@@ -39,7 +38,7 @@ def _train(argv: Sequence[str]) -> int:
     from srwm_agents.integrations.sample_factory.processes import quiet_console_log
 
     is_main = int(os.environ.get("RANK", "0")) == 0
-    console = Console()
+    console = make_console()
     try:
         cfg = parse_distributed_args(argv)
         check_processes(cfg, world_size)

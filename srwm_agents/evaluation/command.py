@@ -14,7 +14,7 @@ from rich.console import Console
 
 from srwm_agents.agent import Agent, AgentError, load_agent
 from srwm_agents.command_line import OneLineParser, fail, program
-from srwm_agents.display import progress_bar
+from srwm_agents.display import make_console, progress_bar
 from srwm_agents.envs import IMAGE_SHAPE, NUM_ACTIONS, SimulatorError, parse_games
 from srwm_agents.envs.games import MODES, check_levels, check_mode
 from srwm_agents.evaluation.reports import aggregate_table, games_table, write_reports
@@ -66,7 +66,7 @@ def evaluate(argv: Sequence[str] | None = None, console: Console | None = None) 
     """Evaluate as the command line says; returns the exit status. Errors are one line on stderr."""
     args = make_parser().parse_args(argv)
     try:
-        return _evaluate(args, console or Console())
+        return _evaluate(args, console or make_console())
     except (AgentError, SimulatorError, ValueError, OSError) as error:
         return fail(str(error), "eval")
     except KeyboardInterrupt:

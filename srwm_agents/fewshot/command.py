@@ -13,6 +13,7 @@ from rich.console import Console
 
 from srwm_agents.command_line import OneLineParser, fail, program, underscored
 from srwm_agents.cores import core_setting_names
+from srwm_agents.display import make_console
 from srwm_agents.fewshot.data import DATASETS, DEFAULT_DATA_DIR, SPLITS, default_cache_dir
 from srwm_agents.fewshot.experiment import AGENT_FOLDERS
 from srwm_agents.fewshot.settings import Settings
@@ -33,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     """Run ``train``, ``eval`` or ``data``; returns the exit status. Errors are one line on stderr."""
     args = _make_parser(_preset(argv)).parse_args(argv or ["--help"])
     try:
-        return args.run(args, Console())
+        return args.run(args, make_console())
     except (ValueError, OSError, FloatingPointError) as error:
         return fail(str(error), "fewshot")
     except KeyboardInterrupt:

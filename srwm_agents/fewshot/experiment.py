@@ -113,5 +113,5 @@ class Experiment:
             for axis in (accuracy, loss):
                 axis.set_xlabel("updates")
                 axis.set_xlim(left=0)
-            figure.suptitle(self.name)
+            figure.suptitle(self.name, parse_math=False)
         return picture

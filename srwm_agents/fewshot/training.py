@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from srwm_agents.display import TrainingDisplay, tracker
+from srwm_agents.display import TrainingDisplay, make_console, tracker
 from srwm_agents.fewshot.building import Images, evaluation_tasks, make_classifier, training_task
 from srwm_agents.fewshot.evaluation import validate
 from srwm_agents.fewshot.experiment import Experiment
@@ -208,7 +208,7 @@ def train(settings: Settings, console: Console | None = None) -> TrainingResult:
         FloatingPointError: the loss is not finite; the last checkpoint stays.
     """
     with Processes(settings.device) as processes:
-        return _train(settings, processes, console or Console())
+        return _train(settings, processes, console or make_console())
 
 
 def _train(settings: Settings, processes: Processes, console: Console) -> TrainingResult:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from srwm_agents.command_line import OneLineParser, fail, program
-from srwm_agents.display import TrainingDisplay
+from srwm_agents.display import TrainingDisplay, make_console
 from srwm_agents.files import write_atomically
 from srwm_agents.introspective.checkpoint import CHECKPOINT_FILE, load_training, save_training
 from srwm_agents.introspective.gradients import cheaper_gradient
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None, console: Console | None = None) -> i
     """Do as the command line says; returns the exit status. Errors are one line on stderr."""
     args = make_parser().parse_args(argv)
     try:
-        return _train(args, console or Console())
+        return _train(args, console or make_console())
     except (ValueError, OSError) as error:
         return fail(str(error), "introspective")
     except KeyboardInterrupt:  # outside of training, where a signal saves and stops

@@ -13,7 +13,7 @@ from typing import Any
 from sample_factory.cfg import cfg as sf_cfg
 from sample_factory.utils.utils import str2bool
 
-from srwm_agents.command_line import OneLineParser, program, underscored
+from srwm_agents.command_line import OneLineParser, program, underscored, user_path
 from srwm_agents.cores import CORES, CoreConfig
 from srwm_agents.cores.config import core_setting_names
 from srwm_agents.encoders import ENCODERS
@@ -44,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
         add(parser)
     actions = {action.dest: action for action in parser._actions}
     actions["env"].required = False
+    actions["train_dir"].type = _absolute
     actions["encoder_conv_architecture"].choices = list(ENCODERS)
     actions["optimizer"].choices = ["adam", "lamb", "rmsprop"]
     actions["lr_schedule"].choices = ["constant", "kl_adaptive_minibatch", "kl_adaptive_epoch", "linear_decay"]
@@ -108,7 +109,7 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
 def parse_train_args(
     argv: Sequence[str] | None = None, parser: argparse.ArgumentParser | None = None
 ) -> argparse.Namespace:
-    """Parse a training command line; exits with status 2 and one line for a wrong flag, with 0 after ``--help``.
+    """Parse a training command line; exits with status 1 and one line for a wrong flag, with 0 after ``--help``.
 
     ``parser`` is :func:`make_parser`'s unless a command adds flags of its own to one.
     """
@@ -136,11 +137,18 @@ def parse_train_args(
     return args
 
 
+def _absolute(text: str) -> str:
+    """A folder as the user typed it, from the root: another working directory later on changes nothing."""
+    return str(user_path(text).absolute())
+
+
 def _preset(text: str) -> str:
     """A shipped preset's name, or the path of a YAML file."""
     names = recipe_names(RECIPES)
-    if text in names or Path(text).suffix in (".yaml", ".yml"):
+    if text in names:
         return text
+    if Path(text).suffix in (".yaml", ".yml"):
+        return str(user_path(text))
     close = difflib.get_close_matches(text, names, n=1)
     raise argparse.ArgumentTypeError(
         f"invalid choice: {text!r} (choose from {', '.join(names)}, or a file NAME.yaml)"

@@ -1,0 +1,195 @@
+"""Experiments' folders: where a name leads, which process trains in a folder, and what in it may be deleted."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fcntl import LOCK_EX, LOCK_NB, flock
+from pathlib import Path
+from typing import Self
+
+from srwm_agents.files import remove_leftovers
+
+LOCK_FILE = ".lock"
+"""In each experiment's folder; locked while a process trains there, and says which one does."""
+
+
+class ExperimentError(ValueError):
+    """An experiment cannot be found, begun or resumed; the message says why, in one line."""
+
+
+def experiment_path(train_dir: str | os.PathLike[str], name: str | None) -> Path:
+    """The folder of an experiment: ``name`` within ``train_dir``. Nothing is made or read.
+
+    Raises:
+        ExperimentError: the name is empty, or leads out of ``train_dir`` or to that folder itself.
+    """
+    if not name:
+        raise ExperimentError("--experiment is empty, expected the name of a folder in --train_dir")
+    if any(part in ("", ".", "..") for part in name.split("/")) or not name.isprintable():
+        raise ExperimentError(f"--experiment is {name!r}, expected the name of a folder in --train_dir")
+    return Path(train_dir) / name
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What the experiments of a command consist of, as glob patterns of names in an experiment's folder."""
+
+    made: tuple[str, ...]
+    """Everything that training and evaluation make there; beside it a folder may have files of the user's own."""
+    marks: tuple[str, ...]
+    """What only an experiment has. Experiments of earlier versions have no :data:`LOCK_FILE`, which is one too."""
+    settings: str
+    """The file of the settings, which may be there before anything else is, and whose reader says if it is none."""
+
+    def entries(self, folder: Path) -> list[Path]:
+        """What a folder has of an experiment, but for the lock."""
+        return sorted({entry for pattern in self.made for entry in folder.glob(pattern)} - {folder / LOCK_FILE})
+
+    def is_experiment(self, folder: Path) -> bool:
+        """Whether a folder is an experiment's."""
+        return any(next(folder.glob(pattern), None) is not None for pattern in (LOCK_FILE, *self.marks))
+
+
+def check_present(folder: Path, contents: Contents) -> None:
+    """Raise :class:`ExperimentError` if the folder of a run, or its settings, has been deleted or moved.
+
+    For processes that do not hold its lock; a new folder without settings would be of no use.
+    """
+    if not (folder / contents.settings).is_file():
+        raise _gone(folder)
+
+
+def _gone(folder: Path) -> ExperimentError:
+    return ExperimentError(
+        f"the experiment's folder {folder} was deleted or moved while training was going on: "
+        "nothing can be saved there any more"
+    )
+
+
+class ExperimentFolder:
+    """The folder of an experiment, while this process alone trains in it; a context manager.
+
+    The lock is the operating system's (``flock``), so that the end of the process frees it, whatever ended it. Where
+    a file system has no locks there is none.
+
+    Example::
+
+        with ExperimentFolder(path, CONTENTS, restart_behavior) as folder:
+            folder.begin()
+            ...
+            folder.check()
+            save()
+    """
+
+    def __init__(self, path: Path, contents: Contents, restart_behavior: str = "resume") -> None:
+        """Name the folder; nothing is made yet.
+
+        Args:
+            path: the folder.
+            contents: what the experiments of the command consist of.
+            restart_behavior: "resume" what is there, move it away ("restart"), or delete it ("overwrite").
+        """
+        self.path = path
+        self.contents = contents
+        self.restart_behavior = restart_behavior
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> Self:
+        """Make the folder if it is missing, and lock it.
+
+        Raises:
+            ExperimentError: another process trains there, or what is there is no experiment.
+            OSError: the folder cannot be made or written.
+        """
+        self._refuse_other_folders()
+        self._lock()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._unlock()
+
+    def begin(self) -> None:
+        """Make way for the run as ``restart_behavior`` says, and remove what killed runs left behind.
+
+        What is there is deleted or moved here and nowhere else, so this comes when nothing else can fail.
+        """
+        if self.restart_behavior == "restart" and self.contents.entries(self.path):
+            self.path.rename(self._name_for_old())
+            self._unlock()
+            self._lock()
+        elif self.restart_behavior == "overwrite":
+            for entry in self.contents.entries(self.path):
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink(missing_ok=True)
+        for folder in self._folders():
+            remove_leftovers(folder)
+
+    def check(self) -> None:
+        """Raise :class:`ExperimentError` if the folder has been deleted, moved or replaced since it was locked."""
+        if not self._is_locked_file():
+            raise _gone(self.path)
+
+    def _refuse_other_folders(self) -> None:
+        if not self.path.is_dir() or self.contents.is_experiment(self.path):
+            return
+        others = "it has not been touched; name another --experiment"
+        if self.restart_behavior != "resume" and next(self.path.iterdir(), None) is not None:
+            raise ExperimentError(
+                f"--restart_behavior is {self.restart_behavior}, but {self.path} is no experiment: {others}"
+            )
+        if found := [entry for entry in self.contents.entries(self.path) if entry.name != self.contents.settings]:
+            raise ExperimentError(f"{self.path} is no experiment, but has {found[0].name}: {others}")
+
+    def _lock(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        while True:
+            self._descriptor = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                flock(self._descriptor, LOCK_EX | LOCK_NB)
+            except OSError as error:
+                holder = os.pread(self._descriptor, 1000, 0).decode(errors="replace").strip()
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    self._unlock()
+                    raise ExperimentError(
+                        f"{self.path} is in use: {holder or 'another process'} trains there; "
+                        "wait for its end, or name another --experiment"
+                    ) from error
+            if self._is_locked_file():  # else the folder was moved away in between
+                break
+            self._unlock()
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def _unlock(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _is_locked_file(self) -> bool:
+        """Whether the locked file is the one in the folder."""
+        if self._descriptor is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), (self.path / LOCK_FILE).stat())
+        except OSError:
+            return False
+
+    def _name_for_old(self) -> Path:
+        number = 1
+        while (old := self.path.with_name(f"{self.path.name}_old{number:04d}")).exists():
+            number += 1
+        return old
+
+    def _folders(self) -> Iterator[Path]:
+        """The folder, and those in it that the command makes."""
+        yield self.path
+        for entry in self.contents.entries(self.path):
+            if entry.is_dir() and not entry.is_symlink():
+                yield entry
