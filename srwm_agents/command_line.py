@@ -63,10 +63,13 @@ def writable_folder(path: Path) -> Path:
     Raises:
         OSError: it cannot be made or written.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path) as probe:
-        probe.write(bytes(4096))
-        probe.flush()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as probe:
+            probe.write(bytes(4096))
+            probe.flush()
+    except OSError as error:
+        raise OSError(error.errno, f"results cannot be written ({error.strerror})", str(path)) from error
     return path
 
 

@@ -14,9 +14,6 @@ from typing import Self
 
 from srwm_agents.files import remove_leftovers
 
-LOCK_FILE = ".lock"
-"""In each experiment's folder; locked while a process trains there, and says which one does."""
-
 
 class ExperimentError(ValueError):
     """An experiment cannot be found, begun or resumed; the message says why, in one line."""
@@ -42,17 +39,19 @@ class Contents:
     made: tuple[str, ...]
     """Everything that training and evaluation make there; beside it a folder may have files of the user's own."""
     marks: tuple[str, ...]
-    """What only an experiment has. Experiments of earlier versions have no :data:`LOCK_FILE`, which is one too."""
-    settings: str
+    """What only an experiment of this command has; :attr:`lock`, which those of earlier versions lack, is one too."""
+    lock: str
+    """The file that is locked while a process trains there; it says which one does."""
+    settings: str | None = None
     """The file of the settings, which may be there before anything else is, and whose reader says if it is none."""
 
     def entries(self, folder: Path) -> list[Path]:
         """What a folder has of an experiment, but for the lock."""
-        return sorted({entry for pattern in self.made for entry in folder.glob(pattern)} - {folder / LOCK_FILE})
+        return sorted({entry for pattern in self.made for entry in folder.glob(pattern)} - {folder / self.lock})
 
     def is_experiment(self, folder: Path) -> bool:
         """Whether a folder is an experiment's."""
-        return any(next(folder.glob(pattern), None) is not None for pattern in (LOCK_FILE, *self.marks))
+        return any(next(folder.glob(pattern), None) is not None for pattern in (self.lock, *self.marks))
 
 
 def check_present(folder: Path, contents: Contents) -> None:
@@ -60,7 +59,7 @@ def check_present(folder: Path, contents: Contents) -> None:
 
     For processes that do not hold its lock; a new folder without settings would be of no use.
     """
-    if not (folder / contents.settings).is_file():
+    if contents.settings is not None and not (folder / contents.settings).is_file():
         raise _gone(folder)
 
 
@@ -150,7 +149,7 @@ class ExperimentFolder:
     def _lock(self) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         while True:
-            self._descriptor = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
+            self._descriptor = os.open(self.path / self.contents.lock, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 flock(self._descriptor, LOCK_EX | LOCK_NB)
             except OSError as error:
@@ -177,7 +176,7 @@ class ExperimentFolder:
         if self._descriptor is None:
             return False
         try:
-            return os.path.samestat(os.fstat(self._descriptor), (self.path / LOCK_FILE).stat())
+            return os.path.samestat(os.fstat(self._descriptor), (self.path / self.contents.lock).stat())
         except OSError:
             return False
 

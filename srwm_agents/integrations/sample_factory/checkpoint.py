@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
@@ -45,11 +46,9 @@ def save_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
             "untouched, and a lower --learning_rate may help"
         )
 
-    def write(path: Path) -> None:
-        with path.open("wb") as handle:  # torch.save would write a path's name into the file
-            torch.save(checkpoint, handle)
-
-    write_atomically(file, write)
+    buffer = io.BytesIO()  # torch.save into a file hides that a disk is full
+    torch.save(checkpoint, buffer)
+    write_atomically(file, buffer.getvalue())
     remove_leftovers(file.parent)
 
 

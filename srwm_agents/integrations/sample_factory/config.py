@@ -44,6 +44,7 @@ CONTENTS = Contents(
         *(f"agent{kind}{more}" for kind in ("", "_best", "_average") for more in ("", "_p[0-9]*", ".old", ".new")),
     ),
     marks=("checkpoint_p*", "sf_log.txt"),
+    lock=".training_lock",
     settings="config.json",
 )
 """What the experiments of training on games consist of."""
