@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from _multiprocessing import sem_unlink
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock
 from pathlib import Path
 from typing import Self
 
 from srwm_agents.files import remove_leftovers
+
+_SEMAPHORE = "semaphore "
 
 
 class ExperimentError(ValueError):
@@ -44,6 +48,8 @@ class Contents:
     """The file that is locked while a process trains there; it says which one does."""
     settings: str | None = None
     """The file of the settings, which may be there before anything else is, and whose reader says if it is none."""
+    leftovers: tuple[str, ...] = ()
+    """Files that killed runs of earlier versions left behind."""
 
     def entries(self, folder: Path) -> list[Path]:
         """What a folder has of an experiment, but for the lock."""
@@ -97,6 +103,7 @@ class ExperimentFolder:
         self.contents = contents
         self.restart_behavior = restart_behavior
         self._descriptor: int | None = None
+        self._made = False
 
     def __enter__(self) -> Self:
         """Make the folder if it is missing, and lock it.
@@ -106,10 +113,21 @@ class ExperimentFolder:
             OSError: the folder cannot be made or written.
         """
         self._refuse_other_folders()
+        self._made = not self.path.exists()
         self._lock()
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Unlock the folder; one in which nothing was begun is removed."""
+        if self._is_locked_file():
+            marked = any(next(self.path.glob(pattern), None) is not None for pattern in self.contents.marks)
+            empty = all(entry.name == self.contents.lock for entry in self.path.iterdir())
+            if marked or empty:  # else the lock is what shows that it is an experiment
+                with contextlib.suppress(OSError):
+                    (self.path / self.contents.lock).unlink()
+            if empty and self._made:
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
         self._unlock()
 
     def begin(self) -> None:
@@ -118,7 +136,8 @@ class ExperimentFolder:
         What is there is deleted or moved here and nowhere else, so this comes when nothing else can fail.
         """
         if self.restart_behavior == "restart" and self.contents.entries(self.path):
-            self.path.rename(self._name_for_old())
+            old = self.path.rename(self._name_for_old())
+            (old / self.contents.lock).unlink()
             self._unlock()
             self._lock()
         elif self.restart_behavior == "overwrite":
@@ -129,6 +148,9 @@ class ExperimentFolder:
                     entry.unlink(missing_ok=True)
         for folder in self._folders():
             remove_leftovers(folder)
+        for pattern in self.contents.leftovers:
+            for file in self.path.glob(pattern):
+                file.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raise :class:`ExperimentError` if the folder has been deleted, moved or replaced since it was locked."""
@@ -147,24 +169,50 @@ class ExperimentFolder:
             raise ExperimentError(f"{self.path} is no experiment, but has {found[0].name}: {others}")
 
     def _lock(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
         while True:
+            self.path.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.path / self.contents.lock, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 flock(self._descriptor, LOCK_EX | LOCK_NB)
             except OSError as error:
-                holder = os.pread(self._descriptor, 1000, 0).decode(errors="replace").strip()
+                holder = self._content().partition("\n")[0]
                 if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                     self._unlock()
                     raise ExperimentError(
                         f"{self.path} is in use: {holder or 'another process'} trains there; "
                         "wait for its end, or name another --experiment"
                     ) from error
-            if self._is_locked_file():  # else the folder was moved away in between
+            if self._is_locked_file():  # else the folder was moved away, or the lock removed, in between
                 break
             self._unlock()
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        try:
+            self._remove_semaphores()
+            os.ftruncate(self._descriptor, 0)
+            self._write(f"process {os.getpid()} on {socket.gethostname()}")
+        except OSError as error:
+            self._unlock()
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
+
+    def remember_semaphores(self, names: Iterable[str]) -> None:
+        """Let a later run remove named semaphores (of :mod:`multiprocessing`), should this one be killed."""
+        for name in names:
+            self._write(f"{_SEMAPHORE}{name}")
+
+    def _remove_semaphores(self) -> None:
+        """Those of the run that had the lock before: it is dead, or it could not be locked now."""
+        host, *lines = self._content().splitlines() or [""]
+        for line in lines:
+            if line.startswith(_SEMAPHORE) and host.endswith(f" on {socket.gethostname()}"):
+                with contextlib.suppress(OSError):
+                    sem_unlink(line.removeprefix(_SEMAPHORE))
+
+    def _content(self) -> str:
+        assert self._descriptor is not None
+        return os.pread(self._descriptor, 10_000, 0).decode(errors="replace")
+
+    def _write(self, line: str) -> None:
+        assert self._descriptor is not None
+        os.pwrite(self._descriptor, f"{line}\n".encode(), os.fstat(self._descriptor).st_size)
 
     def _unlock(self) -> None:
         if self._descriptor is not None:

@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--distribution_mode", choices=MODES, help="Procgen's variant; default: as trained")
     add("--splits", help=f"Level ranges, comma-separated, of: {', '.join(NAMES)}; default: {DEFAULT_SPLITS}")
     add("--start_level", type=int, help="With --num_levels: this range of levels instead of --splits")
-    add("--num_levels", type=int, help="Number of levels from --start_level; 0 for no bound")
+    add("--num_levels", type=int, help="Number of levels from --start_level; 0, from level 0: all levels")
     add("--episodes", type=int, default=200, help="Episodes of each game and split")
     add("--policy", default="sampled", choices=("sampled", "greedy"), help="Sample actions, or take the likeliest")
     add("--forget", action="store_true", help="Wipe the memory before every step: what the agent is worth without it")
@@ -226,5 +226,5 @@ def _splits(args: argparse.Namespace, environment: dict[str, Any]) -> list[Split
     if args.splits is not None:
         raise ValueError("name --splits or --start_level and --num_levels, not both")
     check_levels(args.num_levels, args.start_level)
-    last = f"{args.start_level + args.num_levels - 1}" if args.num_levels else "…"
-    return [Split(f"levels {args.start_level}-{last}", args.start_level, args.num_levels)]
+    name = f"levels {args.start_level}-{args.start_level + args.num_levels - 1}" if args.num_levels else "all levels"
+    return [Split(name, args.start_level, args.num_levels)]

@@ -237,7 +237,7 @@ def test_help_has_defaults_and_imports_nothing_heavy(capsys) -> None:
     assert "Of Adam, at its highest (default: 0.001)" in " ".join(capsys.readouterr().out.split())
     assert srwm_agents_main(["--help"]) == 0
     assert "fewshot" in capsys.readouterr().out
-    assert srwm_agents_main(["fewshoot"]) == 2
+    assert srwm_agents_main(["fewshoot"]) == 1
     assert "unknown command 'fewshoot', allowed: " in capsys.readouterr().err
 
 

@@ -13,6 +13,7 @@ from srwm_agents.experiment_folders import Contents, ExperimentError, experiment
 from srwm_agents.integrations.sample_factory.checks import check, check_numbers
 from srwm_agents.integrations.sample_factory.core import ConfigError, check_no_size_flags, core_settings
 from srwm_agents.integrations.sample_factory.deriving import Machine, derive
+from srwm_agents.integrations.sample_factory.no_effect import check_effects
 from srwm_agents.integrations.sample_factory.per_game import game_discounts, random_starts
 from srwm_agents.integrations.sample_factory.request import (
     COMMAND_LINE_ONLY,
@@ -46,6 +47,7 @@ CONTENTS = Contents(
     marks=("checkpoint_p*", "sf_log.txt"),
     lock=".training_lock",
     settings="config.json",
+    leftovers=("checkpoint_p*/.*.tmp", "checkpoint_p*/*_temp"),
 )
 """What the experiments of training on games consist of."""
 
@@ -97,4 +99,5 @@ def finish_config(args: Any, machine: Machine | None = None, **imposed: Any) -> 
         }
     )
     check(cfg)
+    check_effects(cfg, args.cli_args, args.flag_defaults)
     return cfg

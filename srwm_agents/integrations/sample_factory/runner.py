@@ -118,6 +118,9 @@ class WatchedRunner(Runner):
             processes = [*getattr(self, "processes", []), *getattr(self.sampler, "processes", [])]
             folder = experiment_folder(self.cfg)
             self._watched = [WatchedProcess(process, folder, self.cfg.log_console) for process in processes]
+            if self.folder is not None:
+                locks: list[Any] = [learner.param_server.policy_lock for learner in self.learners.values()]
+                self.folder.remember_semaphores(lock._semlock.name for lock in locks if hasattr(lock, "_semlock"))
             self._watch = Timer(self.event_loop, _WATCH_EVERY_SECONDS)
             self._watch.timeout.connect(self._look)
         return status

@@ -189,7 +189,7 @@ def _runner_class(cfg: Any) -> type[WatchedRunner]:
 
 def _levels(cfg: Any) -> str:
     if cfg.num_levels == 0:
-        return f"levels from {cfg.start_level}"
+        return "all levels"
     return f"levels {cfg.start_level}-{cfg.start_level + cfg.num_levels - 1}"
 
 
