@@ -7,7 +7,7 @@ import errno
 import os
 import shutil
 import socket
-from _multiprocessing import sem_unlink
+from _multiprocessing import sem_unlink  # type: ignore[import-not-found]
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fcntl import LOCK_EX, LOCK_NB, flock

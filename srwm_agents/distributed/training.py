@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from srwm_agents.distributed.arguments import check_reachable, ray_address
 from srwm_agents.distributed.learner import DistributedLearner, RolloutQueue
+from srwm_agents.distributed.local_cluster import local_cluster
 from srwm_agents.distributed.pool import CollectorPool
 from srwm_agents.distributed.rollouts import CollectorSettings, as_tensors
 from srwm_agents.experiment_folders import ExperimentFolder
@@ -158,21 +159,21 @@ class DistributedTraining:
             ConfigError: the cluster cannot be joined.
         """
         quiet: Any = {"log_to_driver": self.cfg.log_console, "logging_level": "warning"}
-        if address := ray_address(self.cfg):
-            try:
-                ray.init(address=address, **quiet)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise ConfigError(
-                    f"the Ray cluster at {address!r} refuses the connection; if it was started with an authentication "
-                    "token, set RAY_AUTH_MODE=token, with the same ~/.ray/auth_token on each machine"
-                ) from error
-        else:
-            ray.init(address="local", include_dashboard=False, **quiet)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(ray.shutdown)
+            if address := ray_address(self.cfg):
+                try:
+                    ray.init(address=address, **quiet)
+                except (ConnectionError, RuntimeError, ValueError) as error:
+                    raise ConfigError(
+                        f"the Ray cluster at {address!r} refuses the connection; if it was started with an "
+                        "authentication token, set RAY_AUTH_MODE=token, with the same ~/.ray/auth_token on each machine"
+                    ) from error
+            else:
+                stack.enter_context(local_cluster(**quiet))
+                stack.callback(ray.shutdown)  # before the cluster's guard
             yield
             self.processes.wait()
-        finally:
-            ray.shutdown()
 
     def _save(self) -> None:
         if self._locked is not None:
