@@ -7,7 +7,7 @@ from torch import Tensor
 from srwm_agents.integrations.sample_factory.checkpoint import NotFiniteError
 from srwm_agents.learning import Rollout
 
-LIMIT = 50
+LIMIT = 20
 """So many more updates left out than made, counted from when they were last as many, end the run."""
 
 

@@ -19,13 +19,20 @@ def tolerate_write_errors(writer: Any) -> None:
         writer: tensorboardX's ``SummaryWriter``.
     """
     events = writer.file_writer.event_writer._ev_writer
-    events.write_event = functools.partial(_tolerant, events.write_event)
-    events.flush = functools.partial(_tolerant, events.flush)
+    told = False
 
+    def tolerant(write: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(write)
+        def write_or_drop(*args: Any) -> Any:
+            try:
+                return write(*args)
+            except OSError as error:
+                nonlocal told
+                if not told:
+                    log.warning("TensorBoard's summaries cannot be written: %s", error)
+                told = True
+                return None
 
-def _tolerant(write: Callable[..., Any], *args: Any) -> Any:
-    try:
-        return write(*args)
-    except OSError as error:
-        log.warning("TensorBoard's summaries cannot be written: %s", error)
-        return None
+        return write_or_drop
+
+    events.write_event, events.flush = tolerant(events.write_event), tolerant(events.flush)
