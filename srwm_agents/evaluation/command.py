@@ -102,7 +102,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         raise ValueError(f"--episodes is {args.episodes}, expected at least 1")
     if args.max_envs < 1:
         raise ValueError(f"--max_envs is {args.max_envs}, expected at least 1")
-    if args.video_seconds <= 0:
+    if not 0 < args.video_seconds < float("inf"):
         raise ValueError(f"--video_seconds is {args.video_seconds}, expected more than 0")
     folder = writable_folder(args.output or folder)  # now, and not after all the work
     # Some of cuDNN's algorithms add in another order each time; the same seed shall give the same numbers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,9 @@ class Settings(_core_settings()):
 
     def __post_init__(self) -> None:
         check_choices(self)
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} is {value}, expected a finite number")
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
@@ -104,7 +108,7 @@ class Settings(_core_settings()):
         for name in ("vision_dropout", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 <= {name} < 1")
-        for name in ("learning_rate", "label_scale", "train_seconds"):
+        for name in ("learning_rate", "label_scale", "train_seconds", "train_for_seconds"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise ValueError(f"{name} is {value}, expected more than 0")
         if self.ways < 2:
@@ -120,9 +124,10 @@ class Settings(_core_settings()):
         if len(self.datasets) != wanted:
             raise ValueError(f"task {self.task} takes {wanted} data set(s), not {self.dataset!r}")
         if self.batch_size % self.gradient_accumulation:
+            nearest = max(1, round(self.batch_size / self.gradient_accumulation)) * self.gradient_accumulation
             raise ValueError(
                 f"batch_size is {self.batch_size}, expected a multiple of gradient_accumulation = "
-                f"{self.gradient_accumulation}"
+                f"{self.gradient_accumulation}, as {nearest}"
             )
         if self.cuda_graph and self.task == "sequential":
             raise ValueError("cuda_graph is for steps of one shape, and the sequential task's lengths are random")

@@ -51,10 +51,12 @@ class Trainer:
     def __init__(self, settings: Settings, processes: Processes, track: Any = None) -> None:
         """Load the images and make everything, on the device; DataError or ValueError if something does not fit."""
         s, device = settings, processes.device
-        if s.batch_size % (processes.world_size * s.gradient_accumulation):
+        parts = processes.world_size * s.gradient_accumulation
+        if s.batch_size % parts:
+            nearest = parts * max(1, round(s.batch_size / parts))
             raise ValueError(
                 f"batch_size is {s.batch_size}, expected a multiple of {processes.world_size} processes "
-                f"times gradient_accumulation {s.gradient_accumulation}"
+                f"times gradient_accumulation {s.gradient_accumulation}, as {nearest}"
             )
         if s.cuda_graph and (processes.world_size > 1 or device.type != "cuda"):
             raise ValueError(f"cuda_graph needs one process on a CUDA device, not {processes.world_size} on {device}")

@@ -49,6 +49,17 @@ def make_parser() -> argparse.ArgumentParser:
     actions["optimizer"].choices = ["adam", "lamb", "rmsprop"]
     actions["lr_schedule"].choices = ["constant", "kl_adaptive_minibatch", "kl_adaptive_epoch", "linear_decay"]
     actions["device"].choices, actions["device"].help = ["auto", "gpu", "cpu"], "auto: a GPU where there is one"
+    actions["seed"].help = (
+        "Of weights, levels and actions. The same numbers again only with --serial_mode=True and one thread of PyTorch "
+        "(OMP_NUM_THREADS=1), on the same machine; otherwise they depend on which worker is first"
+    )
+    actions["restart_behavior"].help = (
+        "If the experiment is there already: go on with it (resume); move it to NAME_old0001 (restart) or delete what "
+        "training made of it (overwrite), and begin anew. For this start alone: it is never saved"
+    )
+    actions[
+        "experiment"
+    ].help = "Name of the experiment and of its folder in --train_dir; if it is there, it is resumed"
     parser.set_defaults(device="auto", **load_recipe(RECIPES, "_common"))
     return parser
 

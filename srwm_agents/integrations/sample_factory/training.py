@@ -165,7 +165,7 @@ def _ended(status: Any, runner: WatchedRunner, cfg: Any, folder: ExperimentFolde
     if runner.stop_signal is not None:
         _say(console, f"stopped and saved; {where}" if checkpoints else f"stopped; {where}")
         return TrainingResult(128 + runner.stop_signal, folder.path)
-    played = sum(runner.env_steps.values())
+    played = min(runner.env_steps.values(), default=0)  # training ends when every policy is there
     if played < cfg.train_for_env_steps:
         _say(
             console,
