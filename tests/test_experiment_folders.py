@@ -168,3 +168,26 @@ def test_errors_name_the_folder(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="e"), ExperimentFolder(tmp_path / ("e" * 300), CONTENTS):
         pass
     assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208
+
+
+@pytest.mark.parametrize("behavior", ["restart", "overwrite"])
+def test_a_start_that_is_killed_anywhere_can_be_made_again(tmp_path: Path, kill_everywhere, behavior: str) -> None:
+    folder = tmp_path / "e"
+
+    def prepare() -> None:
+        for old in tmp_path.iterdir():
+            shutil.rmtree(old)
+        make_experiment(folder)
+        (folder / "notes.txt").write_text("thesis")
+
+    def begin() -> None:
+        with ExperimentFolder(folder, CONTENTS, behavior) as opened:
+            opened.begin()
+
+    def check() -> None:
+        begin()
+        assert [file.read_text() for file in tmp_path.rglob("notes.txt")] == ["thesis"]
+        kept = [file.read_text() for file in tmp_path.rglob("checkpoints/1")]
+        assert kept == ([] if behavior == "overwrite" else ["weights"])
+
+    assert kill_everywhere(prepare, begin, check) > 5
