@@ -48,6 +48,8 @@ class Contents:
     """The file that is locked while a process trains there; it says which one does."""
     settings: str | None = None
     """The file of the settings, which may be there before anything else is, and whose reader says if it is none."""
+    settings_say: str = ""
+    """What stands in :attr:`settings` of an experiment, and in no other program's file of that name."""
     leftovers: tuple[str, ...] = ()
     """Files that killed runs of earlier versions left behind."""
 
@@ -57,7 +59,11 @@ class Contents:
 
     def is_experiment(self, folder: Path) -> bool:
         """Whether a folder is an experiment's."""
-        return any(next(folder.glob(pattern), None) is not None for pattern in (self.lock, *self.marks))
+        if any(next(folder.glob(pattern), None) is not None for pattern in (self.lock, *self.marks)):
+            return True
+        if self.settings is None or not (folder / self.settings).is_file():
+            return False
+        return self.settings_say in (folder / self.settings).read_text(errors="replace")
 
 
 def check_present(folder: Path, contents: Contents) -> None:

@@ -20,6 +20,7 @@ CONTENTS = Contents(
     marks=("checkpoints",),
     lock=".lock",
     settings="settings.json",
+    settings_say="of ours",
     leftovers=("checkpoints/.*.tmp",),
 )
 
@@ -27,7 +28,7 @@ CONTENTS = Contents(
 def make_experiment(folder: Path) -> Path:
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints" / "1").write_text("weights")
-    (folder / "settings.json").write_text("{}")
+    (folder / "settings.json").write_text("of ours")
     return folder
 
 

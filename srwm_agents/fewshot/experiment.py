@@ -35,6 +35,7 @@ CONTENTS = Contents(
     marks=("checkpoint.pt",),
     lock=".fewshot_lock",
     settings="settings.json",
+    settings_say='"validation_episodes"',
 )
 """What the experiments of few-shot learning consist of."""
 

@@ -102,13 +102,13 @@ class Settings(_core_settings()):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         for name in _NOT_NEGATIVE:
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 0")
         CoreConfig(input_size=1, **self.core_settings)  # raises for a value out of range
         for name in ("vision_dropout", "average_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 0 <= {name} < 1")
-        for name in ("learning_rate", "label_scale", "train_seconds", "train_for_seconds"):
+        for name in ("learning_rate", "label_scale", "train_seconds"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 raise ValueError(f"{name} is {value}, expected more than 0")
         if self.ways < 2:
@@ -162,7 +162,7 @@ _POSITIVE = (
 )
 _NOT_NEGATIVE = (
     *("warmup_steps", "weight_decay", "max_grad_norm", "augment_shift", "bootstrap_weight", "auxiliary_weight"),
-    "save_every_sec",
+    *("save_every_sec", "train_for_seconds"),
 )
 _FIXED = (
     *("dataset", "task", "labels", "ways", "shots", "queries", "future_shots", "rotations", "image_size", "channels"),

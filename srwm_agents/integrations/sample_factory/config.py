@@ -47,6 +47,7 @@ CONTENTS = Contents(
     marks=("checkpoint_p*", "sf_log.txt"),
     lock=".training_lock",
     settings="config.json",
+    settings_say='"num_envs_per_worker"',
     leftovers=("checkpoint_p*/.*.tmp", "checkpoint_p*/*_temp"),
 )
 """What the experiments of training on games consist of."""

@@ -217,6 +217,14 @@ class SRWMLearner(Learner):
         if kind == "checkpoint":
             update_average(folder / (AVERAGE_FOLDER + suffix), agent)
 
+    def train(self, batch: TensorDict) -> dict[str, Any] | None:
+        # One update may take as long as a stop may last: a batch that has not begun by then is left out as a whole.
+        return None if self._stopping else super().train(batch)
+
+    @property
+    def _stopping(self) -> bool:
+        return self.stop_flag is not None and bool(self.stop_flag)
+
     # V-trace ---------------------------------------------------------------------------------------------------------
 
     def _prepare_batch(self, batch: TensorDict) -> tuple[Any, int, int]:
@@ -274,8 +282,8 @@ class SRWMLearner(Learner):
         step, left_out = self.train_step, self.update.gradients_left_out.clone()
         for epoch in range(self.cfg.num_epochs):
             for minibatch in self.minibatches(gpu_buffer):
-                if self.stop_flag is not None and self.stop_flag:
-                    break  # one update may take as long as a stop may last; what was learned so far is saved
+                if self._stopping:
+                    break
                 policy_version = self.train_step
                 self._apply_lr(self.curr_lr * valid_fraction)
                 with self.timing.add_time("update"), self.param_server.policy_lock:

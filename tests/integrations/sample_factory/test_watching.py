@@ -209,7 +209,11 @@ def test_a_stop_is_not_kept_waiting_by_the_rest_of_a_batch(make_learner, make_ba
     batch = make_batch(learner)
     learner.stop_flag = torch.zeros(1, dtype=torch.uint8)
     learner.train(batch)
-    assert learner.train_step == 8
+    frames = learner.env_steps
+    assert (learner.train_step, frames > 0) == (8, True)
     learner.stop_flag.fill_(1)
     learner.train(batch)
+    assert (learner.train_step, learner.env_steps) == (8, frames)
+    buffer, size, invalid = learner._prepare_batch(batch)
+    learner._train(buffer, learner.cfg.batch_size, size, invalid)
     assert learner.train_step == 8
