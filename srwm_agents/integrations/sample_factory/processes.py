@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -37,6 +37,10 @@ _READ_THE_CLOCK = (
     *("sample_factory.algo.learning.learner", "sample_factory.algo.sampling.inference_worker"),
     *("sample_factory.utils.timing", "sample_factory.pbt.population_based_training"),
 )
+LOOK_EVERY_SECONDS = 0.5
+LONGEST_LOOK_SECONDS = 1.0
+"""What a pause between two looks counts at most: while the whole run is suspended, no worker is late."""
+STANDS_STILL_SECONDS = 30.0
 _LONGEST_REPORT = 30_000
 """Characters; a pipe holds twice as many without a reader."""
 
@@ -161,7 +165,7 @@ class WatchedProcess:
         """Take note of whether the process is stopped; ``seconds``: since the last look."""
         stopped = False
         with contextlib.suppress(psutil.Error):
-            stopped = self.alive and psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED
+            stopped = bool(self._process.pid) and psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED
         self.seconds_stopped = self.seconds_stopped + seconds if stopped else 0.0
 
     def death(self, *, expected: bool = False) -> str | None:
@@ -197,3 +201,38 @@ class WatchedProcess:
             self._process.join(10)
         self._pipe.close()
         self._theirs.close()
+
+
+class StandstillGuard(threading.Thread):
+    """Kills all workers when one of them has been stopped for :data:`STANDS_STILL_SECONDS`.
+
+    A thread of its own, because the main thread may be waiting for that very worker: when it starts it, or at the end.
+    """
+
+    def __init__(self, watched: Sequence[WatchedProcess]) -> None:
+        super().__init__(name="standstill guard", daemon=True)
+        self._watched = watched
+        self._end = threading.Event()
+        self.report: str | None = None
+        """Which worker stood still, if one did."""
+
+    def run(self) -> None:
+        before = time.monotonic()
+        while not self._end.wait(LOOK_EVERY_SECONDS):
+            now = time.monotonic()
+            for process in self._watched:
+                process.look(min(now - before, LONGEST_LOOK_SECONDS))
+            before = now
+            if still := [process.name for process in self._watched if process.seconds_stopped > STANDS_STILL_SECONDS]:
+                self.report = (
+                    f"worker {', '.join(still)} has been standing still for {STANDS_STILL_SECONDS:.0f} s, stopped by a "
+                    "signal from outside"
+                )
+                for process in self._watched:
+                    process.kill()
+                return
+
+    def end(self) -> None:
+        """End the thread."""
+        self._end.set()
+        self.join()

@@ -23,6 +23,9 @@ from srwm_agents.integrations.sample_factory.config import experiment_folder, sa
 from srwm_agents.integrations.sample_factory.in_process import ThreadedRunner
 from srwm_agents.integrations.sample_factory.learner import SRWMLearnerWorker
 from srwm_agents.integrations.sample_factory.processes import (
+    LONGEST_LOOK_SECONDS,
+    LOOK_EVERY_SECONDS,
+    StandstillGuard,
     WatchedProcess,
     WorkerDiedError,
     tolerate_full_disk,
@@ -32,10 +35,6 @@ from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
 from srwm_agents.integrations.sample_factory.summaries import tolerate_write_errors
 from srwm_agents.signals import StopRequest
 
-_WATCH_EVERY_SECONDS = 0.5
-_LONGEST_LOOK_SECONDS = 1.0
-"""What a pause between two looks counts at most: while the whole run is suspended, no worker is late."""
-_STANDS_STILL_SECONDS = 30.0
 _STOP_WITHIN_SECONDS = 300.0
 _END_WITHIN_SECONDS = 5.0
 
@@ -118,10 +117,11 @@ class WatchedRunner(Runner):
             processes = [*getattr(self, "processes", []), *getattr(self.sampler, "processes", [])]
             folder = experiment_folder(self.cfg)
             self._watched = [WatchedProcess(process, folder, self.cfg.log_console) for process in processes]
+            self._guard = StandstillGuard(self._watched)
             if self.folder is not None:
                 locks: list[Any] = [learner.param_server.policy_lock for learner in self.learners.values()]
                 self.folder.remember_semaphores(lock._semlock.name for lock in locks if hasattr(lock, "_semlock"))
-            self._watch = Timer(self.event_loop, _WATCH_EVERY_SECONDS)
+            self._watch = Timer(self.event_loop, LOOK_EVERY_SECONDS)
             self._watch.timeout.connect(self._look)
         return status
 
@@ -141,7 +141,7 @@ class WatchedRunner(Runner):
     def _look(self) -> None:
         now = time.monotonic()
         self.total_train_seconds = now - self.start_time  # which Sample Factory forgets: --train_for_seconds
-        since, self._looked_at = min(now - self._looked_at, _LONGEST_LOOK_SECONDS), now
+        since, self._looked_at = min(now - self._looked_at, LONGEST_LOOK_SECONDS), now
         self._awake += since
         if self.display is not None and self.env_steps:
             self.display.update(min(self.env_steps.values()))  # training ends when every policy is there
@@ -151,14 +151,10 @@ class WatchedRunner(Runner):
             self.stop_flag.fill_(1)
             self._stop_training()
         for process in self._watched:
-            process.look(since)
-            if report := process.death(expected=self.stopped):
+            if self._guard.report is None and (report := process.death(expected=self.stopped)):
                 raise WorkerDiedError(report)
-            if process.seconds_stopped > _STANDS_STILL_SECONDS:
-                raise WorkerDiedError(
-                    f"worker {process.name} has been standing still for {process.seconds_stopped:.0f} s, "
-                    "stopped by a signal from outside"
-                )
+        if self._guard.report is not None:
+            raise WorkerDiedError(self._guard.report)
         for thread in self.threads:
             if thread.failed:
                 raise WorkerDiedError(f"thread {thread.name} ended")
@@ -200,10 +196,15 @@ class WatchedRunner(Runner):
         keeper = _ErrorKeeper()
         sf_utils.log.addHandler(keeper)
         try:
+            self._guard.start()
             with self.stop_request:
                 return super().run()
         finally:
-            self.failure, self.error = keeper.exception, keeper.error
+            self._guard.end()
+            # Whatever waited for a worker that stood still failed in a manner of its own.
+            still = self._guard.report
+            self.failure = keeper.exception if still is None else WorkerDiedError(still)
+            self.error = keeper.error
             sf_utils.log.removeHandler(keeper)
             for process in self._watched:
                 process.kill()

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from srwm_agents.experiment_folders import ExperimentError
+from srwm_agents.integrations.sample_factory import processes
 from srwm_agents.integrations.sample_factory.checkpoint import (
     CheckpointError,
     NotFiniteError,
@@ -21,7 +22,12 @@ from srwm_agents.integrations.sample_factory.checkpoint import (
     load_checkpoint,
 )
 from srwm_agents.integrations.sample_factory.dropped import LIMIT, DroppedUpdates
-from srwm_agents.integrations.sample_factory.processes import WatchedProcess, WorkerDiedError, use_monotonic_clock
+from srwm_agents.integrations.sample_factory.processes import (
+    StandstillGuard,
+    WatchedProcess,
+    WorkerDiedError,
+    use_monotonic_clock,
+)
 from srwm_agents.integrations.sample_factory.runner import WatchedRunner
 from srwm_agents.integrations.sample_factory.summaries import tolerate_write_errors
 from srwm_agents.learning import ReturnScales
@@ -53,7 +59,7 @@ def child():
     made.join()
 
 
-def test_a_stopped_worker_is_noticed_and_a_dead_one_is_named(child, tmp_path) -> None:
+def test_a_stopped_worker_is_noticed_and_a_dead_one_is_named(child, tmp_path, monkeypatch) -> None:
     watched = WatchedProcess(SimpleNamespace(_process=child, _init_func=None, event_loop=None), tmp_path, True)
     watched.look(1.0)
     assert (watched.seconds_stopped, watched.death()) == (0, None)
@@ -68,8 +74,14 @@ def test_a_stopped_worker_is_noticed_and_a_dead_one_is_named(child, tmp_path) ->
         watched.look(1.0)
         time.sleep(0.01)
     assert watched.seconds_stopped == 0
-    watched.kill()
-    child.join()
+    monkeypatch.setattr(processes, "STANDS_STILL_SECONDS", 0.5)
+    guard = StandstillGuard([watched])
+    guard.start()
+    child.process.send_signal(signal.SIGSTOP)
+    child.process.wait(10)
+    guard.end()
+    assert guard.report is not None
+    assert "worker learner_proc0 has been standing still for" in guard.report
     assert watched.death() == "worker learner_proc0 was killed by signal 9"
     watched.join()
 
