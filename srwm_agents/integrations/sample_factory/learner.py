@@ -194,7 +194,10 @@ class SRWMLearner(Learner):
             log.info("Saved %s", file)
         for outdated in list_checkpoints(folder, name_prefix)[: -max(1, keep_checkpoints)]:
             outdated.unlink(missing_ok=True)
-        self._export(name_prefix)
+        # Making an agent draws weights. In serial mode actions come from the same generator, and would depend on when
+        # the clock lets a run save. Threads share it too, but there actions are drawn meanwhile: it cannot be put back.
+        with torch.random.fork_rng(devices=[], enabled=self.handover is None):
+            self._export(name_prefix)
         return True
 
     def save_milestone(self) -> None:

@@ -229,3 +229,11 @@ def test_a_stop_is_not_kept_waiting_by_the_rest_of_a_batch(make_learner, make_ba
     buffer, size, invalid = learner._prepare_batch(batch)
     learner._train(buffer, learner.cfg.batch_size, size, invalid)
     assert learner.train_step == 8
+
+
+def test_when_a_run_saves_does_not_change_what_it_learns(make_learner) -> None:
+    learner = make_learner()
+    for _ in range(2):  # the second time there is an average to move
+        before = torch.get_rng_state()
+        learner.save()
+        assert torch.equal(before, torch.get_rng_state())
