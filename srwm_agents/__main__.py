@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-from srwm_agents.command_line import fail, program
+from srwm_agents.command_line import fail, program, tolerate_any_terminal
 from srwm_agents.extras import MissingPackageError, require
 
 
@@ -60,6 +60,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command that the first argument names; returns its exit status."""
+    tolerate_any_terminal()
     name, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         lines = "\n".join(f"  {name:<14} {command.about}" for name, command in COMMANDS.items())
@@ -71,12 +72,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(__version__)
         return 0
     if name not in COMMANDS:
-        return fail(f"unknown command {name!r}, allowed: {', '.join(COMMANDS)}", status=2)
+        return fail(f"unknown command {name!r}, allowed: {', '.join(COMMANDS)}")
     return run(name, rest)
 
 
 def run(name: str, argv: Sequence[str]) -> int:
     """Run a command of ``COMMANDS``; returns its exit status, 1 where its extra is not installed."""
+    tolerate_any_terminal()
     command = COMMANDS[name]
     try:
         require(command.extra, *command.modules)

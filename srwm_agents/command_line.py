@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
+import io
+import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,18 +40,74 @@ def program(command: str = "") -> str:
 def to_type(command: str) -> str:
     """How to start a command in the manner that this process was started in, for a message that proposes it."""
     name = program(command)
-    return f"python {Path(sys.argv[0]).with_name(name)}" if name in IN_CHECKOUT.values() else name
+    return quoted("python", Path(sys.argv[0]).with_name(name)) if name in IN_CHECKOUT.values() else name
+
+
+def user_path(text: str) -> Path:
+    """The path that a user typed, from the current working directory, with the home folder for ``~``.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty, as a variable of the shell that is not set.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # no such user: a name that begins with ~
+        return Path(text)
+
+
+def writable_folder(path: Path) -> Path:
+    """Make a folder that results are to be written to, and see that it can be written; returns ``path``.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path) as probe:
+            probe.write(bytes(4096))
+            probe.flush()
+    except OSError as error:
+        raise OSError(error.errno, f"results cannot be written ({error.strerror})", str(path)) from error
+    return path
+
+
+def quoted(*words: object) -> str:
+    """A command line to type, with what the shell would take apart in quotes."""
+    return shlex.join(str(word) for word in words)
+
+
+def reason(error: BaseException) -> str:
+    """What an exception says, in one line; its type where it says nothing."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename is not None else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def tolerate_any_terminal() -> None:
+    """Write characters that the terminal's encoding lacks as question marks, where writing them would be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def fail(message: str, command: str = "", status: int = 1) -> int:
     """Print an error as one line on stderr, after the lines above its last one if it has any; returns ``status``."""
     *above, last = message.strip().splitlines() or [""]
-    sys.stderr.write("".join(f"{line}\n" for line in above) + f"{program(command)}: error: {last}\n")
+    say("".join(f"{line}\n" for line in above) + f"{program(command)}: error: {last}")
     return status
 
 
+def say(text: str) -> None:
+    """Print to stderr; whether anybody reads it changes nothing."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, with the flag or value that was probably meant, and status 2.
+    """An argument parser whose errors are one line, with the flag or value that was probably meant, and status 1.
 
     Flags have underscores; ``--data-dir`` is taken for ``--data_dir``.
     """
@@ -59,8 +119,8 @@ class OneLineParser(argparse.ArgumentParser):
             # A flag of another sub-command is no suggestion.
             close = difflib.get_close_matches(flag, self._flags() - {flag}, n=1)
             message = f"unknown flag {flag}" + (f", did you mean {close[0]}?" if close else "")
-        sys.stderr.write(f"{self.prog}: error: {message} (see --help)\n")
-        sys.exit(2)
+        say(f"{self.prog}: error: {message} (see --help)")
+        sys.exit(1)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:

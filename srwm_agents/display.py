@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, Self
+from typing import Any, Self, TextIO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -22,6 +25,45 @@ from rich.progress import (
 
 _LINE_EVERY_SECONDS = 20.0
 _RATE_OVER_UPDATES = 30
+
+
+class _LossyStream:
+    """A text stream that drops what cannot be written: nobody reads any more, the disk is full, the terminal is gone.
+
+    What is printed is worth less than the run that prints it. The first failure is told on stderr.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._drop_from_now_on(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._drop_from_now_on(error)
+
+    def _drop_from_now_on(self, error: OSError) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())  # also what is in the buffer, which is flushed at the process's end
+            os.close(null)
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"output cannot be written ({error.strerror}) and is dropped; the run goes on\n")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def make_console() -> Console:
+    """A console on stdout that never ends the run that prints to it."""
+    return Console(file=cast(TextIO, _LossyStream(sys.stdout)))
 
 
 def progress_bar(console: Console, what: str = "") -> Progress:
@@ -136,7 +178,7 @@ class TrainingDisplay:
     def say(self, text: str) -> None:
         """Print a line that stays."""
         if not self.quiet:
-            self.console.print(text, highlight=False, soft_wrap=True)
+            self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     def _rate(self) -> float:
         """Units a second, over the latest updates."""

@@ -30,14 +30,18 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str | Callab
         ``path``.
 
     Raises:
-        OSError: the file cannot be written; and whatever ``content`` raises.
+        OSError: the file cannot be written; it names ``path``. And whatever ``content`` raises.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary_beside(target) as temporary:
-        _write(temporary, content)
-        temporary.replace(target)
-    _sync(target.parent)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary_beside(target) as temporary:
+            _write(temporary, content)
+            temporary.replace(target)
+        _sync(target.parent)
+    except OSError as error:
+        # Python names no file where a disk is full, and else the temporary one, which is gone.
+        raise OSError(error.errno, error.strerror or str(error), str(target)) from error
     return target
 
 

@@ -10,7 +10,10 @@ import types
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, Field, field, fields
+from pathlib import Path
 from typing import Any, TypeVar
+
+from srwm_agents.command_line import user_path
 
 Config = TypeVar("Config")
 
@@ -135,4 +138,4 @@ def _reading(entry: Field[Any], kind: Any) -> dict[str, Any]:
         return {"type": boolean, "nargs": "?", "const": True, "metavar": "BOOL"}
     if choices := entry.metadata.get("choices"):
         return {"choices": choices}
-    return {"type": kind}
+    return {"type": user_path if kind is Path else kind}

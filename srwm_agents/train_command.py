@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
-from srwm_agents.command_line import program, to_type
+from srwm_agents.command_line import program, quoted, reason, say, to_type
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -13,22 +12,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _train(argv)
     except KeyboardInterrupt:  # before training began; afterwards a signal saves and stops
-        sys.stderr.write(f"{program('train')}: interrupted, nothing was trained\n")
+        say(f"{program('train')}: interrupted, nothing was trained")
         return 130
 
 
 def _train(argv: Sequence[str] | None) -> int:
+    from srwm_agents.display import make_console
     from srwm_agents.integrations.sample_factory import train
 
-    result = train(argv)
+    console = make_console()
+    result = train(argv, console)
     if result.exit_status == 0 and result.folder is not None:
+        lines = []
         if result.curves is not None:
             from srwm_agents.evaluation.curves import plot_curves  # seconds, which no run should start with
 
-            picture = plot_curves(result.curves, result.folder / "learning_curves.png", result.folder.name)
-            print(f"learning curves: {picture} (raw numbers: {result.curves})")
-        print(f"agent:           {result.agent}")
-        print(f"TensorBoard:     tensorboard --logdir {result.folder}")
-        evaluation = f"--train_dir {result.folder.parent} --experiment {result.folder.name}"
-        print(f"evaluate it:     {to_type('eval')} {evaluation}")
+            try:
+                picture = plot_curves(result.curves, result.folder / "learning_curves.png", result.folder.name)
+            except (OSError, ValueError) as error:
+                say(f"{program('train')}: the learning curves cannot be drawn: {reason(error)}")
+            else:
+                lines.append(f"learning curves: {picture} (raw numbers: {result.curves})")
+        evaluation = quoted("--train_dir", result.folder.parent, "--experiment", result.folder.name)
+        lines += [
+            f"agent:           {result.agent}",
+            f"TensorBoard:     {quoted('tensorboard', '--logdir', result.folder)}",
+            f"evaluate it:     {to_type('eval')} {evaluation}",
+        ]
+        for line in lines:
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
     return result.exit_status

@@ -112,8 +112,10 @@ def test_a_signal_that_ends_a_run_of_processes_does_not_end_workers_before_they_
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
+        "from types import SimpleNamespace\n"
         "from srwm_agents.integrations.sample_factory.processes import begin_worker\n"
-        "begin_worker(lambda: None, Path(sys.argv[1]) / 'w.txt', os.getppid(), True)\n"
+        "loop = SimpleNamespace(exec=None)\n"
+        "begin_worker(lambda: None, loop, Path(sys.argv[1]) / 'w.txt', None, os.getppid(), True)\n"
         "for number in (signal.SIGTERM, signal.SIGHUP):\n"
         "    signal.raise_signal(number)\n"
         "print('still here')\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import socket
 from collections.abc import Sequence
@@ -69,7 +70,7 @@ def parse_distributed_args(argv: Sequence[str]) -> Any:
     if "env_threads" not in cfg.given:
         cfg.env_threads = max(0, int(cfg.worker_cpus) - 1)  # beside the collector's own; 0 plays in that one
     for name in ("worker_cpus", "worker_gpus"):
-        if cfg[name] < 0:
+        if not 0 <= cfg[name] < math.inf:
             raise ConfigError(f"--{name} is {cfg[name]}, expected at least 0")
     if not cfg.with_vtrace:
         raise ConfigError("--with_vtrace is False, allowed: True (rollouts are off-policy)")
@@ -104,9 +105,10 @@ def check_processes(cfg: Any, world_size: int) -> None:
         )
     rollouts = cfg.batch_size // cfg.rollout
     if rollouts % world_size:
+        nearest = max(1, round(rollouts / world_size)) * world_size * cfg.rollout
         raise ConfigError(
             f"--batch_size / --rollout is {rollouts}, "
-            f"expected a multiple of {world_size} (the number of learner processes)"
+            f"expected a multiple of {world_size} (the number of learner processes), as with --batch_size={nearest}"
         )
     if cfg.num_workers < world_size:
         raise ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from srwm_agents.command_line import fail, program
+from srwm_agents.command_line import fail, program, reason
 
 
 def main(argv: Sequence[str]) -> int:
@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"usage: {name} train … (see {name} train --help)\n\nTrain with collectors on many machines.")
         return 0
     if command != "train":
-        return fail(f"unknown command {command!r}, allowed: train", "distributed", 2)
+        return fail(f"unknown command {command!r}, allowed: train", "distributed")
     return _train(rest)
 
 
@@ -28,26 +28,23 @@ def _train(argv: Sequence[str]) -> int:
         rank = int(os.environ["LOCAL_RANK"])
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[rank] if rank < len(visible) else str(rank)
 
-    from rich.console import Console
-
+    from srwm_agents.display import make_console
     from srwm_agents.distributed.arguments import check_processes, parse_distributed_args
     from srwm_agents.distributed.pool import CollectorError
     from srwm_agents.distributed.training import train
-    from srwm_agents.envs import SimulatorError
-    from srwm_agents.integrations.sample_factory.checkpoint import CheckpointError
     from srwm_agents.integrations.sample_factory.config import ConfigError
-    from srwm_agents.integrations.sample_factory.processes import quiet_console_log
+    from srwm_agents.integrations.sample_factory.processes import TOLD_IN_ONE_LINE, quiet_console_log
 
     is_main = int(os.environ.get("RANK", "0")) == 0
-    console = Console()
+    console = make_console()
     try:
         cfg = parse_distributed_args(argv)
         check_processes(cfg, world_size)
         if not cfg.log_console:
             quiet_console_log()
         result = train(cfg, console)
-    except (ConfigError, CheckpointError, SimulatorError, CollectorError) as error:
-        return fail(str(error), "distributed")
+    except (ConfigError, CollectorError, *TOLD_IN_ONE_LINE) as error:
+        return fail(str(error) if isinstance(error, CollectorError) else reason(error), "distributed")
     if is_main and result.exit_status == 0 and result.folder is not None:
-        console.print(f"agent: {result.agent}", highlight=False, soft_wrap=True)
+        console.print(f"agent: {result.agent}", highlight=False, soft_wrap=True, markup=False)
     return result.exit_status

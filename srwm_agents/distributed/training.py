@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
@@ -19,9 +20,16 @@ from torch.utils.tensorboard import SummaryWriter
 
 from srwm_agents.distributed.arguments import check_reachable, ray_address
 from srwm_agents.distributed.learner import DistributedLearner, RolloutQueue
+from srwm_agents.distributed.local_cluster import local_cluster
 from srwm_agents.distributed.pool import CollectorPool
 from srwm_agents.distributed.rollouts import CollectorSettings, as_tensors
-from srwm_agents.integrations.sample_factory.config import ConfigError, experiment_folder, random_starts
+from srwm_agents.experiment_folders import ExperimentFolder
+from srwm_agents.integrations.sample_factory.config import (
+    CONTENTS,
+    ConfigError,
+    experiment_folder,
+    random_starts,
+)
 from srwm_agents.integrations.sample_factory.model import export_agent
 from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
 from srwm_agents.integrations.sample_factory.standalone import begin_experiment, make_learner, trajectories
@@ -36,10 +44,13 @@ _POLL_SECONDS = 0.5
 class DistributedTraining:
     """The training loop of one learner process."""
 
-    def __init__(self, cfg: Any, processes: Processes, console: Console) -> None:
+    def __init__(self, cfg: Any, processes: Processes, folder: ExperimentFolder | None, console: Console) -> None:
+        """``folder``: the experiment's, of the main process."""
         self.cfg, self.processes, self.console = cfg, processes, console
         self.folder = experiment_folder(cfg)
-        if processes.is_main:
+        self._locked = folder
+        if folder is not None:
+            folder.begin()
             begin_experiment(cfg)
         processes.wait()
         cfg_of_process = split_batch(cfg, processes.world_size)
@@ -58,7 +69,7 @@ class DistributedTraining:
             pool = self._collectors()
             try:
                 self._loop(pool)
-                learner.save()
+                self._save()
             finally:
                 pool.close()
         if self.stop:
@@ -77,7 +88,7 @@ class DistributedTraining:
         display = TrainingDisplay(self.console, self.statistics, cfg.train_for_env_steps, cfg.train_for_seconds)
         with display:
             while True:
-                batch = self._next_batch(pool, queue)
+                batch = self._next_batch(pool, queue, began + cfg.train_for_seconds)
                 stopping = bool(self.stop) or time.monotonic() - began > cfg.train_for_seconds
                 # All processes must stop before the same update, since each update averages all gradients.
                 if self.processes.any(stopping or batch is None) or batch is None:
@@ -96,7 +107,7 @@ class DistributedTraining:
                 now = time.monotonic()
                 if now - saved > cfg.save_every_sec:
                     saved = now
-                    learner.save()
+                    self._save()
                     self._save_best()
                 if now - summarised > cfg.experiment_summaries_interval:
                     summarised = now
@@ -111,10 +122,10 @@ class DistributedTraining:
             self._write_curves(writer)
             writer.close()
 
-    def _next_batch(self, pool: CollectorPool, queue: RolloutQueue) -> Any:
-        """Wait for the batch of one update; None if a signal stops training before."""
+    def _next_batch(self, pool: CollectorPool, queue: RolloutQueue, until: float) -> Any:
+        """Wait for the batch of one update; None if a signal, or the time ``until``, stops training before."""
         silent_since, said = time.monotonic(), False
-        while not self.stop:
+        while not self.stop and time.monotonic() < until:
             batch = queue.take(self.learner.train_step)
             if batch is not None:
                 return batch
@@ -148,21 +159,26 @@ class DistributedTraining:
             ConfigError: the cluster cannot be joined.
         """
         quiet: Any = {"log_to_driver": self.cfg.log_console, "logging_level": "warning"}
-        if address := ray_address(self.cfg):
-            try:
-                ray.init(address=address, **quiet)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise ConfigError(
-                    f"the Ray cluster at {address!r} refuses the connection; if it was started with an authentication "
-                    "token, set RAY_AUTH_MODE=token, with the same ~/.ray/auth_token on each machine"
-                ) from error
-        else:
-            ray.init(address="local", include_dashboard=False, **quiet)
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.callback(ray.shutdown)
+            if address := ray_address(self.cfg):
+                try:
+                    ray.init(address=address, **quiet)
+                except (ConnectionError, RuntimeError, ValueError) as error:
+                    raise ConfigError(
+                        f"the Ray cluster at {address!r} refuses the connection; if it was started with an "
+                        "authentication token, set RAY_AUTH_MODE=token, with the same ~/.ray/auth_token on each machine"
+                    ) from error
+            else:
+                stack.enter_context(local_cluster(**quiet))
+                stack.callback(ray.shutdown)  # before the cluster's guard
             yield
             self.processes.wait()
-        finally:
-            ray.shutdown()
+
+    def _save(self) -> None:
+        if self._locked is not None:
+            self._locked.check()
+        self.learner.save()
 
     def _save_best(self) -> None:
         score = self.statistics.mean_score()
@@ -212,12 +228,17 @@ def train(cfg: Any, console: Console) -> TrainingResult:
     """
     if address := ray_address(cfg):
         check_reachable(address)
-    frames = frames_so_far(cfg)
-    if frames >= cfg.train_for_env_steps:
-        console.print(f"{cfg.experiment}: already trained for {frames:,} of {cfg.train_for_env_steps:,} frames")
-        return TrainingResult(0, experiment_folder(cfg))
-    with Processes("cuda:0" if cfg.device == "gpu" else "cpu") as processes:
-        return DistributedTraining(cfg, processes, console).run()
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if int(os.environ.get("RANK", "0")) == 0:
+            folder = ExperimentFolder(experiment_folder(cfg), CONTENTS, cfg.restart_behavior)
+            stack.enter_context(folder)
+        frames = frames_so_far(cfg)
+        if frames >= cfg.train_for_env_steps:
+            console.print(f"{cfg.experiment}: already trained for {frames:,} of {cfg.train_for_env_steps:,} frames")
+            return TrainingResult(0, experiment_folder(cfg))
+        processes = stack.enter_context(Processes("cuda:0" if cfg.device == "gpu" else "cpu"))
+        return DistributedTraining(cfg, processes, folder, console).run()
 
 
 def split_batch(cfg: Any, world_size: int) -> Any:

@@ -98,11 +98,19 @@ def check_mode(games: Sequence[str], mode: str) -> None:
 
 
 def check_levels(num_levels: int, start_level: int) -> None:
-    """Raise ``ValueError`` unless [start_level, start_level + num_levels) are valid levels; num_levels 0: unbounded."""
+    """Raise ``ValueError`` unless [start_level, start_level + num_levels) are valid levels.
+
+    With num_levels 0 (no bound) Procgen draws from all levels and takes no notice of start_level.
+    """
     if not 0 <= num_levels <= MAX_LEVEL:
         raise ValueError(f"num_levels is {num_levels}, allowed: 0 (no bound) to {MAX_LEVEL}")
     if not 0 <= start_level <= MAX_LEVEL - num_levels:
         raise ValueError(f"start_level is {start_level}, allowed: 0 to {MAX_LEVEL - num_levels}")
+    if num_levels == 0 and start_level:
+        raise ValueError(
+            f"start_level is {start_level}, but num_levels is 0, for which Procgen draws from all levels; allowed: "
+            f"start_level 0, or a num_levels from 1 to {MAX_LEVEL - start_level}"
+        )
 
 
 def normalised_score(game: str, mode: str, score: float) -> float:

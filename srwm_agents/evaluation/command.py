@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ import torch
 from rich.console import Console
 
 from srwm_agents.agent import Agent, AgentError, load_agent
-from srwm_agents.command_line import OneLineParser, fail, program
-from srwm_agents.display import progress_bar
+from srwm_agents.command_line import OneLineParser, fail, program, reason, say, user_path, writable_folder
+from srwm_agents.display import make_console, progress_bar
 from srwm_agents.envs import IMAGE_SHAPE, NUM_ACTIONS, SimulatorError, parse_games
 from srwm_agents.envs.games import MODES, check_levels, check_mode
 from srwm_agents.evaluation.reports import aggregate_table, games_table, write_reports
@@ -22,6 +21,7 @@ from srwm_agents.evaluation.rollouts import Forgetful, Policy, RandomPolicy, pla
 from srwm_agents.evaluation.splits import NAMES, Split, make_splits
 from srwm_agents.evaluation.statistics import aggregate, per_game, unseen
 from srwm_agents.evaluation.videos import record_video
+from srwm_agents.experiment_folders import experiment_path
 
 KNOWN_INPUTS = {"last_reward", "last_action"}
 DEFAULT_SPLITS = "train,test"
@@ -39,23 +39,32 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--experiment", help="An experiment of the training command; its portable agent is evaluated")
-    add("--agent", help="A portable agent's folder or file, or 'random' for the random policy (with --games)")
-    add("--train_dir", default="train_dir", help="Where experiments lie")
+    add(
+        "--agent",
+        type=_agent,
+        help="A portable agent's folder or file, or 'random' for the random policy (with --games)",
+    )
+    add("--train_dir", type=user_path, default=Path("train_dir"), help="Where experiments lie")
     add("--load_checkpoint_kind", default="latest", choices=sorted(AGENT_FOLDERS), help="Which agent of an experiment")
     add("--games", help="Some of the games that the agent was trained on; default: all of them")
     add("--distribution_mode", choices=MODES, help="Procgen's variant; default: as trained")
     add("--splits", help=f"Level ranges, comma-separated, of: {', '.join(NAMES)}; default: {DEFAULT_SPLITS}")
     add("--start_level", type=int, help="With --num_levels: this range of levels instead of --splits")
-    add("--num_levels", type=int, help="Number of levels from --start_level; 0 for no bound")
+    add("--num_levels", type=int, help="Number of levels from --start_level; 0, from level 0: all levels")
     add("--episodes", type=int, default=200, help="Episodes of each game and split")
     add("--policy", default="sampled", choices=("sampled", "greedy"), help="Sample actions, or take the likeliest")
     add("--forget", action="store_true", help="Wipe the memory before every step: what the agent is worth without it")
-    add("--seed", type=int, default=0, help="Of levels, actions and bootstrap: the same seed, the same numbers")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="Of levels, actions and bootstrap: the same seed, --max_envs, --device and PyTorch, the same numbers",
+    )
     add("--max_envs", type=int, default=32, help="Environments a game, at most")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where the agent runs")
     add(
         "--output",
-        type=Path,
+        type=user_path,
         help="Folder of the reports; default: evaluation/ in the experiment, or evaluation/AGENT beside the agent",
     )
     add("--video", action="store_true", help="Also record a short video on unseen levels (or on the range given)")
@@ -63,15 +72,20 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _agent(text: str) -> str:
+    """The random policy's name, or the path of an agent."""
+    return text if text == "random" else str(user_path(text))
+
+
 def evaluate(argv: Sequence[str] | None = None, console: Console | None = None) -> int:
     """Evaluate as the command line says; returns the exit status. Errors are one line on stderr."""
     args = make_parser().parse_args(argv)
     try:
-        return _evaluate(args, console or Console())
+        return _evaluate(args, console or make_console())
     except (AgentError, SimulatorError, ValueError, OSError) as error:
-        return fail(str(error), "eval")
+        return fail(reason(error), "eval")
     except KeyboardInterrupt:
-        sys.stderr.write(f"{program('eval')}: interrupted, nothing was written\n")
+        say(f"{program('eval')}: interrupted, nothing was written")
         return 130
 
 
@@ -91,8 +105,9 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         raise ValueError(f"--episodes is {args.episodes}, expected at least 1")
     if args.max_envs < 1:
         raise ValueError(f"--max_envs is {args.max_envs}, expected at least 1")
-    if args.video_seconds <= 0:
+    if not 0 < args.video_seconds < float("inf"):
         raise ValueError(f"--video_seconds is {args.video_seconds}, expected more than 0")
+    folder = writable_folder(args.output or folder)  # now, and not after all the work
     # Some of cuDNN's algorithms add in another order each time; the same seed shall give the same numbers.
     torch.backends.cudnn.deterministic = True
     play: dict[str, Any] = {
@@ -137,12 +152,12 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         "training": policy.config.training if isinstance(policy, Agent) else {},
     }
     kind = f"{args.policy}_forget" if args.forget else args.policy
-    files = write_reports(args.output or folder, f"eval_{kind}", episodes, by_game, over_games, about)
+    files = write_reports(folder, f"eval_{kind}", episodes, by_game, over_games, about)
     if args.video:
-        video = (args.output or folder) / f"gameplay_{kind}.mp4"
+        video = folder / f"gameplay_{kind}.mp4"
         files.append(record_video(video, player, games, mode, splits[-1], seconds=args.video_seconds, **play))
     for file in files:
-        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+        console.print(f"wrote {file}", highlight=False, soft_wrap=True, markup=False)
     return 0
 
 
@@ -161,9 +176,9 @@ def _policy(args: argparse.Namespace) -> tuple[Policy, dict[str, Any], str, Path
             Path("evaluation/random"),
         )
     if args.experiment is not None:
-        experiment = Path(args.train_dir) / args.experiment
+        experiment = experiment_path(args.train_dir, args.experiment)
         if not experiment.is_dir():
-            known = sorted(folder.parent.name for folder in Path(args.train_dir).glob("*/agent"))
+            known = sorted(folder.parent.name for folder in args.train_dir.glob("*/agent"))
             raise AgentError(
                 f"no experiment {args.experiment!r} in {args.train_dir}; there: {', '.join(known) or 'none'}"
             )
@@ -214,5 +229,5 @@ def _splits(args: argparse.Namespace, environment: dict[str, Any]) -> list[Split
     if args.splits is not None:
         raise ValueError("name --splits or --start_level and --num_levels, not both")
     check_levels(args.num_levels, args.start_level)
-    last = f"{args.start_level + args.num_levels - 1}" if args.num_levels else "…"
-    return [Split(f"levels {args.start_level}-{last}", args.start_level, args.num_levels)]
+    name = f"levels {args.start_level}-{args.start_level + args.num_levels - 1}" if args.num_levels else "all levels"
+    return [Split(name, args.start_level, args.num_levels)]

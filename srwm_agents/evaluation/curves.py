@@ -59,7 +59,7 @@ def plot_curves(csv_file: Path, picture: Path, title: str = "") -> Path:
         for axis in axes[panels:]:
             axis.remove()
         if title:
-            figure.suptitle(title)
+            figure.suptitle(title, parse_math=False)
     return picture
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from srwm_agents.command_line import OneLineParser, fail, program, underscored
+from srwm_agents.command_line import OneLineParser, fail, program, quoted, reason, say, underscored, user_path
 from srwm_agents.cores import core_setting_names
+from srwm_agents.display import make_console
 from srwm_agents.fewshot.data import DATASETS, DEFAULT_DATA_DIR, SPLITS, default_cache_dir
 from srwm_agents.fewshot.experiment import AGENT_FOLDERS
 from srwm_agents.fewshot.settings import Settings
@@ -33,11 +33,11 @@ def main(argv: Sequence[str]) -> int:
     """Run ``train``, ``eval`` or ``data``; returns the exit status. Errors are one line on stderr."""
     args = _make_parser(_preset(argv)).parse_args(argv or ["--help"])
     try:
-        return args.run(args, Console())
+        return args.run(args, make_console())
     except (ValueError, OSError, FloatingPointError) as error:
-        return fail(str(error), "fewshot")
+        return fail(reason(error), "fewshot")
     except KeyboardInterrupt:
-        sys.stderr.write(f"{program('fewshot')}: interrupted\n")
+        say(f"{program('fewshot')}: interrupted")
         return 130
 
 
@@ -85,15 +85,15 @@ def add_settings(parser: OneLineParser) -> None:
 
 
 def _add_directories(parser: OneLineParser) -> None:
-    parser.add_argument("--data_dir", type=Path, default=DEFAULT_DATA_DIR, help="Folder of the data sets")
-    parser.add_argument("--cache_dir", type=Path, help=f"Folder of decoded images; default: {default_cache_dir()}")
+    parser.add_argument("--data_dir", type=user_path, default=DEFAULT_DATA_DIR, help="Folder of the data sets")
+    parser.add_argument("--cache_dir", type=user_path, help=f"Folder of decoded images; default: {default_cache_dir()}")
 
 
 def _add_evaluation(parser: OneLineParser) -> None:
     add = parser.add_argument
     add("--experiment", help="An experiment of fewshot train; its portable classifier is evaluated")
-    add("--agent", type=Path, help="A portable classifier's folder")
-    add("--train_dir", type=Path, default=Path("train_dir"), help="Folder of the experiments")
+    add("--agent", type=user_path, help="A portable classifier's folder")
+    add("--train_dir", type=user_path, default=Path("train_dir"), help="Folder of the experiments")
     add("--load_checkpoint_kind", default="best", choices=sorted(AGENT_FOLDERS), help="Which one of an experiment")
     add("--dataset", help="Other data sets than it was trained on, comma-separated")
     add("--split", default="val", choices=SPLITS, help="Which classes")
@@ -105,7 +105,9 @@ def _add_evaluation(parser: OneLineParser) -> None:
     add("--seed", type=int, default=0, help="Of the episodes")
     add("--device", default="auto", help="cpu, cuda, cuda:1, …; auto: cuda where there is one")
     add(
-        "--output", type=Path, help="Folder of the reports; default: evaluation/ in the experiment, or evaluation/AGENT"
+        "--output",
+        type=user_path,
+        help="Folder of the reports; default: evaluation/ in the experiment, or evaluation/AGENT",
     )
     _add_directories(parser)
 
@@ -126,23 +128,24 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     if not result.is_main:  # of several processes only the main one prints
         return 0
     usual = Settings()
-    where = "".join(
-        f" --{name} {getattr(settings, name)}"
+    where = [
+        word
         for name in ("train_dir", "data_dir", "cache_dir")
         if getattr(settings, name) != getattr(usual, name)
-    )
+        for word in (f"--{name}", getattr(settings, name))
+    ]
     lines = [
         *(f"{kind + ':':14}{result.folder / folder}" for kind, folder in AGENT_FOLDERS.items()),
-        f"TensorBoard:  tensorboard --logdir {result.folder}",
-        f"evaluate it:  {program('fewshot')} eval{where} --experiment {result.folder.name}",
+        f"TensorBoard:  {quoted('tensorboard', '--logdir', result.folder)}",
+        f"evaluate it:  {program('fewshot')} {quoted('eval', *where, '--experiment', settings.experiment)}",
     ]
     if result.best_accuracy is not None:
         lines.insert(0, f"best on validation classes: {100 * result.best_accuracy:.2f} %")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     if result.signal_number is not None:
         stopped = f"stopped by a signal at update {result.step:,}, saved; the same command goes on"
-        sys.stderr.write(f"{program('fewshot')}: {stopped}\n")
+        say(f"{program('fewshot')}: {stopped}")
         return 128 + result.signal_number
     return 0
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import shutil
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +14,13 @@ import pandas as pd
 import torch
 
 from srwm_agents import plotting
+from srwm_agents.experiment_folders import (
+    Contents,
+    ExperimentError,
+    ExperimentFolder,
+    check_present,
+    experiment_path,
+)
 from srwm_agents.fewshot.classifier import FewShotClassifier, save_classifier
 from srwm_agents.fewshot.settings import Settings
 from srwm_agents.files import remove_leftovers, write_atomically
@@ -19,8 +28,17 @@ from srwm_agents.files import remove_leftovers, write_atomically
 AGENT_FOLDERS = {"latest": "agent", "best": "agent_best"}
 
 
-class ExperimentError(ValueError):
-    """An experiment cannot be begun or resumed; the message says why."""
+CONTENTS = Contents(
+    made=(
+        *("settings.json", "checkpoint.pt", "curves.csv", "learning_curve.png", "evaluation", ".summary", ".tmp-*"),
+        *(f"agent{kind}{more}" for kind in ("", "_best") for more in ("", ".old", ".new")),
+    ),
+    marks=("checkpoint.pt",),
+    lock=".fewshot_lock",
+    settings="settings.json",
+    settings_say='"validation_episodes"',
+)
+"""What the experiments of few-shot learning consist of."""
 
 
 class Experiment:
@@ -28,18 +46,20 @@ class Experiment:
 
     def __init__(self, settings: Settings) -> None:
         """Name the folder; nothing is written yet."""
-        if not settings.experiment:
+        if settings.experiment is None:
             raise ExperimentError("name the experiment: --experiment NAME (or a --preset, whose name it then has)")
         self.name = settings.experiment
-        self.folder = settings.train_dir / settings.experiment
+        self.folder = experiment_path(settings.train_dir.absolute(), settings.experiment)
         self.checkpoint = self.folder / "checkpoint.pt"
         self.curves = self.folder / "curves.csv"
 
-    def begin(self, settings: Settings) -> None:
-        """Make the folder, empty if ``restart_behavior`` is "overwrite"; to be called once nothing else can fail."""
-        if settings.restart_behavior == "overwrite" and self.folder.exists():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def in_use(self, settings: Settings) -> ExperimentFolder:
+        """The folder, to be entered while this process alone writes there."""
+        return ExperimentFolder(self.folder, CONTENTS, settings.restart_behavior)
+
+    def begin(self, settings: Settings, folder: ExperimentFolder) -> None:
+        """Make way for the run as ``restart_behavior`` says; to be called once nothing else can fail."""
+        folder.begin()
         write_atomically(self.folder / "settings.json", json.dumps(settings.to_json(), indent=2) + "\n")
 
     def load(self, settings: Settings) -> dict[str, Any] | None:
@@ -77,19 +97,19 @@ class Experiment:
         return content
 
     def save(self, content: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        """Write checkpoint and curves."""
+        """Write checkpoint and curves; ExperimentError if the folder has been deleted or moved."""
+        check_present(self.folder, CONTENTS)
 
-        def write(path: Path) -> None:
-            with path.open("wb") as handle:  # torch.save would write a path's name into the file
-                torch.save(content, handle)
-
-        write_atomically(self.checkpoint, write)
+        buffer = io.BytesIO()  # torch.save into a file hides that a disk is full
+        torch.save(content, buffer)
+        write_atomically(self.checkpoint, buffer.getvalue())
         if history:
             write_atomically(self.curves, pd.DataFrame(history).to_csv(index=False))
         remove_leftovers(self.folder)
 
     def save_classifier(self, classifier: FewShotClassifier, kind: str) -> Path:
-        """Write the portable classifier, "latest" or "best"."""
+        """Write the portable classifier, "latest" or "best"; as :meth:`save`."""
+        check_present(self.folder, CONTENTS)
         return save_classifier(classifier, self.folder / AGENT_FOLDERS[kind])
 
     def plot(self, history: list[dict[str, Any]]) -> Path:
@@ -112,5 +132,5 @@ class Experiment:
             for axis in (accuracy, loss):
                 axis.set_xlabel("updates")
                 axis.set_xlim(left=0)
-            figure.suptitle(self.name)
+            figure.suptitle(self.name, parse_math=False)
         return picture

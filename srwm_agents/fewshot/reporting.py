@@ -12,13 +12,16 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from srwm_agents import plotting
+from srwm_agents.command_line import writable_folder
 from srwm_agents.display import progress_bar, tracker
+from srwm_agents.experiment_folders import ExperimentError, experiment_path
 from srwm_agents.fewshot.building import Images, evaluation_tasks
 from srwm_agents.fewshot.classifier import load_classifier
 from srwm_agents.fewshot.evaluation import evaluate
-from srwm_agents.fewshot.experiment import AGENT_FOLDERS, ExperimentError
+from srwm_agents.fewshot.experiment import AGENT_FOLDERS
 from srwm_agents.fewshot.tasks import Shape
 from srwm_agents.files import write_together
 from srwm_agents.processes import Processes
@@ -35,6 +38,7 @@ def evaluate_agent(args: argparse.Namespace, console: Console) -> int:
         torch.backends.cudnn.deterministic = True
         classifier = load_classifier(folder, processes.device)
         config = classifier.config
+        output = writable_folder(args.output or output)  # now, and not after all the work
         datasets = tuple((args.dataset or config.task.get("dataset", "glyphs")).split(","))
         rotated = config.task.get("rotations", "") if args.rotations is None else args.rotations
         channels, height, size = config.image_shape
@@ -71,8 +75,8 @@ def evaluate_agent(args: argparse.Namespace, console: Console) -> int:
     }
     summary, curve = pd.concat(summaries, ignore_index=True), pd.concat(curves, ignore_index=True)
     console.print(_table(summary, f"{name}: {shape.ways}-way {shape.shots}-shot, {args.split} classes"))
-    for file in write_reports(args.output or output, f"eval_{args.split}_{shape.shots}shot", summary, curve, about):
-        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+    for file in write_reports(output, f"eval_{args.split}_{shape.shots}shot", summary, curve, about):
+        console.print(f"wrote {file}", highlight=False, soft_wrap=True, markup=False)
     return 0
 
 
@@ -84,7 +88,7 @@ def _locate(args: argparse.Namespace) -> tuple[Path, str, Path]:
         # The file of a classifier has the name of its folder.
         name = (args.agent.parent if args.agent.is_file() else args.agent).resolve().name
         return args.agent, name, Path("evaluation") / name
-    experiment = args.train_dir / args.experiment
+    experiment = experiment_path(args.train_dir, args.experiment)
     if not experiment.is_dir():
         known = ", ".join(sorted(file.parent.name for file in args.train_dir.glob("*/agent_best"))) or "none"
         raise ExperimentError(f"no experiment {args.experiment!r} in {args.train_dir}; there: {known}")
@@ -127,14 +131,14 @@ def plot_curve(curve: pd.DataFrame, picture: Path, title: str, ways: int) -> Pat
             axis.set_ylim(0, 100)
         panels[0].set_ylabel("accuracy, %")
         panels[0].annotate("chance", (1, 100 / ways), (0, 3), ("axes fraction", "data"), "offset points", ha="right")
-        figure.suptitle(title)
+        figure.suptitle(title, parse_math=False)
         if curve["segment"].nunique() > 1:
             plotting.label_lines(panels[1])
     return picture
 
 
 def _table(summary: pd.DataFrame, title: str) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("data set")
     for name in ("accuracy, %", "95 % interval", "after examples", "episodes"):
         table.add_column(name, justify="right")

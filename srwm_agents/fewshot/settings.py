@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,14 @@ class Settings(_core_settings()):
 
     def __post_init__(self) -> None:
         check_choices(self)
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name} is {value}, expected a finite number")
         for name in _POSITIVE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         for name in _NOT_NEGATIVE:
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 0")
         CoreConfig(input_size=1, **self.core_settings)  # raises for a value out of range
         for name in ("vision_dropout", "average_decay"):
@@ -120,9 +124,10 @@ class Settings(_core_settings()):
         if len(self.datasets) != wanted:
             raise ValueError(f"task {self.task} takes {wanted} data set(s), not {self.dataset!r}")
         if self.batch_size % self.gradient_accumulation:
+            nearest = max(1, round(self.batch_size / self.gradient_accumulation)) * self.gradient_accumulation
             raise ValueError(
                 f"batch_size is {self.batch_size}, expected a multiple of gradient_accumulation = "
-                f"{self.gradient_accumulation}"
+                f"{self.gradient_accumulation}, as {nearest}"
             )
         if self.cuda_graph and self.task == "sequential":
             raise ValueError("cuda_graph is for steps of one shape, and the sequential task's lengths are random")
@@ -157,7 +162,7 @@ _POSITIVE = (
 )
 _NOT_NEGATIVE = (
     *("warmup_steps", "weight_decay", "max_grad_norm", "augment_shift", "bootstrap_weight", "auxiliary_weight"),
-    "save_every_sec",
+    *("save_every_sec", "train_for_seconds"),
 )
 _FIXED = (
     *("dataset", "task", "labels", "ways", "shots", "queries", "future_shots", "rotations", "image_size", "channels"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from srwm_agents.display import TrainingDisplay, tracker
+from srwm_agents.display import TrainingDisplay, make_console, tracker
 from srwm_agents.fewshot.building import Images, evaluation_tasks, make_classifier, training_task
 from srwm_agents.fewshot.evaluation import validate
 from srwm_agents.fewshot.experiment import Experiment, ExperimentError
@@ -28,6 +29,8 @@ from srwm_agents.signals import StopRequest
 CHECKPOINT_STAYS = "the last checkpoint is untouched: try a lower --learning_rate or a longer --warmup_steps"
 VALIDATION_SEED = 1234
 VALIDATION_BATCH = 100
+LOOK_EVERY_SECONDS = 2.0
+"""How often a run looks at the clock, at least, if updates are no longer than that."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,12 @@ class Trainer:
     def __init__(self, settings: Settings, processes: Processes, track: Any = None) -> None:
         """Load the images and make everything, on the device; DataError or ValueError if something does not fit."""
         s, device = settings, processes.device
-        if s.batch_size % (processes.world_size * s.gradient_accumulation):
+        parts = processes.world_size * s.gradient_accumulation
+        if s.batch_size % parts:
+            nearest = parts * max(1, round(s.batch_size / parts))
             raise ValueError(
                 f"batch_size is {s.batch_size}, expected a multiple of {processes.world_size} processes "
-                f"times gradient_accumulation {s.gradient_accumulation}"
+                f"times gradient_accumulation {s.gradient_accumulation}, as {nearest}"
             )
         if s.cuda_graph and (processes.world_size > 1 or device.type != "cuda"):
             raise ValueError(f"cuda_graph needs one process on a CUDA device, not {processes.world_size} on {device}")
@@ -228,31 +233,32 @@ def train(settings: Settings, console: Console | None = None) -> TrainingResult:
         FloatingPointError: the loss is not finite; the last checkpoint stays.
     """
     with Processes(settings.device) as processes:
-        return _train(settings, processes, console or Console())
+        return _train(settings, processes, console or make_console())
 
 
 def _train(settings: Settings, processes: Processes, console: Console) -> TrainingResult:
     """What :func:`train` says, in one of the processes; what it makes is gone before they part."""
     experiment = Experiment(settings)
-    content = experiment.load(settings)
-    tune(processes.device, one_shape=settings.task != "sequential")
-    trainer = Trainer(settings, processes, tracker(console) if processes.is_main else None)
-    if processes.is_main:
-        experiment.begin(settings)
-    processes.wait()
-    before = 0.0
-    if content is not None:
-        trainer.load(content)
-        before = content["seconds"]
-        trainer.look_at_clock(before)
-    with (
-        StopRequest() as stop,
-        TrainingDisplay(console, 1.0, done=trainer.share, quiet=not processes.is_main) as display,
-    ):
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(experiment.in_use(settings)) if processes.is_main else None
+        content = experiment.load(settings)
+        tune(processes.device, one_shape=settings.task != "sequential")
+        trainer = Trainer(settings, processes, tracker(console) if processes.is_main else None)
+        if folder is not None:
+            experiment.begin(settings, folder)
+        processes.wait()
+        before = 0.0
+        if content is not None:
+            trainer.load(content)
+            before = content["seconds"]
+            trainer.look_at_clock(before)
+        stop = stack.enter_context(StopRequest())
+        display = TrainingDisplay(console, 1.0, done=trainer.share, quiet=not processes.is_main)
+        stack.enter_context(display)
         if content is not None:
             display.say(f"resumed {experiment.folder} at update {trainer.step:,}")
         _loop(trainer, experiment, display, stop, before)
-    return TrainingResult(experiment.folder, trainer.step, trainer.best_accuracy, stop.number, processes.is_main)
+        return TrainingResult(experiment.folder, trainer.step, trainer.best_accuracy, stop.number, processes.is_main)
 
 
 def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, stop: StopRequest, before: float) -> None:
@@ -260,6 +266,7 @@ def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, st
     writer = _writer(experiment.folder) if processes.is_main else None
     began = time.monotonic()
     last_save, last_look, looked_at = began, began, trainer.step
+    next_look = trainer.step + 1
     row = {"loss": float("nan"), "accuracy": float("nan"), "steps_per_second": float("nan")}
 
     def seconds() -> float:
@@ -273,7 +280,8 @@ def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, st
     while trainer.share < 1:
         trainer.update()
         validates = trainer.step % s.validate_every == 0 or trainer.step == s.train_steps
-        if not (validates or trainer.step % s.log_every == 0 or (processes.world_size == 1 and stop)):
+        looks = trainer.step % s.log_every == 0 or trainer.step >= next_look
+        if not (validates or looks or (processes.world_size == 1 and stop)):
             continue
         loss, accuracy = trainer.read_totals(trainer.step - looked_at)
         now = time.monotonic()
@@ -298,6 +306,8 @@ def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, st
         if stopping:
             break
         last_look, looked_at = time.monotonic(), trainer.step
+        updates = processes.mean(torch.tensor(LOOK_EVERY_SECONDS * row["steps_per_second"], device=processes.device))
+        next_look = trainer.step + max(1, min(s.log_every, int(updates)))  # the same in all processes
     if processes.is_main and trainer.history:
         experiment.plot(trainer.history)
     if writer is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import fields
@@ -16,8 +15,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from srwm_agents.command_line import OneLineParser, fail, program
-from srwm_agents.display import TrainingDisplay
+from srwm_agents.command_line import OneLineParser, fail, program, reason, say, user_path
+from srwm_agents.display import TrainingDisplay, make_console
+from srwm_agents.experiment_folders import Contents, ExperimentFolder, experiment_path
 from srwm_agents.files import write_atomically
 from srwm_agents.introspective.checkpoint import CHECKPOINT_FILE, load_training, save_training
 from srwm_agents.introspective.gradients import cheaper_gradient
@@ -26,6 +26,12 @@ from srwm_agents.introspective.training import SOLVED, Evaluation, TrainConfig, 
 from srwm_agents.signals import StopRequest
 
 RESULTS_FILE = "results.json"
+CONTENTS = Contents(
+    made=(CHECKPOINT_FILE, RESULTS_FILE, "trace.png", "trace.json", ".tmp-*"),
+    marks=(CHECKPOINT_FILE,),
+    lock=".introspective_lock",
+)
+"""What the experiments of this command consist of."""
 SAVE_EVERY_SECONDS = 20
 INTERRUPTED = 130
 
@@ -52,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
         kind = type(f.default)
         train.add_argument(f"--{f.name}", type=kind, choices=f.metadata["choices"], default=None, help=about)
     add = train.add_argument
-    add("--train_dir", type=Path, default=Path("train_dir"), help="Where experiments lie (default: %(default)s)")
+    add("--train_dir", type=user_path, default=Path("train_dir"), help="Where experiments lie (default: %(default)s)")
     add("--experiment", help="Folder in --train_dir (default: introspective_TASK)")
     add(
         "--restart_behavior",
@@ -69,11 +75,11 @@ def main(argv: Sequence[str] | None = None, console: Console | None = None) -> i
     """Do as the command line says; returns the exit status. Errors are one line on stderr."""
     args = make_parser().parse_args(argv)
     try:
-        return _train(args, console or Console())
+        return _train(args, console or make_console())
     except (ValueError, OSError) as error:
-        return fail(str(error), "introspective")
+        return fail(reason(error), "introspective")
     except KeyboardInterrupt:  # outside of training, where a signal saves and stops
-        sys.stderr.write(f"{program('introspective')}: interrupted\n")
+        say(f"{program('introspective')}: interrupted")
         return INTERRUPTED
 
 
@@ -84,34 +90,40 @@ def _train(args: argparse.Namespace, console: Console) -> int:
         torch.zeros(1, device=args.device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device is {args.device!r}, which PyTorch cannot use here; try cpu or cuda") from error
-    folder = args.train_dir / (args.experiment or f"introspective_{config.task}")
-    if args.restart_behavior == "resume" and (folder / CHECKPOINT_FILE).exists():
-        training = load_training(folder, config, args.device)
-        console.print(f"going on with {folder} after {training.update} updates", highlight=False, soft_wrap=True)
-    else:
-        training = Training(config, args.device)
-    _describe(training, console)
+    name = f"introspective_{config.task}" if args.experiment is None else args.experiment
+    path = experiment_path(args.train_dir.absolute(), name)
+    with ExperimentFolder(path, CONTENTS, args.restart_behavior) as folder:
+        if args.restart_behavior == "resume" and (path / CHECKPOINT_FILE).exists():
+            training = load_training(path, config, args.device)
+            _say(console, f"going on with {path} after {training.update} updates")
+        else:
+            training = Training(config, args.device)
+        folder.begin()
+        _describe(training, console)
+        stop = _run(training, folder, console)
+        if stop:
+            say(f"{program('introspective')}: stopped and saved after {training.update} updates; "
+                "the same command goes on")  # fmt: skip
+            return stop.exit_status
+        result = training.evaluate()
+        write_atomically(path / RESULTS_FILE, json.dumps(_report(training, result), indent=1) + "\n")
+        console.print(_table(training, result))
+        written = [path / CHECKPOINT_FILE, path / RESULTS_FILE]
+        if args.trace:
+            from srwm_agents.introspective.trace import write_trace
 
-    stop = _run(training, folder, console)
-    if stop:
-        stopped = f"stopped and saved after {training.update} updates; the same command goes on"
-        sys.stderr.write(f"{program('introspective')}: {stopped}\n")
-        return stop.exit_status
-    result = training.evaluate()
-    write_atomically(folder / RESULTS_FILE, json.dumps(_report(training, result), indent=1) + "\n")
-    console.print(_table(training, result))
-    written = [folder / CHECKPOINT_FILE, folder / RESULTS_FILE]
-    if args.trace:
-        from srwm_agents.introspective.trace import write_trace
-
-        best = min(range(len(result.loss)), key=lambda index: result.loss[index])
-        written += write_trace(training, best, folder)
-    for file in written:
-        console.print(f"wrote {file}", highlight=False, soft_wrap=True)
+            best = min(range(len(result.loss)), key=lambda index: result.loss[index])
+            written += write_trace(training, best, path)
+        for file in written:
+            _say(console, f"wrote {file}")
     return 0
 
 
-def _run(training: Training, folder: Path, console: Console) -> StopRequest:
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def _run(training: Training, folder: ExperimentFolder, console: Console) -> StopRequest:
     """Train, with a checkpoint every ``SAVE_EVERY_SECONDS`` and at the end; whether a signal ended it."""
     saved = time.monotonic()
     display = TrainingDisplay(console, training.config.updates, unit="updates", done=training.update)
@@ -121,9 +133,11 @@ def _run(training: Training, folder: Path, console: Console) -> StopRequest:
             if stop:
                 break
             if time.monotonic() - saved > SAVE_EVERY_SECONDS:
-                save_training(training, folder)
+                folder.check()
+                save_training(training, folder.path)
                 saved = time.monotonic()
-        save_training(training, folder)
+        folder.check()
+        save_training(training, folder.path)
     return stop
 
 

@@ -104,8 +104,11 @@ class ReturnScales:
     def update(self, rewards: Tensor, dones: Tensor, games: Tensor, pool: Pool = SINGLE) -> None:
         """Update the statistics with a batch: rewards and bool dones [B, T], games int64 [B].
 
-        Steps that the losses leave out (stale ones, those of another policy) count here.
+        Steps that the losses leave out (stale ones, those of another policy) count here. A segment with a reward that
+        is not finite does not: it would stay in the means for good.
         """
+        finite = rewards.isfinite().all(1)
+        rewards = torch.where(finite[:, None], rewards, 0)
         continues = (~dones).double()
         # G_t = r_t + f_t G_{t-1}: affine maps, composed over ever longer stretches in log2 T rounds, as V-trace does.
         h, f = rewards.double(), functional.pad(continues[:, :-1], (1, 0), value=1.0)
@@ -116,9 +119,9 @@ class ReturnScales:
             f = f * functional.pad(f[:, :-reach], (reach, 0), value=1.0)
             reach *= 2
         carried_over = _moments(h[:, -1], f[:, -1]) * continues[:, -1]
-        sums = torch.stack([_moments(h, f).mean(2), carried_over])
+        sums = torch.stack([_moments(h, f).mean(2), carried_over]) * finite
         sums = torch.zeros_like(self.moments).index_add_(2, games, sums)
-        count = torch.zeros_like(self.count).index_add_(0, games, torch.ones_like(h[:, 0]))
+        count = torch.zeros_like(self.count).index_add_(0, games, finite.double())
         flat = pool.mean(torch.cat([sums.view(-1, len(count)), count[None]]))
         sums, count = flat[:-1].view_as(sums), flat[-1]
         self.count.add_(count)

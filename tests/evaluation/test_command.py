@@ -135,7 +135,7 @@ def test_errors_are_one_line(train_dir, capsys, prepare, more, message: str) -> 
 def test_unknown_flags_and_help(capsys) -> None:
     with pytest.raises(SystemExit) as exit_info:
         eval_rl.main(["--episods", "3"])
-    assert exit_info.value.code == 2
+    assert exit_info.value.code == 1
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(SystemExit) as exit_info:
         eval_rl.main(["--help"])

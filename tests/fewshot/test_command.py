@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -237,7 +238,7 @@ def test_help_has_defaults_and_imports_nothing_heavy(capsys) -> None:
     assert "Of Adam, at its highest (default: 0.001)" in " ".join(capsys.readouterr().out.split())
     assert srwm_agents_main(["--help"]) == 0
     assert "fewshot" in capsys.readouterr().out
-    assert srwm_agents_main(["fewshoot"]) == 2
+    assert srwm_agents_main(["fewshoot"]) == 1
     assert "unknown command 'fewshoot', allowed: " in capsys.readouterr().err
 
 
@@ -256,3 +257,10 @@ def test_two_processes_train_one_model_and_resume(tmp_path, lay_out, png) -> Non
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("evaluate it:") == 1
     assert load_classifier(tmp_path / "x" / "agent").config.training["steps"] == 4
+
+
+def test_time_ends_training_however_rarely_the_loss_is_looked_at(train) -> None:
+    began = time.monotonic()
+    seldom = ["--train_steps=1000000", "--log_every=1000000", "--validate_every=1000000"]
+    assert train("--experiment=x", *seldom, "--train_for_seconds=1") == 0
+    assert time.monotonic() - began < 60

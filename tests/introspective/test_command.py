@@ -133,9 +133,9 @@ def test_wrong_values_are_one_line(tmp_path: Path, capsys, flags: list[str], mes
 def test_unknown_names_are_one_line(tmp_path: Path, capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         train(tmp_path, "--task=parity")
-    assert stopped.value.code == 2
+    assert stopped.value.code == 1
     assert "invalid choice: 'parity' (choose from" in capsys.readouterr().err
-    assert dispatch(["introspect"]) == 2
+    assert dispatch(["introspect"]) == 1
     assert f"unknown command 'introspect', allowed: {', '.join(COMMANDS)}" in capsys.readouterr().err
     assert dispatch([]) == dispatch(["--help"]) == 0
     shown = capsys.readouterr().out

@@ -13,7 +13,7 @@ from typing import Any
 from sample_factory.cfg import cfg as sf_cfg
 from sample_factory.utils.utils import str2bool
 
-from srwm_agents.command_line import OneLineParser, program, underscored
+from srwm_agents.command_line import OneLineParser, program, underscored, user_path
 from srwm_agents.cores import CORES, CoreConfig
 from srwm_agents.cores.config import core_setting_names
 from srwm_agents.encoders import ENCODERS
@@ -44,10 +44,22 @@ def make_parser() -> argparse.ArgumentParser:
         add(parser)
     actions = {action.dest: action for action in parser._actions}
     actions["env"].required = False
+    actions["train_dir"].type = _absolute
     actions["encoder_conv_architecture"].choices = list(ENCODERS)
     actions["optimizer"].choices = ["adam", "lamb", "rmsprop"]
     actions["lr_schedule"].choices = ["constant", "kl_adaptive_minibatch", "kl_adaptive_epoch", "linear_decay"]
     actions["device"].choices, actions["device"].help = ["auto", "gpu", "cpu"], "auto: a GPU where there is one"
+    actions["seed"].help = (
+        "Of weights, levels and actions. The same numbers again only with --serial_mode=True and one thread of PyTorch "
+        "(OMP_NUM_THREADS=1), on the same machine; otherwise they depend on which worker is first"
+    )
+    actions["restart_behavior"].help = (
+        "If the experiment is there already: go on with it (resume); move it to NAME_old0001 (restart) or delete what "
+        "training made of it (overwrite), and begin anew. For this start alone: it is never saved"
+    )
+    actions[
+        "experiment"
+    ].help = "Name of the experiment and of its folder in --train_dir; if it is there, it is resumed"
     parser.set_defaults(device="auto", **load_recipe(RECIPES, "_common"))
     return parser
 
@@ -67,8 +79,8 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("core", "srwm", "Memory of the agent", choices=list(CORES))
     add("games", "", "Procgen games, comma-separated, all in one vector environment")
     add("distribution_mode", "easy", "Procgen's variant of the games", choices=list(MODES))
-    add("num_levels", 200, "Number of training levels; 0 for no bound")
-    add("start_level", 0, "First training level")
+    add("num_levels", 200, "Number of training levels; 0: all levels")
+    add("start_level", 0, "First training level; not with --num_levels=0")
     add("last_action", False, "Give the core the last action, one-hot, beside features and last reward")
     add("env_threads", -1, "C++ threads of each vector environment; -1: the machine's cores over the vectors")
     add_dataclass_flags(ours, CoreConfig, names=core_setting_names(exclude=("rollout_length",)))
@@ -110,7 +122,7 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
 def parse_train_args(
     argv: Sequence[str] | None = None, parser: argparse.ArgumentParser | None = None
 ) -> argparse.Namespace:
-    """Parse a training command line; exits with status 2 and one line for a wrong flag, with 0 after ``--help``.
+    """Parse a training command line; exits with status 1 and one line for a wrong flag, with 0 after ``--help``.
 
     ``parser`` is :func:`make_parser`'s unless a command adds flags of its own to one.
     """
@@ -138,11 +150,18 @@ def parse_train_args(
     return args
 
 
+def _absolute(text: str) -> str:
+    """A folder as the user typed it, from the root: another working directory later on changes nothing."""
+    return str(user_path(text).absolute())
+
+
 def _preset(text: str) -> str:
     """A shipped preset's name, or the path of a YAML file."""
     names = recipe_names(RECIPES)
-    if text in names or Path(text).suffix in (".yaml", ".yml"):
+    if text in names:
         return text
+    if Path(text).suffix in (".yaml", ".yml"):
+        return str(user_path(text))
     close = difflib.get_close_matches(text, names, n=1)
     raise argparse.ArgumentTypeError(
         f"invalid choice: {text!r} (choose from {', '.join(names)}, or a file NAME.yaml)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import re
 from pathlib import Path
@@ -18,6 +20,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint exists but cannot be used; training must not start over in its place."""
 
 
+class NotFiniteError(RuntimeError):
+    """Training has diverged: something that it goes on from is not finite. The message says what."""
+
+
 def list_checkpoints(folder: str | os.PathLike[str], kind: str) -> list[Path]:
     """Finished checkpoints of a kind ("checkpoint" or "best"), oldest first; temporary files are not among them."""
     found = []
@@ -28,13 +34,21 @@ def list_checkpoints(folder: str | os.PathLike[str], kind: str) -> list[Path]:
 
 
 def save_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
-    """Write a checkpoint atomically, and remove what killed writers left in its folder."""
+    """Write a checkpoint atomically, and remove what killed writers left in its folder.
 
-    def write(path: Path) -> None:
-        with path.open("wb") as handle:  # torch.save would write a path's name into the file
-            torch.save(checkpoint, handle)
+    Raises:
+        NotFiniteError: a number in it is not finite; nothing is written.
+        OSError: it cannot be written.
+    """
+    if name := first_not_finite(checkpoint):
+        raise NotFiniteError(
+            f"training has diverged: {name} is not finite, so that nothing was saved; the last checkpoint is "
+            "untouched, and a lower --learning_rate may help"
+        )
 
-    write_atomically(file, write)
+    buffer = io.BytesIO()  # torch.save into a file hides that a disk is full
+    torch.save(checkpoint, buffer)
+    write_atomically(file, buffer.getvalue())
     remove_leftovers(file.parent)
 
 
@@ -42,7 +56,7 @@ def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> dict[str,
     """Read a checkpoint; only tensors and plain values are accepted, so a foreign file can run no code.
 
     Raises:
-        CheckpointError: the file does not load, or is no checkpoint.
+        CheckpointError: the file does not load, is no checkpoint, or has numbers that are not finite.
     """
     try:
         checkpoint = torch.load(file, map_location=device, weights_only=True)
@@ -56,4 +70,26 @@ def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> dict[str,
     )
     if missing:
         raise CheckpointError(f"checkpoint {file} lacks {', '.join(sorted(missing))}; restore it or move it away")
+    if name := first_not_finite(checkpoint):
+        raise CheckpointError(
+            f"checkpoint {file} cannot be gone on from: {name} is not finite; move it away to resume from an older one"
+        )
     return checkpoint
+
+
+def first_not_finite(content: Any, name: str = "") -> str | None:
+    """The path, with slashes, of the first number or tensor in nested mappings and sequences that has a NaN, or an
+    infinity in a tensor; None if there is none.
+
+    Single numbers may be infinite: the best score of a run is -inf before there is any.
+    """
+    if isinstance(content, torch.Tensor):
+        finite = not content.is_floating_point() or bool(content.isfinite().all())
+    elif isinstance(content, float):
+        finite = not math.isnan(content)
+    else:
+        entries = content.items() if isinstance(content, dict) else ()
+        entries = enumerate(content) if isinstance(content, list | tuple) else entries
+        found = (first_not_finite(entry, f"{name}/{key}" if name else str(key)) for key, entry in entries)
+        return next(filter(None, found), None)
+    return None if finite else name

@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from srwm_agents.envs.games import IMAGE_SHAPE, check_levels, check_mode
+from srwm_agents.envs.games import IMAGE_SHAPE, MAX_LEVEL, check_levels, check_mode
+from srwm_agents.integrations.sample_factory.deriving import sizes_of
 from srwm_agents.integrations.sample_factory.per_game import game_discounts, random_starts
 from srwm_agents.integrations.sample_factory.request import ConfigError, Request
+from srwm_agents.integrations.sample_factory.sizes import one_divides
 
 
 @dataclass(frozen=True)
@@ -20,15 +22,19 @@ class Range:
     high: float = math.inf
     open_low: bool = False
     """Whether ``low`` itself is not allowed."""
+    open_high: bool = False
+    """Whether ``high`` itself is not allowed."""
 
     def __contains__(self, value: float) -> bool:
-        return (self.low < value if self.open_low else self.low <= value) and value <= self.high
+        above = self.low < value if self.open_low else self.low <= value
+        return math.isfinite(value) and above and (value < self.high if self.open_high else value <= self.high)
 
     def __str__(self) -> str:
-        if self.open_low:
-            return f"above {self.low} and at most {self.high}"
+        low = f"above {self.low}" if self.open_low else f"at least {self.low}"
         if self.high == math.inf:
-            return f"at least {self.low}"
+            return low if self.open_low else f"{low} and finite" if self.low == 0 else low
+        if self.open_low or self.open_high:
+            return f"{low} and {'below' if self.open_high else 'at most'} {self.high}"
         return f"from {self.low} to {self.high}"
 
 
@@ -36,15 +42,27 @@ RANGES = {
     Range(1): (
         *("num_workers", "num_envs_per_worker", "rollout", "batch_size", "num_batches_per_epoch", "num_epochs"),
         *("num_policies", "train_for_env_steps", "worker_num_splits", "policy_workers_per_policy"),
+        *("num_batches_to_accumulate", "max_policy_lag", "stats_avg", "keep_checkpoints"),
+        *("train_for_seconds", "save_every_sec", "save_best_every_sec", "experiment_summaries_interval"),
+        *("flush_summaries_interval", "heartbeat_interval", "heartbeat_reporting_interval"),
     ),
     Range(0): (
-        *("learning_rate", "vtrace_rho", "vtrace_c", "exploration_loss_coeff", "value_loss_coeff"),
-        *("advantage_loss_coeff", "augment_consistency"),
+        *("learning_rate", "vtrace_rho", "vtrace_c", "exploration_loss_coeff", "value_loss_coeff", "kl_loss_coeff"),
+        *("advantage_loss_coeff", "augment_consistency", "max_grad_norm", "policy_head_scale", "policy_init_gain"),
+        *("save_best_after", "decorrelate_experience_max_seconds", "lr_adaptive_min"),
     ),
-    Range(-1): ("max_pending_iterations",),
-    Range(0, 1): ("gamma", "vtrace_lambda"),
+    Range(0, open_low=True): (
+        *("reward_clip", "reward_scale", "obs_scale", "adam_eps", "rmsprop_eps", "ppo_clip_ratio", "ppo_clip_value"),
+        *("lr_adaptive_max", "lr_schedule_kl_threshold"),
+    ),
+    Range(0, 1): ("gamma", "gae_lambda", "vtrace_lambda", "pbt_replace_fraction", "pbt_mutation_rate"),
+    Range(0, 1, open_high=True): ("adam_beta1", "adam_beta2", "rmsprop_alpha", "rmsprop_momentum"),
     Range(0, 1, open_low=True): ("popart_step_size",),
     Range(0, IMAGE_SHAPE[-1] - 1): ("augment_shift",),
+    Range(0, MAX_LEVEL): ("seed",),
+    Range(-1): ("env_threads", "max_pending_iterations", "save_milestones_sec", "recurrence"),
+    Range(-20, 19): ("default_niceness",),
+    Range(-1e6, 1e6): ("obs_subtract_mean",),
 }
 
 
@@ -87,8 +105,11 @@ def check_numbers(request: Request) -> None:
     """
     for allowed, names in RANGES.items():
         for name in names:
-            if request[name] not in allowed:
+            if request[name] is not None and request[name] not in allowed:
                 raise ConfigError(f"--{name} is {request[name]}, expected {allowed}")
+    for name in ("encoder_conv_mlp_layers", "decoder_mlp_layers"):
+        if any(width < 1 for width in request[name]):
+            raise ConfigError(f"--{name} is {' '.join(map(str, request[name]))}, expected widths of at least 1")
 
 
 def check(cfg: Any) -> None:
@@ -132,7 +153,7 @@ def _every_game_has_its_share(cfg: Any) -> str | None:
     if cfg.vector_size % games:
         return (
             f"--num_envs_per_worker / --worker_num_splits is {cfg.vector_size}, "
-            f"expected a multiple of {games} (the number of games)"
+            f"expected a multiple of {games} (the number of games){_advice(cfg)}"
         )
     return None
 
@@ -171,7 +192,7 @@ def _whole_rollouts(cfg: Any) -> str | None:
     if cfg.with_vtrace and cfg.recurrence != cfg.rollout:
         return f"--recurrence is {cfg.recurrence}, expected --rollout = {cfg.rollout} with V-trace"
     if cfg.batch_size % cfg.rollout:
-        return f"--batch_size is {cfg.batch_size}, expected a multiple of --rollout = {cfg.rollout}"
+        return f"--batch_size is {cfg.batch_size}, expected a multiple of --rollout = {cfg.rollout}{_advice(cfg)}"
     return None
 
 
@@ -186,12 +207,18 @@ def _every_policy_has_a_worker(cfg: Any) -> str | None:
 
 def _vectors_fit_updates(cfg: Any) -> str | None:
     rollouts = cfg.batch_size // cfg.rollout * cfg.num_batches_per_epoch
-    if cfg.batched_sampling and math.gcd(rollouts, cfg.vector_size) != min(rollouts, cfg.vector_size):
+    if cfg.batched_sampling and not one_divides(rollouts, cfg.vector_size):
         return (
             f"rollouts an update (batch_size / rollout * num_batches_per_epoch = {rollouts}) and environments a "
-            f"vector (num_envs_per_worker / worker_num_splits = {cfg.vector_size}): one must divide the other"
+            f"vector (num_envs_per_worker / worker_num_splits = {cfg.vector_size}): "
+            f"one must divide the other{_advice(cfg)}"
         )
     return None
+
+
+def _advice(cfg: Any) -> str:
+    """Sizes that fit, for the end of a message on those that do not."""
+    return sizes_of(Request(dict(cfg.request, games=cfg.games), frozenset())).advice()
 
 
 _NO_GRAPHS = "set --cuda_graphs=False"

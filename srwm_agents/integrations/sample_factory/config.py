@@ -9,9 +9,11 @@ from typing import Any
 from sample_factory.utils.attr_dict import AttrDict
 
 from srwm_agents.cores.config import core_setting_names
+from srwm_agents.experiment_folders import Contents, ExperimentError, experiment_path
 from srwm_agents.integrations.sample_factory.checks import check, check_numbers
 from srwm_agents.integrations.sample_factory.core import ConfigError, check_no_size_flags, core_settings
 from srwm_agents.integrations.sample_factory.deriving import Machine, derive
+from srwm_agents.integrations.sample_factory.no_effect import check_effects
 from srwm_agents.integrations.sample_factory.per_game import game_discounts, random_starts
 from srwm_agents.integrations.sample_factory.request import (
     COMMAND_LINE_ONLY,
@@ -21,6 +23,7 @@ from srwm_agents.integrations.sample_factory.request import (
 from srwm_agents.integrations.sample_factory.resuming import NOT_OF_THE_NETWORK, read_request, resume
 
 __all__ = [
+    "CONTENTS",
     "ConfigError",
     "Machine",
     "core_settings",
@@ -35,9 +38,31 @@ _ABOUT_THE_COMMAND = ("cli_args", "command_line", "git_hash", "git_repo_name")
 """What Sample Factory expects in a configuration beside settings."""
 
 
+CONTENTS = Contents(
+    made=(
+        *("config.json", "sf_log.txt", "git.diff", "curves.csv", "learning_curves.png", "checkpoint_p*", ".summary"),
+        *("crashes", "evaluation", "policy_[0-9]*.json", ".tmp-*"),
+        *(f"agent{kind}{more}" for kind in ("", "_best", "_average") for more in ("", "_p[0-9]*", ".old", ".new")),
+    ),
+    marks=("checkpoint_p*", "sf_log.txt"),
+    lock=".training_lock",
+    settings="config.json",
+    settings_say='"num_envs_per_worker"',
+    leftovers=("checkpoint_p*/.*.tmp", "checkpoint_p*/*_temp"),
+)
+"""What the experiments of training on games consist of."""
+
+
 def experiment_folder(cfg: Any) -> Path:
-    """Where an experiment's files lie; unlike Sample Factory's own function, this one makes no folder."""
-    return Path(cfg.train_dir) / cfg.experiment
+    """Where an experiment's files lie; unlike Sample Factory's own function, this one makes no folder.
+
+    Raises:
+        ConfigError: the experiment's name leads out of ``train_dir``.
+    """
+    try:
+        return experiment_path(cfg.train_dir, cfg.experiment)
+    except ExperimentError as error:
+        raise ConfigError(str(error)) from error
 
 
 def save_config(cfg: Any) -> None:
@@ -57,9 +82,10 @@ def finish_config(args: Any, machine: Machine | None = None, **imposed: Any) -> 
         ConfigError: a setting that cannot work, or one that a resumed experiment cannot change.
     """
     check_no_size_flags(args.cli_args, core_setting_names(exclude=NOT_OF_THE_NETWORK))
+    folder = experiment_folder(args)
     request = request_of(args)
     if args.restart_behavior == "resume":
-        saved = read_request(experiment_folder(args), args.flag_defaults)
+        saved = read_request(folder, args.flag_defaults)
         request = request if saved is None else resume(saved, request, args.experiment)
     effective = replace(request, settings={**request.settings, **imposed})
     check_numbers(effective)
@@ -74,4 +100,5 @@ def finish_config(args: Any, machine: Machine | None = None, **imposed: Any) -> 
         }
     )
     check(cfg)
+    check_effects(cfg, args.cli_args, args.flag_defaults)
     return cfg

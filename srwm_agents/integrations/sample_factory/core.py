@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from srwm_agents.cores import CORES, CoreConfig, make_core
 from srwm_agents.cores.config import core_setting_names, core_settings_of
+from srwm_agents.experiment_folders import ExperimentError, experiment_path
 from srwm_agents.settings import add_dataclass_flags
 
 SIZE_FLAGS = ("rnn_size", "rnn_type", "rnn_num_layers")
@@ -221,7 +221,11 @@ def _resume(config: Any, given: Mapping[str, Any], core: str) -> None:
         ConfigError: a flag asks for another, or the experiment has none.
     """
     config.core = core
-    file = Path(config.train_dir) / config.experiment / "config.json"
+    try:
+        folder = experiment_path(config.train_dir, config.experiment)
+    except ExperimentError as error:
+        raise ConfigError(str(error)) from error
+    file = folder / "config.json"
     if config.restart_behavior != "resume" or not file.is_file():
         return
     try:

@@ -11,6 +11,7 @@ from srwm_agents.encoders import IMAGE_KEY
 from srwm_agents.integrations.sample_factory import per_game
 from srwm_agents.integrations.sample_factory.core import buffer_settings
 from srwm_agents.integrations.sample_factory.request import ConfigError, Request, core_of, games_of
+from srwm_agents.integrations.sample_factory.sizes import Sizes
 
 _UNCLIPPED = 1000.0
 """Sample Factory's own ``reward_clip``: far beyond what any of Procgen's games gives."""
@@ -161,8 +162,21 @@ def _vector_size(request: Request) -> int:
     """One C++ vector environment a split: ``num_envs_per_worker`` counts games being played, as users mean it."""
     games, splits = request["num_envs_per_worker"], request["worker_num_splits"]
     if games % splits:
-        raise ConfigError(f"--num_envs_per_worker is {games}, expected a multiple of --worker_num_splits = {splits}")
+        raise ConfigError(
+            f"--num_envs_per_worker is {games}, expected a multiple of --worker_num_splits = {splits}"
+            f"{sizes_of(request).advice()}"
+        )
     return games // splits
+
+
+def sizes_of(request: Request) -> Sizes:
+    """What has to be divisible by what."""
+    names = ("num_envs_per_worker", "batch_size", "rollout", "worker_num_splits", "num_batches_per_epoch")
+    return Sizes(
+        **{name: request[name] for name in names},
+        games=len(games_of(request)),
+        batched_sampling=request["batched_sampling"],
+    )
 
 
 def _env_threads(request: Request, in_process: bool, machine: Machine) -> int:

@@ -14,13 +14,15 @@ from sample_factory.algo.learning.learner import Learner, LearningRateScheduler
 from sample_factory.algo.learning.learner_worker import LearnerWorker
 from sample_factory.algo.utils.tensor_dict import TensorDict, shallow_recursive_copy
 from sample_factory.utils.attr_dict import AttrDict
-from sample_factory.utils.utils import experiment_dir, log
+from sample_factory.utils.utils import log
 from torch import Tensor
 
 from srwm_agents.agent import save_agent
 from srwm_agents.averaging import update_average
+from srwm_agents.experiment_folders import check_present
 from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from srwm_agents.integrations.sample_factory.config import game_discounts
+from srwm_agents.integrations.sample_factory.config import CONTENTS, experiment_folder, game_discounts
+from srwm_agents.integrations.sample_factory.dropped import DroppedUpdates
 from srwm_agents.integrations.sample_factory.environment import EXPLORING_ENTRY, GAME_ENTRY
 from srwm_agents.integrations.sample_factory.in_process.streams import wait_for_stream
 from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
@@ -100,6 +102,8 @@ class SRWMLearner(Learner):
     """The learners that share each batch."""
     handover: WeightsHandover | None = None
     """With ``--in_process``: where the actor thread gets its weights."""
+    stop_flag: Tensor | None = None
+    """In shared memory, not zero once training is to stop: the rest of a batch is then left out."""
 
     def init(self) -> Any:
         # Learner.init knows two optimisers and refuses any other name. It also loads the checkpoint; before that,
@@ -139,6 +143,7 @@ class SRWMLearner(Learner):
                 self.game_scales = GameScales(len(discounts), self.device)
             if self.cfg.reward_treatment == "return_norm":
                 self.return_scales = ReturnScales(discounts)
+            self.dropped = DroppedUpdates()
             self.update = Update(
                 model, self.optimizer, update_settings(self.cfg),
                 scales=self.game_scales, pool=self.pool, captured=self.cfg.cuda_graphs,
@@ -181,15 +186,24 @@ class SRWMLearner(Learner):
     def _save_impl(self, name_prefix: str, name_suffix: str, keep_checkpoints: int, verbose: bool = True) -> bool:
         if not self.is_initialized:
             return False
-        folder = Path(self.checkpoint_dir(self.cfg, self.policy_id))
+        check_present(experiment_folder(self.cfg), CONTENTS)
+        folder = experiment_folder(self.cfg) / f"checkpoint_p{self.policy_id}"
         file = folder / f"{name_prefix}_{self.train_step:09d}_{self.env_steps}{name_suffix}.pth"
         save_checkpoint(self._get_checkpoint_dict(), file)
         if verbose:
             log.info("Saved %s", file)
         for outdated in list_checkpoints(folder, name_prefix)[: -max(1, keep_checkpoints)]:
             outdated.unlink(missing_ok=True)
-        self._export(name_prefix)
+        # Making an agent draws weights. In serial mode actions come from the same generator, and would depend on when
+        # the clock lets a run save. Threads share it too, but there actions are drawn meanwhile: it cannot be put back.
+        with torch.random.fork_rng(devices=[], enabled=self.handover is None):
+            self._export(name_prefix)
         return True
+
+    def save_milestone(self) -> None:
+        check_present(experiment_folder(self.cfg), CONTENTS)
+        folder = experiment_folder(self.cfg) / f"checkpoint_p{self.policy_id}" / "milestones"
+        save_checkpoint(self._get_checkpoint_dict(), folder / f"checkpoint_{self.train_step:09d}_{self.env_steps}.pth")
 
     def _export(self, kind: str) -> None:
         assert self.actor_critic is not None
@@ -201,10 +215,18 @@ class SRWMLearner(Learner):
         }
         agent = export_agent(self.cfg, self.actor_critic, cast(spaces.Dict, self.env_info.obs_space), training)
         suffix = "" if self.policy_id == 0 else f"_p{self.policy_id}"
-        folder = Path(experiment_dir(self.cfg))
+        folder = experiment_folder(self.cfg)
         save_agent(agent, folder / (AGENT_FOLDERS[kind] + suffix))
         if kind == "checkpoint":
             update_average(folder / (AVERAGE_FOLDER + suffix), agent)
+
+    def train(self, batch: TensorDict) -> dict[str, Any] | None:
+        # One update may take as long as a stop may last: a batch that has not begun by then is left out as a whole.
+        return None if self._stopping else super().train(batch)
+
+    @property
+    def _stopping(self) -> bool:
+        return self.stop_flag is not None and bool(self.stop_flag)
 
     # V-trace ---------------------------------------------------------------------------------------------------------
 
@@ -260,8 +282,11 @@ class SRWMLearner(Learner):
         valid_fraction = (experience_size - num_invalids) / experience_size
         kls: list[float] = []
         summaries: AttrDict | None = None
+        step, left_out = self.train_step, self.update.gradients_left_out.clone()
         for epoch in range(self.cfg.num_epochs):
             for minibatch in self.minibatches(gpu_buffer):
+                if self._stopping:
+                    break
                 policy_version = self.train_step
                 self._apply_lr(self.curr_lr * valid_fraction)
                 with self.timing.add_time("update"), self.param_server.policy_lock:
@@ -273,11 +298,12 @@ class SRWMLearner(Learner):
                     self.curr_lr = self.lr_scheduler.update(self.curr_lr, kls)
                 if with_summaries and epoch == self.cfg.num_epochs - 1 and summaries is None:
                     summaries = self._summaries(result, minibatch, policy_version)
-            if self.lr_scheduler.invoke_after_each_epoch():
+            if kls and self.lr_scheduler.invoke_after_each_epoch():
                 self.curr_lr = self.lr_scheduler.update(self.curr_lr, kls)
         assert self.device is not None
         # Once for all minibatches: a host sync after each would leave the device idle.
         wait_for_stream(self.device)
+        self.dropped.add(self.train_step - step, int(self.update.gradients_left_out - left_out), gpu_buffer)
         self._publish_weights()
         return summaries
 
@@ -331,7 +357,7 @@ class SRWMLearner(Learner):
                 "version_diff_min": lag.min(),
                 "version_diff_max": lag.max(),
             }
-        self.last_summary_time = time.time()
+        self.last_summary_time = time.monotonic()
         return AttrDict({name: float(value) for name, value in [*values.items(), *self._game_summaries()]})
 
     def _game_summaries(self) -> Iterator[tuple[str, Tensor]]:
@@ -350,9 +376,19 @@ class SRWMLearner(Learner):
 class SRWMLearnerWorker(LearnerWorker):
     """Sample Factory's learner worker with an :class:`SRWMLearner`."""
 
-    def __init__(self, evt_loop: Any, cfg: Any, env_info: Any, buffer_mgr: Any, batcher: Any, policy_id: int) -> None:
+    def __init__(
+        self,
+        evt_loop: Any,
+        cfg: Any,
+        env_info: Any,
+        buffer_mgr: Any,
+        batcher: Any,
+        policy_id: int,
+        stop_flag: Tensor | None = None,
+    ) -> None:
         super().__init__(evt_loop, cfg, env_info, buffer_mgr, batcher, policy_id)
         self.learner = SRWMLearner(cfg, env_info, buffer_mgr.policy_versions, policy_id, self.param_server)
+        self.learner.stop_flag = stop_flag
 
     def _cleanup_cache(self) -> None:
         """Do nothing: Sample Factory's frees PyTorch's cached memory every 30 seconds, which stalls the device."""

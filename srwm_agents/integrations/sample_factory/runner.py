@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+import torch
 from sample_factory.algo.runners import runner as sf_runner
 from sample_factory.algo.runners.runner import Runner
 from sample_factory.algo.runners.runner_parallel import ParallelRunner
@@ -16,18 +16,27 @@ from sample_factory.algo.utils.env_info import EnvInfo, extract_env_info
 from sample_factory.algo.utils.make_env import make_env_func_batched
 from sample_factory.algo.utils.misc import ExperimentStatus
 from sample_factory.utils import utils as sf_utils
-from sample_factory.utils.utils import experiment_dir
 from signal_slot.signal_slot import Timer
 
-from srwm_agents.integrations.sample_factory.config import save_config
+from srwm_agents.experiment_folders import ExperimentFolder
+from srwm_agents.integrations.sample_factory import weights_and_biases
+from srwm_agents.integrations.sample_factory.config import experiment_folder, save_config
 from srwm_agents.integrations.sample_factory.in_process import ThreadedRunner
 from srwm_agents.integrations.sample_factory.learner import SRWMLearnerWorker
-from srwm_agents.integrations.sample_factory.processes import WorkerDiedError, death_report, kill_all, wrap_process
+from srwm_agents.integrations.sample_factory.processes import (
+    LONGEST_LOOK_SECONDS,
+    LOOK_EVERY_SECONDS,
+    StandstillGuard,
+    WatchedProcess,
+    WorkerDiedError,
+    tolerate_full_disk,
+    use_monotonic_clock,
+)
 from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
+from srwm_agents.integrations.sample_factory.summaries import tolerate_write_errors
 from srwm_agents.signals import StopRequest
 
-_WATCH_EVERY_SECONDS = 0.5
-_STOP_WITHIN_SECONDS = 60.0
+_STOP_WITHIN_SECONDS = 300.0
 _END_WITHIN_SECONDS = 5.0
 
 
@@ -42,14 +51,17 @@ def lag_text(lag: Mapping[str, float]) -> str:
     return f"lag {lag['version_diff_avg']:.1f} (largest {lag['version_diff_max']:.0f}) updates"
 
 
-class _ExceptionKeeper(logging.Handler):
-    """Keeps the first exception that is logged."""
+class _ErrorKeeper(logging.Handler):
+    """Keeps the first exception and the first error that are logged."""
 
     exception: BaseException | None = None
+    error: str | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         if self.exception is None and record.exc_info:
             self.exception = record.exc_info[1]
+        if self.error is None and record.levelno >= logging.ERROR:
+            self.error = record.getMessage()
 
 
 def environment_info(cfg: Any) -> EnvInfo:
@@ -67,38 +79,71 @@ class WatchedRunner(Runner):
     processes: list[Any]
     threads: tuple[Any, ...] = ()
     display: TrainingDisplay | None = None
+    folder: ExperimentFolder | None = None
+    """Which the run ends without."""
+    environment: EnvInfo | None = None
+    """What :func:`environment_info` returns, if it has been called already."""
     stop_request: StopRequest
     """Whether a signal has asked training to stop."""
     failure: BaseException | None = None
     """The first exception of the run: why it ended badly, if it did."""
+    error: str | None = None
+    """The first error that was logged."""
+
+    def __init__(self, cfg: Any) -> None:
+        use_monotonic_clock()
+        # Sample Factory starts wandb in a manner that today's refuses.
+        weights_and_biases.begin(cfg)
+        asked, cfg.with_wandb = cfg.with_wandb, False
+        try:
+            super().__init__(cfg)
+        finally:
+            cfg.with_wandb = asked
+        for writer in self.writers.values():
+            tolerate_write_errors(writer)
+        self.stop_request = StopRequest()
+        self.stop_flag = torch.zeros(1, dtype=torch.uint8).share_memory_()
+        self._watched: list[WatchedProcess] = []
+        self._stop_began: float | None = None
+        self._looked_at = time.monotonic()
+        self._awake = 0.0
+        """Seconds that the run has been going on, without those in which it was suspended as a whole."""
+
+    def _handle_restart(self) -> None:
+        """Nothing: what lies in the experiment's folder is deleted or moved before, by its owner."""
 
     def init(self) -> Any:
-        self.stop_request = StopRequest()
         # Sample Factory asks a process of its own for the environment's spaces, and waits for ever if that dies.
         ask = sf_runner.obtain_env_info_in_a_separate_process
-        sf_runner.obtain_env_info_in_a_separate_process = environment_info
+        sf_runner.obtain_env_info_in_a_separate_process = lambda cfg: self.environment or environment_info(cfg)
+        keeper = _ErrorKeeper()
+        sf_utils.log.addHandler(keeper)
         try:
             status = super().init()
         finally:
             sf_runner.obtain_env_info_in_a_separate_process = ask
+            sf_utils.log.removeHandler(keeper)
+            self.error = keeper.error
+        tolerate_full_disk()
         if status == ExperimentStatus.SUCCESS:
-            folder = Path(experiment_dir(self.cfg))
-            for process in self._workers():
-                wrap_process(process, folder, self.cfg.log_console)
-            self._watch = Timer(self.event_loop, _WATCH_EVERY_SECONDS)
+            processes = [*getattr(self, "processes", []), *getattr(self.sampler, "processes", [])]
+            folder = experiment_folder(self.cfg)
+            self._watched = [WatchedProcess(process, folder, self.cfg.log_console) for process in processes]
+            self._guard = StandstillGuard(self._watched)
+            if self.folder is not None:
+                locks: list[Any] = [learner.param_server.policy_lock for learner in self.learners.values()]
+                self.folder.remember_semaphores(lock._semlock.name for lock in locks if hasattr(lock, "_semlock"))
+            self._watch = Timer(self.event_loop, LOOK_EVERY_SECONDS)
             self._watch.timeout.connect(self._look)
-            self._stop_began: float | None = None
         return status
 
     def _make_learner(self, event_loop: Any, policy_id: int, batcher: Any) -> SRWMLearnerWorker:
-        return SRWMLearnerWorker(event_loop, self.cfg, self.env_info, self.buffer_mgr, batcher, policy_id)
+        return SRWMLearnerWorker(
+            event_loop, self.cfg, self.env_info, self.buffer_mgr, batcher, policy_id, self.stop_flag
+        )
 
     def _save_cfg(self) -> None:
         save_config(self.cfg)
-
-    def _workers(self) -> list[Any]:
-        """The worker processes, if there are any."""
-        return [*getattr(self, "processes", []), *getattr(self.sampler, "processes", [])]
 
     @property
     def stop_signal(self) -> int | None:
@@ -106,39 +151,82 @@ class WatchedRunner(Runner):
         return self.stop_request.number
 
     def _look(self) -> None:
-        self.total_train_seconds = time.time() - self.start_time  # which Sample Factory forgets: --train_for_seconds
+        now = time.monotonic()
+        self.total_train_seconds = now - self.start_time  # which Sample Factory forgets: --train_for_seconds
+        since, self._looked_at = min(now - self._looked_at, LONGEST_LOOK_SECONDS), now
+        self._awake += since
         if self.display is not None and self.env_steps:
             # Training ends when every policy is there.
             self.display.update(min(self.env_steps.values()), lag_text(self.policy_lag[0]))
-        if self.stop_request and not self.stopped:
+        if self.folder is not None:
+            self.folder.check()
+        if not self.stopped and (self.stop_request or self.total_train_seconds > self.cfg.train_for_seconds):
+            self.stop_flag.fill_(1)
             self._stop_training()
+        for process in self._watched:
+            if self._guard.report is None and (report := process.death(expected=self.stopped)):
+                raise WorkerDiedError(report)
+        if self._guard.report is not None:
+            raise WorkerDiedError(self._guard.report)
+        for thread in self.threads:
+            if thread.failed:
+                raise WorkerDiedError(f"thread {thread.name} ended")
         if not self.stopped:
-            for process in self._workers():
-                if report := death_report(process, Path(experiment_dir(self.cfg))):
-                    raise WorkerDiedError(report)
-            for thread in self.threads:
-                if thread.failed:
-                    raise WorkerDiedError(f"thread {thread.name} ended; see sf_log.txt")
+            self._check_signs_of_life()
         elif self._stop_began is None:
-            self._stop_began = time.monotonic()
-        elif time.monotonic() - self._stop_began > _STOP_WITHIN_SECONDS:
-            raise WorkerDiedError(f"workers did not stop within {_STOP_WITHIN_SECONDS:.0f} s and were killed")
+            self._stop_began = self._awake
+        elif self._awake - self._stop_began > _STOP_WITHIN_SECONDS:
+            late = [process.name for process in self._watched if process.alive] or [t.name for t in self.threads]
+            raise WorkerDiedError(
+                f"{', '.join(late)} did not stop within {_STOP_WITHIN_SECONDS:.0f} s and had to be killed"
+            )
+
+    # Heartbeats: each component sends one every --heartbeat_interval seconds, between two of its tasks.
+
+    def _receive_heartbeat(self, component_type: type, component_id: str, p_name: str, qsize: int) -> None:
+        self.heartbeat_dict[component_type][component_id] = self._awake
+        self.queue_size_dict[p_name] = qsize
+
+    def _check_heartbeat(self) -> None:
+        """Nothing: they are checked at each look."""
+
+    def _check_signs_of_life(self) -> None:
+        """Raise :class:`WorkerDiedError` with the names of components that hang."""
+        if self.cfg.serial_mode and not self.threads:
+            return  # one loop has them all: none can send anything while another works
+        limit = self.heartbeat_report_sec
+        for components in self.heartbeat_dict.values():
+            # Before its first sign a component may have to compile.
+            silent = [name for name, last in components.items() if self._awake - (last or 2 * limit) > limit]
+            if silent:
+                raise WorkerDiedError(
+                    f"no sign of life from {', '.join(silent)} for {limit} s (--heartbeat_reporting_interval)"
+                )
 
     def run(self) -> Any:
         """Train until done, stopped or failed; workers are gone when this returns."""
         # Runner.run turns every exception into a status and a log entry; the reason is taken from there for the user.
-        keeper = _ExceptionKeeper()
+        keeper = _ErrorKeeper()
         sf_utils.log.addHandler(keeper)
         try:
+            self._guard.start()
             with self.stop_request:
                 return super().run()
         finally:
-            self.failure = keeper.exception
+            self._guard.end()
+            # Whatever waited for a worker that stood still failed in a manner of its own.
+            still = self._guard.report
+            self.failure = keeper.exception if still is None else WorkerDiedError(still)
+            self.error = keeper.error
             sf_utils.log.removeHandler(keeper)
-            kill_all(self._workers())
+            for process in self._watched:
+                process.kill()
+            for process in self._watched:
+                process.join()
             for thread in self.threads:  # already ended, unless the run failed
                 thread.event_loop.stop()
                 thread.join(_END_WITHIN_SECONDS)
+            weights_and_biases.end(self.cfg)
 
 
 class ParallelWatchedRunner(WatchedRunner, ParallelRunner):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import torch
-from sample_factory.algo.runners.runner import Runner
 from sample_factory.algo.utils.model_sharing import ParameterServer
 from sample_factory.algo.utils.tensor_dict import TensorDict
 from sample_factory.utils.gpu_utils import set_global_cuda_envvars
@@ -16,6 +14,7 @@ from torch import Tensor
 
 from srwm_agents.integrations.sample_factory.config import save_config
 from srwm_agents.integrations.sample_factory.learner import SRWMLearner
+from srwm_agents.integrations.sample_factory.processes import tolerate_full_disk
 from srwm_agents.integrations.sample_factory.runner import environment_info
 from srwm_agents.integrations.sample_factory.training import register
 
@@ -24,14 +23,9 @@ Tree = Mapping[str, Any]
 
 
 def begin_experiment(cfg: Any) -> None:
-    """Make, resume, move or overwrite the experiment's folder as ``--restart_behavior`` says, and write its request.
-
-    What Sample Factory's runner does before it starts a learner, in part by its own method, which needs no more than
-    ``cfg``.
-    """
-    runner: Any = SimpleNamespace(cfg=cfg)
-    Runner._handle_restart(runner)
+    """Log into the experiment's folder, which exists, and write its request there."""
     init_file_logger(cfg)
+    tolerate_full_disk()
     save_config(cfg)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from sample_factory.algo.runners.runner import AlgoObserver, Runner
 from sample_factory.algo.utils.misc import EPISODIC
+from sample_factory.utils.utils import log
 
 from srwm_agents.envs import normalised_score
 from srwm_agents.files import write_atomically
@@ -57,7 +59,7 @@ class GameStatistics(AlgoObserver):
         file = self.folder / CURVES_FILE
         if not file.is_file():
             return
-        with file.open(newline="") as handle:
+        with file.open(newline="", encoding="utf-8", errors="replace") as handle:
             rows: list[dict[str, Any]] = [
                 row for row in csv.DictReader(handle) if _whole(row) and int(row["frames"]) <= frames
             ]
@@ -125,7 +127,10 @@ class GameStatistics(AlgoObserver):
         """One row more, so that the curves end where training does."""
         for policy_id, env_steps in runner.env_steps.items():
             if policy_id != 0 or env_steps != self._written_at:
-                self.extra_summaries(runner, policy_id, runner.writers[policy_id], env_steps)
+                try:
+                    self.extra_summaries(runner, policy_id, runner.writers[policy_id], env_steps)
+                except OSError as error:  # what is saved after this is worth more than the last row
+                    log.error("The last row of the curves cannot be written: %s", error)
 
     def _append(self, rows: list[tuple[Any, ...]]) -> None:
         file = self.folder / CURVES_FILE
@@ -138,5 +143,8 @@ class GameStatistics(AlgoObserver):
 
 
 def _whole(row: dict[str, Any]) -> bool:
-    """False for a row that a kill cut short."""
-    return all(row.get(column) for column in COLUMNS)
+    """False for a row that a kill cut short, or that is none of ours."""
+    try:
+        return int(row["frames"]) >= 0 and all(math.isfinite(float(row[name])) for name in COLUMNS if name != "game")
+    except (KeyError, TypeError, ValueError):
+        return False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,22 +17,24 @@ from sample_factory.algo.utils.misc import ExperimentStatus
 from sample_factory.envs.env_utils import register_env
 from sample_factory.pbt.population_based_training import PopulationBasedTraining
 
-from srwm_agents.command_line import fail
-from srwm_agents.envs import SimulatorError
+from srwm_agents.command_line import fail, reason
+from srwm_agents.display import make_console
+from srwm_agents.experiment_folders import ExperimentFolder
 from srwm_agents.integrations.sample_factory.arguments import parse_train_args
 from srwm_agents.integrations.sample_factory.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
-from srwm_agents.integrations.sample_factory.config import ConfigError, experiment_folder, finish_config
+from srwm_agents.integrations.sample_factory.config import CONTENTS, ConfigError, experiment_folder, finish_config
 from srwm_agents.integrations.sample_factory.core import register_core
 from srwm_agents.integrations.sample_factory.environment import ENV_NAME, make_environment
-from srwm_agents.integrations.sample_factory.learner import AGENT_FOLDERS
+from srwm_agents.integrations.sample_factory.learner import AGENT_FOLDERS, AVERAGE_FOLDER
 from srwm_agents.integrations.sample_factory.model import make_actor_critic, make_encoder
-from srwm_agents.integrations.sample_factory.processes import WorkerDiedError, quiet_console_log
+from srwm_agents.integrations.sample_factory.processes import TOLD_IN_ONE_LINE, WorkerDiedError, quiet_console_log
 from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
 from srwm_agents.integrations.sample_factory.runner import (
     InProcessWatchedRunner,
     ParallelWatchedRunner,
     SerialWatchedRunner,
     WatchedRunner,
+    environment_info,
 )
 from srwm_agents.integrations.sample_factory.statistics import CURVES_FILE, GameStatistics
 
@@ -54,7 +58,7 @@ class TrainingResult:
     def curves(self) -> Path | None:
         """The raw numbers of the learning curves, if there are any."""
         curves = None if self.folder is None else self.folder / CURVES_FILE
-        return curves if curves is not None and curves.is_file() and curves.read_text().count("\n") > 1 else None
+        return curves if curves is not None and curves.is_file() and curves.read_bytes().count(b"\n") > 1 else None
 
 
 def register() -> None:
@@ -67,19 +71,28 @@ def register() -> None:
 
 def train(argv: Sequence[str] | None = None, console: Console | None = None) -> TrainingResult:
     """Parse, check, train. A user's errors are one line on stderr and exit status 1; ``--help`` and bad flags exit."""
+    _refuse_import_by_a_worker()
     args = parse_train_args(argv)
-    console = console or Console()
+    console = console or make_console()
     if not args.log_console:
         quiet_console_log()
     try:
         cfg = finish_config(args)
-        frames = frames_so_far(cfg)
-        if frames >= cfg.train_for_env_steps:
-            console.print(f"{cfg.experiment}: already trained for {frames:,} of {cfg.train_for_env_steps:,} frames")
-            return TrainingResult(0, experiment_folder(cfg))
-        return _run(cfg, frames, console)
-    except (ConfigError, CheckpointError, SimulatorError) as error:
-        return _failed(str(error), None)
+        with ExperimentFolder(experiment_folder(cfg), CONTENTS, cfg.restart_behavior) as folder:
+            frames = frames_so_far(cfg)
+            if frames >= cfg.train_for_env_steps:
+                _say(console, f"{cfg.experiment}: already trained for {frames:,} of {cfg.train_for_env_steps:,} frames")
+                return TrainingResult(0, folder.path)
+            return _run(cfg, folder, frames, console)
+    except (ConfigError, *TOLD_IN_ONE_LINE) as error:
+        return _failed(reason(error), None)
+
+
+def _refuse_import_by_a_worker() -> None:
+    """End a worker process that runs the program's main module again, and with it a call of :func:`train`."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        fail("train() was called while a worker process imports the program: call it under if __name__ == '__main__':")
+        sys.exit(1)
 
 
 def frames_so_far(cfg: Any) -> int:
@@ -94,65 +107,78 @@ def frames_so_far(cfg: Any) -> int:
             f"--load_checkpoint_kind is 'best', but {folder} has no best checkpoint yet "
             f"(they begin after --save_best_after = {cfg.save_best_after} frames); use latest"
         )
-    return int(load_checkpoint(checkpoints[-1])["env_steps"]) if checkpoints else 0
+    if not checkpoints:
+        for agent in (experiment_folder(cfg) / name for name in (*AGENT_FOLDERS.values(), AVERAGE_FOLDER)):
+            if agent.is_dir():
+                raise CheckpointError(
+                    f"{agent} is there, but no checkpoint to go on from: training would begin anew and overwrite it; "
+                    "name another --experiment, or --restart_behavior=restart"
+                )
+        return 0
+    return int(load_checkpoint(checkpoints[-1])["env_steps"])
 
 
-def _run(cfg: Any, frames: int, console: Console) -> TrainingResult:
+def _run(cfg: Any, folder: ExperimentFolder, frames: int, console: Console) -> TrainingResult:
     register()
     if cfg.compile:
         # Learner and inference worker compile at the same time, by default with one compiler a core each; an encoder
         # is a few dozen kernels, and starting so many compilers takes longer than they save.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
-    folder = experiment_folder(cfg)
-    games = cfg.games.split(",")
+    environment = environment_info(cfg)  # the last thing that can fail before what is there is deleted or moved
+    folder.begin()
     runner = _runner_class(cfg)(cfg)
+    runner.environment, runner.folder = environment, folder
     if cfg.with_pbt:
         runner.register_observer(PopulationBasedTraining(cfg, runner))
-    statistics = GameStatistics(games, cfg.distribution_mode, cfg.stats_avg, folder)
+    games = cfg.games.split(",")
+    statistics = GameStatistics(games, cfg.distribution_mode, cfg.stats_avg, folder.path)
     statistics.resume_from(frames)
     runner.register_observer(statistics)
-    console.print(
-        f"[bold]{cfg.experiment}[/bold]: {cfg.core} on {', '.join(games)} ({cfg.distribution_mode}, "
-        f"{_levels(cfg)}), {'GPU' if cfg.device == 'gpu' else 'CPU'}"
-        + (f", resuming at {frames:,} frames" if frames else ""),
-        highlight=False,
-        soft_wrap=True,
+    _say(
+        console,
+        f"{cfg.experiment}: {cfg.core} on {', '.join(games)} ({cfg.distribution_mode}, {_levels(cfg)}), "
+        f"{'GPU' if cfg.device == 'gpu' else 'CPU'}" + (f", resuming at {frames:,} frames" if frames else ""),
     )
     if runner.init() != ExperimentStatus.SUCCESS:
-        return _failed(f"Sample Factory refused the settings; see {folder / 'sf_log.txt'}", folder)
+        return _failed(f"Sample Factory refused the settings: {runner.error or 'it does not say why'}", folder.path)
     with TrainingDisplay(console, statistics, cfg.train_for_env_steps, cfg.train_for_seconds) as runner.display:
         status = runner.run()
+    return _ended(status, runner, cfg, folder, console)
+
+
+def _ended(status: Any, runner: WatchedRunner, cfg: Any, folder: ExperimentFolder, console: Console) -> TrainingResult:
+    """How a run ended, told as it was found on the disk."""
+    folder.check()
     if status == ExperimentStatus.FAILURE:
-        if isinstance(runner.failure, WorkerDiedError):
-            return _failed(str(runner.failure), folder)
-        if runner.failure is not None:
-            traceback.print_exception(runner.failure)
-            return _failed(reason_of(runner.failure), folder)
-        return _failed(f"training failed; see {folder / 'sf_log.txt'}", folder)
-    if status == ExperimentStatus.INTERRUPTED:
-        return _interrupted(console, folder)
+        if runner.failure is None:
+            return _failed(f"training failed: {runner.error or 'Sample Factory does not say why'}", folder.path)
+        if isinstance(runner.failure, (WorkerDiedError, *TOLD_IN_ONE_LINE)):
+            return _failed(str(runner.failure) if isinstance(runner.failure, WorkerDiedError) else
+                           reason(runner.failure), folder.path)  # fmt: skip
+        traceback.print_exception(runner.failure)
+        return _failed(reason_of(runner.failure), folder.path)
+    checkpoints = list_checkpoints(folder.path / "checkpoint_p0", "checkpoint")
+    where = f"the same command goes on from {checkpoints[-1]}" if checkpoints else "there is no checkpoint yet"
+    if status == ExperimentStatus.INTERRUPTED:  # by a second Ctrl-C, after which nothing is written
+        _say(console, f"interrupted; {where}")
+        return TrainingResult(130, folder.path)
     if runner.stop_signal is not None:
-        console.print(
-            f"stopped and saved; the same command goes on from there: {folder}", highlight=False, soft_wrap=True
-        )
-        return TrainingResult(128 + runner.stop_signal, folder)
-    played = sum(runner.env_steps.values())
+        _say(console, f"stopped and saved; {where}" if checkpoints else f"stopped; {where}")
+        return TrainingResult(128 + runner.stop_signal, folder.path)
+    played = min(runner.env_steps.values(), default=0)  # training ends when every policy is there
     if played < cfg.train_for_env_steps:
-        console.print(
+        _say(
+            console,
             f"the {cfg.train_for_seconds:,} seconds of --train_for_seconds are over, at {played:,} of "
             f"{cfg.train_for_env_steps:,} frames",
-            highlight=False,
-            soft_wrap=True,
         )
-    return TrainingResult(0, folder)
+    if not checkpoints:
+        return _failed(f"training ended, but {folder.path} has no checkpoint", folder.path)
+    return TrainingResult(0, folder.path)
 
 
-def _interrupted(console: Console, folder: Path) -> TrainingResult:
-    """The result of a second Ctrl-C, after which nothing is saved."""
-    saved = list_checkpoints(folder / "checkpoint_p0", "checkpoint")
-    state = f"the same command goes on from the last checkpoint, {saved[-1]}" if saved else "nothing had been saved"
-    console.print(f"interrupted; {state}", highlight=False, soft_wrap=True)
-    return TrainingResult(130, folder)
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def _runner_class(cfg: Any) -> type[WatchedRunner]:
@@ -163,7 +189,7 @@ def _runner_class(cfg: Any) -> type[WatchedRunner]:
 
 def _levels(cfg: Any) -> str:
     if cfg.num_levels == 0:
-        return f"levels from {cfg.start_level}"
+        return "all levels"
     return f"levels {cfg.start_level}-{cfg.start_level + cfg.num_levels - 1}"
 
 
@@ -177,7 +203,7 @@ def reason_of(failure: BaseException) -> str:
             "The last checkpoint is untouched; a lower --learning_rate may help, or core settings that bound the "
             "memory, as preset fast has them"
         )
-    lines = text.splitlines()
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{type(failure).__name__}: {lines[0]}" if lines else type(failure).__name__
 
 

@@ -121,8 +121,15 @@ def test_wrong_uses_are_one_line(tmp_path, capsys, monkeypatch) -> None:
     assert capsys.readouterr().err == (
         f"python -m srwm_agents export: error: no agent at {tmp_path / 'nowhere'}: model.safetensors is missing\n"
     )
+    (tmp_path / "file").write_text("")
+    for output, message in (
+        (tmp_path, "is a folder, expected"),
+        (tmp_path / "file" / "x", "results cannot be written"),
+    ):
+        assert main(["export", "--agent", str(tmp_path / "nowhere"), "--output", str(output)]) == 1
+        assert message in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ExportError, match=r"onnxruntime.*pip install 'srwm-agents\[export\]'"):
         export_agent(make_agent(), tmp_path / "x.onnx", "onnx")
-    with pytest.raises(SystemExit, match="2"):
+    with pytest.raises(SystemExit, match="1"):
         main(["export", "--agent", "x", "--format", "jit"])

@@ -166,7 +166,7 @@ def test_wrong_settings_end_with_one_line_and_no_folder(small_flags, tmp_path, c
 def test_wrong_flags_are_one_line(flags, message: str, capsys) -> None:
     with pytest.raises(SystemExit) as exit_info:
         train_rl.main(flags)
-    assert exit_info.value.code == 2
+    assert exit_info.value.code == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -191,7 +191,7 @@ def test_wrong_settings_of_a_users_preset_are_one_line(tmp_path, monkeypatch, ca
     (tmp_path / "mine.yaml").write_text(f"base: fast\nsettings:\n  {settings}\n")
     with pytest.raises(SystemExit) as exit_info:
         train_rl.main(["--preset=mine.yaml"])
-    assert exit_info.value.code == 2
+    assert exit_info.value.code == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,15 +164,33 @@ def test_kills_lose_nothing_but_the_frames_since(small_flags, tmp_path) -> None:
     [(PROCESSES, signal.SIGINT), (PROCESSES, signal.SIGHUP), (THREADS, signal.SIGTERM)],
     ids=["processes", "processes-hangup", "threads"],
 )
-def test_a_signal_saves_and_stops(small_flags, tmp_path, way: list[str], number) -> None:
-    run = Run(tmp_path, [*small_flags, *way, "--save_every_sec=1000", "--train_for_env_steps=1000000"])
+def test_a_signal_saves_and_stops(small_flags, tmp_path, capsys, way: list[str], number) -> None:
+    """And meanwhile the same experiment cannot be started once more."""
+    flags = [*small_flags, *way, "--save_every_sec=1000", "--train_for_env_steps=1000000"]
+    run = Run(tmp_path, flags)
     run.until(run.learned)
+    for behavior in ("resume", "overwrite"):
+        more = [f"--train_dir={tmp_path}", "--experiment=e", f"--restart_behavior={behavior}"]
+        assert train_rl.main([*flags, *more]) == 1
+        assert f"is in use: process {run.process.pid} on " in capsys.readouterr().err
     assert len(run.workers()) == (3 if way is PROCESSES else 0)
     run.process.send_signal(number)
     assert run.wait(40) == 128 + number, run.text
     assert "stopped and saved" in run.text
     assert frames_of(run.checkpoints[-1]) > 0
     assert load_agent(run.folder / "agent").config.training["frames"] == frames_of(run.checkpoints[-1])
+
+
+def test_a_folder_that_is_deleted_ends_the_run(small_flags, tmp_path) -> None:
+    run = Run(tmp_path, [*small_flags, *THREADS, "--save_every_sec=1000", "--train_for_env_steps=1000000"])
+    run.until(run.learned)
+    shutil.rmtree(run.folder)
+    run.process.send_signal(signal.SIGTERM)
+    assert run.wait(40) == 1, run.text
+    assert re.search(r"train_rl.py: error: the experiment's folder \S+ was deleted or moved", run.text)
+    assert "saved\n" not in run.text
+    assert "Traceback" not in run.text
+    assert not run.folder.exists()
 
 
 def test_a_killed_worker_ends_the_run(small_flags, tmp_path) -> None:
@@ -251,6 +270,23 @@ def test_other_ways_to_train(small_flags, tmp_path) -> None:
     run = Run(tmp_path, [*small_flags, *more, *flags])
     assert run.wait(180) == 0, run.text
     assert set(pd.read_csv(run.folder / "curves.csv")["game"]) == {"starpilot", "leaper"}
+
+
+def test_what_destroys_is_asked_for_every_time(small_flags, tmp_path, capsys) -> None:
+    """A run that was begun with --restart_behavior=overwrite is resumed by a command without it."""
+    flags = [*small_flags, f"--train_dir={tmp_path}", "--experiment=e"]
+    run = Run(tmp_path, [*small_flags, "--restart_behavior=overwrite", "--train_for_env_steps=300"])
+    assert run.wait(120) == 0, run.text
+    (run.folder / "notes.txt").write_text("thesis")
+    checkpoint = run.checkpoints[-1]
+    assert train_rl.main([*flags, "--train_for_env_steps=300"]) == 0
+    assert "already trained" in capsys.readouterr().out
+    assert run.checkpoints[-1] == checkpoint
+    checkpoint.unlink()
+    for earlier in run.checkpoints:
+        earlier.unlink()
+    assert train_rl.main([*flags, "--train_for_env_steps=300"]) == 1
+    assert "no checkpoint to go on from: training would begin anew" in capsys.readouterr().err
 
 
 def test_time_ends_training_too(small_flags, tmp_path) -> None:
