@@ -17,11 +17,13 @@ from srwm_agents.display import make_console, progress_bar
 from srwm_agents.envs import IMAGE_SHAPE, NUM_ACTIONS, SimulatorError, parse_games
 from srwm_agents.envs.games import MODES, check_levels, check_mode
 from srwm_agents.evaluation.reports import aggregate_table, games_table, write_reports
-from srwm_agents.evaluation.rollouts import Forgetful, Policy, RandomPolicy, play_episodes
+from srwm_agents.evaluation.rollouts import Policy, RandomPolicy
+from srwm_agents.evaluation.side_by_side import EvaluationError, Player, available_cores, play_ranges
 from srwm_agents.evaluation.splits import NAMES, Split, make_splits
 from srwm_agents.evaluation.statistics import aggregate, per_game, unseen
 from srwm_agents.evaluation.videos import record_video
 from srwm_agents.experiment_folders import experiment_path
+from srwm_agents.signals import StopRequest
 
 KNOWN_INPUTS = {"last_reward", "last_action"}
 DEFAULT_SPLITS = "train,test"
@@ -61,6 +63,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="Of levels, actions and bootstrap: the same seed, --max_envs, --device and PyTorch, the same numbers",
     )
     add("--max_envs", type=int, default=32, help="Environments a game, at most")
+    add(
+        "--processes",
+        type=int,
+        help="Level ranges played at the same time; numbers do not depend on it; default: all, at most one a CPU core",
+    )
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where the agent runs")
     add(
         "--output",
@@ -82,7 +89,7 @@ def evaluate(argv: Sequence[str] | None = None, console: Console | None = None) 
     args = make_parser().parse_args(argv)
     try:
         return _evaluate(args, console or make_console())
-    except (AgentError, SimulatorError, ValueError, OSError) as error:
+    except (AgentError, EvaluationError, SimulatorError, ValueError, OSError) as error:
         return fail(reason(error), "eval")
     except KeyboardInterrupt:
         say(f"{program('eval')}: interrupted, nothing was written")
@@ -94,7 +101,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         torch.zeros(1, device=args.device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device is {args.device!r}, which PyTorch cannot use here; try cpu or cuda") from error
-    policy, environment, name, folder = _policy(args)
+    policy, environment, path, name, folder = _policy(args)
     games = _games(args.games, environment)
     mode = args.distribution_mode or environment.get("distribution_mode", "easy")
     check_mode(games, mode)
@@ -103,6 +110,8 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         raise ValueError(f"--seed is {args.seed}, allowed: 0 to {MAX_SEED}")
     if args.episodes < 1:
         raise ValueError(f"--episodes is {args.episodes}, expected at least 1")
+    if args.processes is not None and args.processes < 1:
+        raise ValueError(f"--processes is {args.processes}, expected at least 1")
     if args.max_envs < 1:
         raise ValueError(f"--max_envs is {args.max_envs}, expected at least 1")
     if not 0 < args.video_seconds < float("inf"):
@@ -116,27 +125,38 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         "last_action": isinstance(policy, Agent) and "last_action" in policy.config.extras,
         "device": args.device if isinstance(policy, Agent) else "cpu",
     }
-    player = Forgetful(policy) if args.forget else policy
-    frames: list[pd.DataFrame] = []
-    with progress_bar(console, "episodes") as progress:
-        for split in splits:
-            task = progress.add_task(split.name, total=args.episodes * len(games))
-            frames.append(
-                play_episodes(
-                    player,
-                    games,
-                    mode,
-                    split,
-                    episodes=args.episodes,
-                    max_envs=args.max_envs,
-                    on_episode=lambda n, task=task: progress.advance(task, n),
-                    **play,
-                )
-            )
-            if not console.is_terminal:  # where bars are not drawn
-                score = frames[-1]["normalised_score"].mean()
-                console.print(f"{split.name}: {len(frames[-1]):,} episodes, mean normalised score {score:.3f}")
+    player = Player(path, args.device, args.forget)
+    processes = min(len(splits), available_cores()) if args.processes is None else args.processes
+    with StopRequest() as stop, progress_bar(console, "episodes") as progress:
+        whole = progress.add_task("all", total=args.episodes * len(games) * len(splits))
+        tasks = [progress.add_task(split.name, total=args.episodes * len(games)) for split in splits]
+
+        def finished(index: int, count: int) -> None:
+            progress.advance(tasks[index], count)
+            progress.advance(whole, count)
+
+        def played(index: int, frame: pd.DataFrame) -> None:
+            if not console.is_terminal and len(frame):  # where bars are not drawn
+                score = frame["normalised_score"].mean()
+                console.print(f"{splits[index].name}: {len(frame):,} episodes, mean normalised score {score:.3f}")
+
+        frames = play_ranges(
+            player,
+            splits,
+            processes=processes,
+            on_episode=finished,
+            on_range=played,
+            stop=lambda: bool(stop),
+            games=games,
+            distribution_mode=mode,
+            episodes=args.episodes,
+            max_envs=args.max_envs,
+            **play,
+        )
     episodes = pd.concat(frames, ignore_index=True)
+    if stop and episodes.empty:
+        say(f"{program('eval')}: interrupted before every environment had finished an episode, nothing was written")
+        return stop.exit_status
     pooled = pd.concat([episodes, unseen(episodes)])  # of no row where no unseen split was asked for
     by_game, over_games = per_game(episodes, args.seed), aggregate(pooled, args.seed)
     forgetting = ", no memory" if args.forget else ""
@@ -152,17 +172,22 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         "training": policy.config.training if isinstance(policy, Agent) else {},
     }
     kind = f"{args.policy}_forget" if args.forget else args.policy
+    if stop:
+        kind += "_interrupted"
     files = write_reports(folder, f"eval_{kind}", episodes, by_game, over_games, about)
-    if args.video:
+    if args.video and not stop:
         video = folder / f"gameplay_{kind}.mp4"
-        files.append(record_video(video, player, games, mode, splits[-1], seconds=args.video_seconds, **play))
+        files.append(record_video(video, player.policy(), games, mode, splits[-1], seconds=args.video_seconds, **play))
     for file in files:
         console.print(f"wrote {file}", highlight=False, soft_wrap=True, markup=False)
-    return 0
+    if stop:
+        asked_for = args.episodes * len(games) * len(splits)
+        say(f"{program('eval')}: interrupted after {len(episodes):,} of {asked_for:,} episodes")
+    return stop.exit_status
 
 
-def _policy(args: argparse.Namespace) -> tuple[Policy, dict[str, Any], str, Path]:
-    """Who plays, what it was trained on, its name, and where its reports go."""
+def _policy(args: argparse.Namespace) -> tuple[Policy, dict[str, Any], Path | None, str, Path]:
+    """Who plays, what it was trained on, its file if it has one, its name, and where its reports go."""
     if (args.experiment is None) == (args.agent is None):
         raise ValueError("name one of --experiment and --agent")
     if args.agent == "random":
@@ -172,6 +197,7 @@ def _policy(args: argparse.Namespace) -> tuple[Policy, dict[str, Any], str, Path
         return (
             RandomPolicy(),
             {"games": parse_games(args.games), **training_levels},
+            None,
             "random",
             Path("evaluation/random"),
         )
@@ -201,7 +227,7 @@ def _policy(args: argparse.Namespace) -> tuple[Policy, dict[str, Any], str, Path
         raise AgentError(
             f"{path} wants the input {sorted(unknown)[0]!r}, Procgen gives: {', '.join(sorted(KNOWN_INPUTS))}"
         )
-    return agent, config.environment, name, folder
+    return agent, config.environment, path, name, folder
 
 
 def _games(wanted: str | None, environment: dict[str, Any]) -> list[str]:

@@ -84,7 +84,9 @@ def play_episodes(
     max_envs: int = 32,
     last_action: bool = False,
     device: torch.device | str = "cpu",
+    num_threads: int | None = None,
     on_episode: Callable[[int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> pd.DataFrame:
     """Play exactly ``episodes`` episodes of each game on the levels of a split.
 
@@ -102,7 +104,10 @@ def play_episodes(
         max_envs: largest number of environments a game.
         last_action: whether the policy needs its last action in the observation.
         device: of the generator of sampled actions, the policy's.
+        num_threads: of the simulator, as of :func:`srwm_agents.envs.make_procgen`; the numbers do not depend on it.
         on_episode: called with the number of episodes that have just finished, for a progress bar.
+        stop: asked at every step; once it is true, playing ends. Of each game only the rounds are kept then that all of
+            its environments have finished: the other episodes that have ended are short ones.
 
     Returns:
         One row an episode, columns as ``COLUMNS``; ordered by game and environment, not by time.
@@ -120,6 +125,7 @@ def play_episodes(
         split.num_levels,
         split.start_level,
         seed,
+        num_threads=num_threads,
         last_action=last_action,
     )
     generator = torch.Generator(device).manual_seed(seed)
@@ -133,6 +139,10 @@ def play_episodes(
     resets = np.ones(env.num_envs, dtype=bool)
     try:
         while len(active := np.flatnonzero(played < quota)):
+            if stop is not None and stop():
+                rounds = np.array([played[env.game_index == game].min() for game in range(len(games))])
+                rows = [row for row in rows if row[1] < rounds[env.game_index[row[0]]]]
+                break
             if state is not None and len(active) < len(previous):
                 state = state[torch.as_tensor(np.isin(previous, active), device=state.device)]
             previous = active

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import imageio.v3 as iio
 import pandas as pd
+import psutil
 import pytest
 import torch
 
 import eval_rl
 from srwm_agents import Agent, AgentConfig, save_agent
+
+ROOT = Path(__file__).parents[2]
 
 SETTINGS = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "ff_size": 32}
 ENVIRONMENT = {"games": ["starpilot", "leaper"], "distribution_mode": "easy", "num_levels": 20, "start_level": 0}
@@ -37,7 +47,18 @@ def train_dir(tmp_path):
 
 def evaluate(train_dir, *more: str) -> int:
     return eval_rl.main(
-        ["--train_dir", str(train_dir), "--experiment", "mine", "--device", "cpu", "--episodes", "3", *more]
+        [
+            "--train_dir",
+            str(train_dir),
+            "--experiment",
+            "mine",
+            "--device",
+            "cpu",
+            "--episodes",
+            "3",
+            "--processes=1",
+            *more,
+        ]
     )
 
 
@@ -68,6 +89,56 @@ def test_the_same_seed_gives_the_same_numbers(train_dir) -> None:
         assert evaluate(train_dir, "--splits", "train", "--seed", seed, "--policy", "greedy") == 0
         tables.append((train_dir / "mine" / "evaluation" / "eval_greedy_episodes.csv").read_text())
     assert tables[0] == tables[1] != tables[2]
+
+
+@pytest.mark.slow
+def test_ranges_side_by_side_give_the_same_numbers(train_dir, capsys) -> None:
+    tables = []
+    for processes in ("1", "2"):
+        assert evaluate(train_dir, "--splits", "train,validation", "--games", "leaper", "--processes", processes) == 0
+        tables.append((train_dir / "mine" / "evaluation" / "eval_sampled_episodes.csv").read_text())
+        assert "validation: 3 episodes, mean normalised score" in capsys.readouterr().out
+    assert tables[0] == tables[1]
+
+
+def start(folder: Path) -> tuple[subprocess.Popen, list[psutil.Process]]:
+    """An evaluation that takes minutes, and its two processes that play."""
+    flags = ["--agent=random", "--games=leaper", "--splits=train,validation", "--episodes=40000", "--max_envs=4"]
+    command = [sys.executable, ROOT / "eval_rl.py", *flags, "--processes=2", f"--output={folder}"]
+    pipe, environment = subprocess.PIPE, os.environ | {"OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+    players: list[psutil.Process] = []
+    while len(players) < 2:
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.2)
+        children = psutil.Process(run.pid).children()
+        players = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+    return run, players
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_named(tmp_path) -> None:
+    run, players = start(tmp_path)
+    players[-1].kill()
+    errors = run.communicate(timeout=120)[1]
+    assert run.returncode == 1
+    assert re.search(r"the process that played (train|validation) ended \(killed by signal 9\)", errors)
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in players)
+
+
+@pytest.mark.slow
+def test_an_interrupted_evaluation_keeps_whole_rounds(tmp_path) -> None:
+    run, _ = start(tmp_path)
+    time.sleep(12)  # every environment has finished some episodes by then, but on a very slow machine
+    run.send_signal(signal.SIGINT)
+    errors = run.communicate(timeout=120)[1]
+    assert run.returncode == 130, errors
+    assert not (tmp_path / "eval_sampled.csv").exists(), "that name is for whole evaluations"
+    if "nothing was written" not in errors:
+        assert re.search(r"interrupted after [\d,]+ of 80,000 episodes", errors)
+        episodes = pd.read_csv(tmp_path / "eval_sampled_interrupted_episodes.csv")
+        assert 0 < len(episodes) < 80000
+        assert (episodes.groupby("split").size() % 4 == 0).all()
 
 
 def test_a_range_of_levels_and_some_games(train_dir) -> None:

@@ -51,6 +51,21 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     assert not frames[0]["length"].equals(frames[2]["length"])
 
 
+def test_stopped_playing_keeps_the_rounds_that_all_environments_have_finished() -> None:
+    games, settings = ["starpilot", "leaper"], {"episodes": 9, "seed": 1, "max_envs": 3}
+    whole = play_episodes(RandomPolicy(), games, "easy", SPLIT, **settings)
+    steps = iter(range(1_000_000))
+    part = play_episodes(RandomPolicy(), games, "easy", SPLIT, stop=lambda: next(steps) > 400, **settings)
+    assert 0 < len(part) < len(whole)
+    for game in games:
+        first, all_of_them = (frame[frame["game"] == game].reset_index(drop=True) for frame in (part, whole))
+        assert len(first) % 3 == 0
+        rounds = len(first) // 3
+        # Rows are by environment: three rounds each in the whole.
+        expected = all_of_them.groupby(all_of_them.index // 3).head(rounds)
+        assert first["return"].tolist() == expected["return"].tolist()
+
+
 def test_forgetful_resets_the_state_at_every_step() -> None:
     policy = Recorder()
     play_episodes(Forgetful(policy), ["starpilot"], "easy", SPLIT, episodes=2, seed=1)

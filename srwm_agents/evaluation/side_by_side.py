@@ -1,0 +1,157 @@
+"""Level ranges evaluated at the same time, each in a process of its own."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import queue
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from srwm_agents.agent import load_agent
+from srwm_agents.evaluation.rollouts import Forgetful, Policy, RandomPolicy, play_episodes
+from srwm_agents.evaluation.splits import Split
+
+_LOOK_EVERY_SECONDS = 0.1
+
+
+class EvaluationError(RuntimeError):
+    """A process that plays ended without its result; the message names its range of levels."""
+
+
+@dataclass(frozen=True)
+class Player:
+    """Who plays, as something that another process can make for itself."""
+
+    agent: Path | None
+    """A portable agent's folder or file; None for the random policy."""
+    device: str = "cpu"
+    """Where the agent runs."""
+    forget: bool = False
+    """Whether the memory is wiped before every step."""
+
+    def policy(self) -> Policy:
+        """Load it.
+
+        Raises:
+            AgentError: as :func:`srwm_agents.load_agent`.
+        """
+        policy: Policy = RandomPolicy() if self.agent is None else load_agent(self.agent, self.device)
+        return Forgetful(policy) if self.forget else policy
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def play_ranges(
+    player: Player,
+    ranges: Sequence[Split],
+    *,
+    processes: int,
+    on_episode: Callable[[int, int], None],
+    on_range: Callable[[int, pd.DataFrame], None],
+    stop: Callable[[], bool],
+    **options: Any,
+) -> list[pd.DataFrame]:
+    """Play the episodes of several ranges of levels, as many at a time as there are processes.
+
+    Every range has its own simulator and its own random numbers, so that the results do not depend on ``processes``.
+
+    Args:
+        player: who plays.
+        ranges: the ranges of levels.
+        processes: how many ranges are played at the same time; with 1 they are played in this process, in turn.
+        on_episode: called with a range's index and the number of its episodes that have just finished.
+        on_range: called with a range's index and all of its episodes, when it ends.
+        stop: asked again and again; once it is true, all ranges end with the rounds that they have finished.
+        options: of :func:`.rollouts.play_episodes`.
+
+    Returns:
+        The data frames of :func:`.rollouts.play_episodes`, in the order of ``ranges``.
+
+    Raises:
+        EvaluationError: a process ended without its result.
+        Exception: whatever playing raised.
+    """
+    results: dict[int, pd.DataFrame] = {}
+    if processes == 1 or len(ranges) == 1:
+        policy = player.policy()
+        for index, split in enumerate(ranges):
+            tell = functools.partial(on_episode, index)
+            results[index] = play_episodes(policy, split=split, on_episode=tell, stop=stop, **options)
+            on_range(index, results[index])
+        return list(results.values())
+    context = multiprocessing.get_context("spawn")  # CUDA does not work in a forked process
+    messages: Any = context.Queue()
+    stopping = context.Event()
+    threads = max(1, available_cores() // processes)
+    waiting = list(enumerate(ranges))
+    playing: dict[int, Any] = {}
+    try:
+        while len(results) < len(ranges):
+            while waiting and len(playing) < processes:
+                index, split = waiting.pop(0)
+                arguments = (index, player, split, threads, messages, stopping, options)
+                playing[index] = context.Process(target=_play, args=arguments, daemon=True)
+                playing[index].start()
+            if stop():
+                stopping.set()
+            try:
+                kind, index, content = messages.get(timeout=_LOOK_EVERY_SECONDS)
+            except queue.Empty:
+                _look_for_dead(playing, ranges, messages)
+                continue
+            if kind == "episodes":
+                on_episode(index, content)
+            elif kind == "result":
+                results[index] = content
+                on_range(index, content)
+                playing.pop(index).join()
+            else:
+                raise content
+    finally:
+        for process in playing.values():
+            process.kill()
+    return [results[index] for index in range(len(ranges))]
+
+
+def _look_for_dead(playing: dict[int, Any], ranges: Sequence[Split], messages: Any) -> None:
+    for index, process in playing.items():
+        if not process.is_alive() and messages.empty():
+            raise EvaluationError(f"the process that played {ranges[index].name} ended ({_ending(process.exitcode)})")
+
+
+def _ending(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def _play(
+    index: int, player: Player, split: Split, threads: int, messages: Any, stopping: Any, options: dict[str, Any]
+) -> None:
+    """The work of one process: play a range, and send what comes of it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the process that started this one says when to stop
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.deterministic = True
+    try:
+        frame = play_episodes(
+            player.policy(),
+            split=split,
+            on_episode=lambda count: messages.put(("episodes", index, count)),
+            stop=stopping.is_set,
+            num_threads=max(0, min(4, threads - 1)),
+            **options,
+        )
+        messages.put(("result", index, frame))
+    except Exception as error:
+        messages.put(("failure", index, error))
