@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
-import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any

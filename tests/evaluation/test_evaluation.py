@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -52,7 +54,8 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
 
 
 def test_stopped_playing_keeps_the_rounds_that_all_environments_have_finished() -> None:
-    games, settings = ["starpilot", "leaper"], {"episodes": 9, "seed": 1, "max_envs": 3}
+    games: list[str] = ["starpilot", "leaper"]
+    settings: dict[str, Any] = {"episodes": 9, "seed": 1, "max_envs": 3}
     whole = play_episodes(RandomPolicy(), games, "easy", SPLIT, **settings)
     steps = iter(range(1_000_000))
     part = play_episodes(RandomPolicy(), games, "easy", SPLIT, stop=lambda: next(steps) > 400, **settings)

@@ -1,6 +1,6 @@
 """Write the tables of this study's README.md from the raw numbers beside it.
 
-    python -m experiments.procgen.learnable.table [--check]
+python -m experiments.procgen.learnable.table [--check]
 """
 
 from __future__ import annotations
