@@ -93,10 +93,18 @@ def test_a_rollout_equals_a_replay_of_its_actions(make_model, monkeypatch, devic
     buffers = BufferMgr(cfg, info)
     games, mirror = (VectorRunner(cfg, 0, buffers, model, where) for _ in range(2))
     env = mirror._vector
+    taken: list[np.ndarray] = []
+    begin = games._vector.step_async
+    monkeypatch.setattr(games._vector, "step_async", lambda actions: begin(taken.append(actions.copy()) or actions))
+    with torch.no_grad():
+        games.warm_up()
+    for actions in taken:
+        mirror._vector.step_async(actions)
+        mirror._receive()
     observation = {name: entry.clone() for name, entry in mirror._observation.items()}
     episodes, ended_in_all, finished = [], 0, None
     rollouts = buffers.traj_tensors_torch[str(where)]
-    state = torch.zeros(cfg.vector_size, cfg.rnn_size, device=where)
+    state = games._state.clone()
     with torch.no_grad():
         for _ in range(30):  # rollouts
             assert games.acquire_buffer()

@@ -55,6 +55,7 @@ class ActingWorker(HeartbeatStoppableEventLoopObject):
     def report_msg(self) -> None:
         """Signal with messages for the runner."""
 
+    @torch.no_grad()
     def init(self, _model_data: Any = None) -> None:
         """Make the model and the vector environments, and start acting; the handover must hold the first weights."""
         self._model = create_actor_critic(self._cfg, self._env_info.obs_space, self._env_info.action_space)
@@ -63,6 +64,9 @@ class ActingWorker(HeartbeatStoppableEventLoopObject):
         self._weights = tensors_of(self._model)
         number = self._cfg.num_workers * self._cfg.worker_num_splits
         self._vectors = [VectorRunner(self._cfg, i, self._buffer_mgr, self._model, self._device) for i in range(number)]
+        self._version = self._handover.take(self._weights, self._version)
+        for vector in self._vectors:
+            vector.warm_up()
         # Staggered over a rollout, so that the learner gets trajectories at an even rate.
         for i, vector in enumerate(self._vectors):
             vector.first_turn = i * self._cfg.rollout

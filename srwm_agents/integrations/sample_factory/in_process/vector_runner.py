@@ -14,7 +14,7 @@ from sample_factory.algo.utils.shared_buffers import BufferMgr
 from sample_factory.algo.utils.tensor_dict import TensorDict
 from sample_factory.utils.attr_dict import AttrDict
 
-from srwm_agents.graphs import Graphed
+from srwm_agents.graphs import WARM_UP, Graphed
 from srwm_agents.integrations.sample_factory.environment import ENV_NAME, GAME_ENTRY, GAME_KEYS, make_environment
 from srwm_agents.integrations.sample_factory.in_process.streams import Mark
 
@@ -27,7 +27,7 @@ class VectorRunner:
 
     Only ``send`` waits for the device, and only ``observe`` for the simulator. All work on tensors is in two functions
     that read and write the same addresses at every step: where in the rollout they write is an index on the device.
-    With ``cfg.cuda_graphs`` both together are one launch.
+    With ``cfg.cuda_graphs`` each of them is one launch.
     """
 
     def __init__(self, cfg: Any, number: int, buffer_mgr: BufferMgr, model: Any, device: torch.device) -> None:
@@ -54,7 +54,6 @@ class VectorRunner:
         launch = Graphed if cfg.cuda_graphs else _as_it_is
         self._launch_take_in = launch(self._take_in)
         self._launch_choose = launch(self._choose_actions)
-        self._launch_both = launch(self._take_in_and_choose)
         self._acted = Mark(device)
         self._slice: slice | None = None
         self._rollout: Any = None  # the slice's trajectory tensors
@@ -64,6 +63,19 @@ class VectorRunner:
         """Whether the simulator is stepping on actions that were sent."""
         self.first_turn = 0
         """The actor thread's turn, counted over all vectors, at which this one starts."""
+
+    def warm_up(self) -> None:
+        """Play the first steps, unrecorded: in them the model is compiled and graphs are captured.
+
+        To be called before anything is learned: a capture must not meet random numbers that the learner's thread draws,
+        nor one thread's compilation the other's.
+        """
+        for _ in range(WARM_UP + 1):
+            self._launch_choose({})
+            self._fetch_actions()
+            self.send()
+            self._receive()
+            self._index.zero_()
 
     @property
     def has_buffer(self) -> bool:
@@ -92,18 +104,13 @@ class VectorRunner:
             self._version.fill_(version)
             self._acting_version = version
         if self._step % self._cfg.recurrence == 0:  # the learner does not use the other states, and they are large
-            if self._step:
-                self._launch_take_in({})
             self._rollout["rnn_states"][:, self._step] = self._state
-            self._launch_choose({})
-        else:
-            self._launch_both({})
+        self._launch_choose({})
+        self._fetch_actions()
+
+    def _fetch_actions(self) -> None:
         self._actions.copy_(self._chosen, non_blocking=True)
         self._acted.set()
-
-    def _take_in_and_choose(self, inputs: Any) -> None:
-        self._take_in(inputs)
-        self._choose_actions(inputs)
 
     def _choose_actions(self, _inputs: Any) -> None:
         """Choose actions, write what the learner needs of them into the rollout, and go on to the next state."""
@@ -124,12 +131,17 @@ class VectorRunner:
         self.playing = True
 
     def observe(self) -> tuple[slice | None, dict[str, Any] | None]:
-        """Wait for the simulator. What it gives is written into the rollout now, or by the next ``act``.
+        """Wait for the simulator and write rewards, dones and the next observation into the rollout.
 
         Returns:
             the buffer slice of the rollout if it is now full (the current stream may still be writing to it), and
             Sample Factory's report on episodes that ended; each None if there is none.
         """
+        infos = self._receive()
+        self._step += 1
+        return self._finished() if self._step == self._cfg.rollout else None, self._episodes(infos)
+
+    def _receive(self) -> dict[str, Any]:
         observation, rewards, terminated, _, infos = self._vector.step_wait()
         self.playing = False
         self._arrived = {
@@ -137,8 +149,8 @@ class VectorRunner:
             "dones": torch.as_tensor(terminated),
             "observation": {name: torch.as_tensor(entry) for name, entry in observation.items()},
         }
-        self._step += 1
-        return self._finished() if self._step == self._cfg.rollout else None, self._episodes(infos)
+        self._launch_take_in({})
+        return infos
 
     def _take_in(self, _inputs: Any) -> None:
         """Write what the last actions led to, and go on to the rollout's next step."""
@@ -153,8 +165,7 @@ class VectorRunner:
         self._index.add_(1)
 
     def _finished(self) -> slice | None:
-        """Take in the last step, add the state after it, and release the buffer."""
-        self._launch_take_in({})
+        """Add the state after the last step, and release the buffer."""
         self._rollout["rnn_states"][:, self._step] = self._state
         finished = self._slice
         self._rollout = self._slice = None
