@@ -3,7 +3,8 @@
 Every op is checked first: the compiled kernels' outputs and gradients against the naive op in float64. Then all ways
 are run in turn, round after round; a ratio is the median over rounds of a way's time by that of torch.nn.LSTM in the
 same round, which bears other work on the machine better than a ratio of medians. "layer" is the memory layer alone, as
-is torch.nn.LSTM; "core" has its embedding and its feed-forward block of 4 times the width, too.
+is torch.nn.LSTM; "core" has its embedding and its feed-forward block of 4 times the width, too. On one thread the times
+are the process's on the processor, which other work on the machine lengthens less than the clock's.
 
 The exact command behind the committed table:
 
@@ -134,7 +135,7 @@ def runner(module: Any, batch: int, steps: int) -> Callable[[], object]:
     return lambda: torch.autograd.grad(module(x, state)[0], leaves, upstream)
 
 
-def measure(batch: int, steps: int, calls: int, rounds: int) -> dict[str, dict[str, float]]:
+def measure(batch: int, steps: int, calls: int, rounds: int, clock: Callable[[], float]) -> dict[str, dict[str, float]]:
     """Milliseconds a call (median, min, max) and the median ratio to the LSTM's, by way."""
     runs = {name: runner(module, batch, steps) for name, module in modules().items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -142,10 +143,10 @@ def measure(batch: int, steps: int, calls: int, rounds: int) -> dict[str, dict[s
         run()
     for n in range(rounds):
         for name in runs if n % 2 else reversed(runs):
-            began = time.perf_counter()
+            began = clock()
             for _ in range(calls):
                 runs[name]()
-            times[name].append(1e3 * (time.perf_counter() - began) / calls)
+            times[name].append(1e3 * (clock() - began) / calls)
         if sys.stderr.isatty():
             print(f"\r  round {n + 1} of {rounds}", end="\n" if n + 1 == rounds else "", file=sys.stderr)
     ratios = [[a / b for a, b in zip(ms, times[REFERENCE], strict=True)] for ms in times.values()]
@@ -173,6 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse(arguments)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    clock = time.process_time if args.threads == 1 else time.perf_counter
     machine = {
         "cpu": platform.processor() or platform.machine(), "threads": args.threads,
         "python": platform.python_version(), "torch": torch.__version__,
@@ -185,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{op}: largest relative error to float64: " + ", ".join(
             f"{way} {error:.0e}" for way, error in report["relative_error"][op].items()))  # fmt: skip
     for work, (batch, steps, calls) in WORK.items():
-        report["results"][work] = measure(batch, steps, calls, args.rounds)
+        report["results"][work] = measure(batch, steps, calls, args.rounds, clock)
         print(f"\n{work}, width {WIDTH}, {HEADS} heads, float32")
         for name, ms in report["results"][work].items():
             span = f"{ms['min']:.3f}-{ms['max']:.3f}"

@@ -42,7 +42,7 @@ WORK_PER_THREAD = 1 << 18
 """Multiplications that are worth a thread of their own, which takes some 20 µs to start."""
 
 
-class CompilationError(RuntimeError):
+class CompilationError(Exception):
     """The kernels cannot be compiled or loaded; the message is one line."""
 
 
@@ -121,10 +121,10 @@ def _load() -> tuple[ctypes.CDLL | None, str | None]:
     """The library, or why there is none."""
     try:
         try:
-            path = build(cache_dir())
-        except OSError:  # a home that cannot be written, or none: for this process alone
-            path = build(Path(tempfile.mkdtemp(prefix="srwm_agents_kernels_")))
-        return ctypes.CDLL(str(path)), None
+            return ctypes.CDLL(str(build(cache_dir()))), None
+        except (OSError, RuntimeError):  # no home, one that cannot be written or run from, a file cut short by a crash
+            with tempfile.TemporaryDirectory(prefix="srwm_agents_kernels_") as own:  # for this process alone
+                return ctypes.CDLL(str(build(Path(own)))), None
     except (CompilationError, OSError) as error:
         return None, str(error)
 

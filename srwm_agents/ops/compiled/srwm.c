@@ -236,12 +236,20 @@ static int64_t backward_scratch(const Layout *l, int64_t T, int64_t H) {
     return (H + (T < CHUNK ? T : CHUNK)) * l->N * l->P + 2 * l->matrix + 4 * l->N + 4 * l->P;
 }
 
+/* Whether the state of a sequence fades: by a decay, or by a limit at one step or another. */
+static int fading(const SRWMCall *call, const Layout *l, const float *saved) {
+    const float *factors = saved + 2 * l->P + l->N + 4;
+    int fades = call->decay != 1.0f;
+    for (int64_t t = 0; t < call->T && call->limit > 0; t++, factors += l->row)
+        for (int c = 0; c < 4; c++) fades |= factors[c] < 1.0f;
+    return fades;
+}
+
 /* A bar in the README is a d in a name here. */
 static void srwm_backward_tasks(const void *argument, int64_t first, int64_t last, float *scratch) {
     const SRWMCall *call = argument;
     const Layout l = layout_of(call);
     const int64_t T = call->T, H = call->H, size = (int64_t)l.N * l.P;
-    const int fades = call->decay != 1.0f || call->limit > 0;
     /* weights, slow and ws are transposed. g: gradient of W, of the shift if it fades. total: of the slow weights. */
     float *weights = scratch, *g = weights + H * size, *total = g + l.matrix, *r = total + l.matrix, *dr = r + l.N;
     float *du = dr + l.N, *dz = du + l.N, *d = dz + l.N, *dk = d + l.P, *dd = dk + l.P, *dx = dd + l.P, *ws = dx + l.P;
@@ -255,6 +263,7 @@ static void srwm_backward_tasks(const void *argument, int64_t first, int64_t las
         const int64_t h = task % H, b = task / H;
         const uint8_t *resets = call->resets == NULL ? NULL : call->resets + b * T;
         const float *saved = call->saved + task * call->saved_size, *slow = weights + h * size;
+        const int fades = fading(call, &l, saved);
         offsets_of(&l, task, at);
         memset(g, 0, l.matrix * sizeof(float));
         memset(total, 0, l.matrix * sizeof(float));
