@@ -141,7 +141,10 @@ def read_portable(path: str | os.PathLike[str], kind: str, make: Callable[[Any],
         AgentError: a missing, truncated, altered or unknown file, one of another kind, one whose configuration asks
             for other weights than it holds, or one with weights that are NaN or infinite; nothing is loaded then.
     """
-    file = find_portable(path)
+    try:
+        file = find_portable(path)
+    except OSError as error:
+        raise AgentError(f"{path} cannot be read: {error.strerror}") from error
     if file is None:
         raise AgentError(f"no agent at {path}: {WEIGHTS_FILE} is missing")
     try:

@@ -51,8 +51,8 @@ def check_choices(config: Any) -> None:
 def check_types(config: Any) -> None:
     """Raise ``ValueError`` for a field of the dataclass instance ``config`` whose value is not of the field's type.
 
-    A whole number is no truth value, floats have to be finite (whole numbers are floats too), and a list will do for a
-    tuple.
+    A whole number is no truth value, floats have to be finite (whole numbers up to 2**53 are floats too), and a list
+    will do for a tuple.
     """
     kinds = typing.get_type_hints(type(config))
     for entry in fields(config):
@@ -79,7 +79,9 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is int:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if kind is float:
-        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if isinstance(value, numbers.Integral):  # PyTorch's arithmetic takes no larger ones
+            return not isinstance(value, bool) and abs(int(value)) <= 2**53
+        real = isinstance(value, numbers.Real)
         return real and -sys.float_info.max <= value <= sys.float_info.max  # pyright: ignore[reportOperatorIssue]
     return isinstance(value, kind)
 

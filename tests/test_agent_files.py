@@ -184,6 +184,12 @@ def test_agents_without_permission(tmp_path, saved) -> None:
             load_agent(saved)
         with pytest.raises(PermissionError):
             save_agent(agent, saved)
+        os.seteuid(before)
+        saved.chmod(0)
+        if before == 0:
+            os.seteuid(65534)
+        with pytest.raises(AgentError, match=r"agent cannot be read: Permission denied"):
+            load_agent(saved)
     finally:
         os.seteuid(before)
         saved.chmod(0o755)

@@ -96,7 +96,9 @@ def _in_bytes(image: Image.Image) -> Image.Image:
         raise _UnusableError("has 32-bit or signed whole numbers as pixels, allowed: 8 or 16 bits, or floats in 0 to 1")
     if image.mode in ("LA", "PA", "RGBA", "La", "RGBa") or "transparency" in image.info:
         return _on_ground(image.convert("RGBA"))
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
 
 
 def _scaled(pixels: npt.NDArray, white: int) -> Image.Image:
