@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import socket
 from _multiprocessing import sem_unlink  # type: ignore[import-not-found]
@@ -205,10 +206,13 @@ class ExperimentFolder:
             self._write(f"{_SEMAPHORE}{name}")
 
     def _remove_semaphores(self) -> None:
-        """Those of the run that had the lock before: it is dead, or it could not be locked now."""
-        host, *lines = self._content().splitlines() or [""]
+        """Those of the run that had the lock before, if it is dead: the folder may be a copy of one that is in use."""
+        holder, *lines = self._content().splitlines() or [""]
+        match = re.fullmatch(r"process (\d+) on (.*)", holder)
+        if match is None or match[2] != socket.gethostname() or Path("/proc", match[1]).exists():
+            return
         for line in lines:
-            if line.startswith(_SEMAPHORE) and host.endswith(f" on {socket.gethostname()}"):
+            if line.startswith(_SEMAPHORE):
                 with contextlib.suppress(OSError):
                     sem_unlink(line.removeprefix(_SEMAPHORE))
 

@@ -127,6 +127,9 @@ def test_a_second_process_is_refused_until_the_first_is_killed_and_then_cleans_u
     contents = Contents(("a", ".tmp-*"), ("a",), ".lock")
     with pytest.raises(ExperimentError, match=f"is in use: process {first.pid} on "):
         ExperimentFolder(tmp_path / "e", contents).__enter__()
+    shutil.copytree(tmp_path / "e", tmp_path / "copy")
+    with ExperimentFolder(tmp_path / "copy", contents):
+        assert Path("/dev/shm", f"sem.{name.removeprefix('/')}").exists()
     first.send_signal(signal.SIGKILL)
     first.wait()
     (tmp_path / "e" / ".tmp-01234567-x").write_text("half")
