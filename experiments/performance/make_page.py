@@ -97,6 +97,23 @@ def cpu_table() -> str:
     return "\n".join(lines)
 
 
+def actor_thread_table() -> str:
+    """Milliseconds of a turn of the acting thread by part, and frames a second, by engine and games in flight."""
+    parts = {
+        "turn": "turn",
+        "observe: environment: wait for the simulator": "wait for the simulator",
+        "observe: environment: uploads": "uploads",
+        "act: launches": "launches of acting",
+        "send: wait for the actions, start the simulator": "send",
+    }
+    lines = ["| engine | " + " | ".join(f"{name}, ms" for name in parts.values()) + " | frames/s |"]
+    lines.append("|---" * (len(parts) + 2) + "|")
+    for run in read("actor_thread.json")["runs"]:
+        cells = [f"{run['parts'][part]['ms_a_turn']:.2f}" for part in parts]
+        lines.append(f"| {run['name']} | {' | '.join(cells)} | {run['frames_per_second']:,.0f} |")
+    return "\n".join(lines)
+
+
 def slope(points: pd.Series) -> tuple[float, float]:
     """Frames a second from the second point with frames to the last, and the seconds between them."""
     points = points[points > 0].iloc[1:]
@@ -187,6 +204,7 @@ def texts() -> pages.Texts:
         "acting": acting_table(),
         "cpu": cpu_table(),
         "training": training_table(),
+        "actor thread": actor_thread_table(),
         "precision": precision_table(),
     }
     return {page: pages.fill(page, "experiments.performance.make_page", tables)}
