@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 Mapped = Sequence[int | None]
 """For each argument the dimension that is mapped, None where there is none."""
@@ -53,7 +54,8 @@ def transformable(
     def call(*arguments: Any) -> Any:
         if torch.compiler.is_compiling():  # it traces the operator itself, as it does all transforms
             return operator(*arguments)
-        if torch._C._are_functorch_transforms_active():
+        # The operator would drop a tangent of forward-mode gradients without an error; this one raises.
+        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
             return function.apply(*arguments)
         return launch(*arguments) if launch is not None and values_only(arguments) else operator(*arguments)
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jacrev, vmap
 
 from srwm_agents.cores import CORES, make_core
@@ -170,17 +171,30 @@ def test_jacobian_and_two_maps(backend) -> None:
     assert_close(mapped, expected, TOLERANCE[backend])
 
 
-def test_a_second_derivative_on_kernels_is_an_error() -> None:
-    pytest.importorskip("triton", reason="Triton is not installed")
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+def test_a_second_derivative_on_kernels_is_an_error(backend) -> None:
     arguments, _ = srwm_case((None, None, None, None))
-    x, *rest = convert(arguments, "triton")
-    loss = srwm_loss("triton")
+    x, *rest = convert(arguments, backend)
+    loss = srwm_loss(backend)
     with pytest.raises(NotImplementedError, match="take second derivatives with backend='naive'"):
         grad(lambda x: grad(loss)(x, *rest).sum())(x)
     x.requires_grad_()
     (dx,) = torch.autograd.grad(loss(x, *rest), x, create_graph=True)
     with pytest.raises(NotImplementedError, match="take second derivatives with backend='naive'"):
         dx.sum().backward()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_tangent_is_computed_or_an_error(backend) -> None:
+    arguments, _ = srwm_case((None, None, None, None))
+    x, *rest = convert(arguments, backend)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+        if backend == "naive":
+            assert forward_ad.unpack_dual(srwm_loss(backend)(dual, *rest)).tangent is not None
+        else:
+            with pytest.raises(NotImplementedError, match="forward mode AD"):
+                srwm_loss(backend)(dual, *rest)
 
 
 @pytest.mark.parametrize("name", [name for name in CORES if name != "lstm"])  # PyTorch maps no LSTM cell
