@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import re
+import threading
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +15,8 @@ from PIL import Image, UnidentifiedImageError
 from srwm_agents.fewshot.data.archives import Archive, DataError
 
 MAX_PIXELS = 64_000_000
+LARGE_PIXELS = 16_000_000
+"""Larger images are decoded one at a time, whatever the number of threads: some formats take 12 bytes a pixel."""
 FORMATS = (
     *("AVIF", "BMP", "DDS", "DIB", "GIF", "ICNS", "ICO", "IM", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI"),
     *("SGI", "SUN", "TGA", "TIFF", "WEBP", "XBM", "XPM"),
@@ -20,6 +24,7 @@ FORMATS = (
 """Pillow's names of what is read. Not those that it starts programs for (EPS: Ghostscript) or hands on to whatever
 another file in them is (IPTC), whatever the file's name says."""
 
+_one_at_a_time = threading.Lock()
 _LIGHT, _DARK = 240, 1 / 16
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -68,10 +73,11 @@ def _decode(content: bytes) -> Image.Image:
     except UnidentifiedImageError:
         raise _UnusableError(f"is no image, or a damaged one, of: {', '.join(formats)}") from None
     _check_size(image.width, image.height)
-    image.load()
-    turned = _UPRIGHT.get(_orientation(image))
-    image = _in_bytes(image)
-    return image if turned is None else image.transpose(turned)
+    with _one_at_a_time if image.width * image.height > LARGE_PIXELS else contextlib.nullcontext():
+        image.load()
+        turned = _UPRIGHT.get(_orientation(image))
+        image = _in_bytes(image)
+        return image if turned is None else image.transpose(turned)
 
 
 def _check_size(width: int, height: int) -> None:
