@@ -10,6 +10,8 @@ from srwm_agents.recipes import load_recipe, recipe_names
 
 _ALWAYS_DERIVED = ("rnn_size", "rnn_type", "rnn_num_layers", "vector_size")
 _DERIVED_UNLESS_GIVEN = ("device", "env_threads", "actor_worker_gpus", "normalize_input_keys")
+_NOT_OF_THE_EXPERIMENT_UNLESS_GIVEN = ("heartbeat_reporting_interval",)
+"""What presets say of how a run is watched, which was too strict for slow machines."""
 _ON_GPU_UNLESS_GIVEN = ("compile", "cuda_graphs", "in_process")
 
 
@@ -34,7 +36,7 @@ def request_of_flat(saved: Mapping[str, Any], defaults: Mapping[str, Any]) -> Re
         if name in asked:
             settings[name] = asked[name]
 
-    for name in _DERIVED_UNLESS_GIVEN:
+    for name in (*_DERIVED_UNLESS_GIVEN, *_NOT_OF_THE_EXPERIMENT_UNLESS_GIVEN):
         if name not in first:
             drop(name)
     for name in _ON_GPU_UNLESS_GIVEN:  # on a CPU they were turned off unless they had been given

@@ -130,17 +130,18 @@ class WatchedRunner(Runner):
             folder = experiment_folder(self.cfg)
             self._watched = [WatchedProcess(process, folder, self.cfg.log_console) for process in processes]
             self._guard = StandstillGuard(self._watched)
-            if self.folder is not None:
-                locks: list[Any] = [learner.param_server.policy_lock for learner in self.learners.values()]
-                self.folder.remember_semaphores(lock._semlock.name for lock in locks if hasattr(lock, "_semlock"))
             self._watch = Timer(self.event_loop, LOOK_EVERY_SECONDS)
             self._watch.timeout.connect(self._look)
         return status
 
     def _make_learner(self, event_loop: Any, policy_id: int, batcher: Any) -> SRWMLearnerWorker:
-        return SRWMLearnerWorker(
+        worker = SRWMLearnerWorker(
             event_loop, self.cfg, self.env_info, self.buffer_mgr, batcher, policy_id, self.stop_flag
         )
+        lock: Any = worker.param_server.policy_lock
+        if self.folder is not None and hasattr(lock, "_semlock"):  # at once: a kill may come at any time
+            self.folder.remember_semaphores([lock._semlock.name])
+        return worker
 
     def _save_cfg(self) -> None:
         save_config(self.cfg)
