@@ -33,15 +33,12 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str | Callab
         OSError: the file cannot be written; it names ``path``. And whatever ``content`` raises.
     """
     target = Path(path)
-    try:
+    with _naming(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with _temporary_beside(target) as temporary:
             _write(temporary, content)
             temporary.replace(target)
         _sync(target.parent)
-    except OSError as error:
-        # Python names no file where a disk is full, and else the temporary one, which is gone.
-        raise OSError(error.errno, error.strerror or str(error), str(target)) from error
     return target
 
 
@@ -59,14 +56,16 @@ def write_together(contents: Mapping[Path, bytes | str | Callable[[Path], Any]])
         The files, in their order.
 
     Raises:
-        OSError: a file cannot be written; and whatever a content raises.
+        OSError: a file cannot be written; it names that file. And whatever a content raises.
     """
     *others, last = targets = list(contents)
-    last.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        temporaries = {target: stack.enter_context(_temporary_beside(target)) for target in targets}
-        for target, temporary in temporaries.items():
-            _write(temporary, contents[target])
+        temporaries = {}
+        for target in targets:
+            with _naming(target):
+                last.parent.mkdir(parents=True, exist_ok=True)
+                temporaries[target] = stack.enter_context(_temporary_beside(target))
+                _write(temporaries[target], contents[target])
         last.unlink(missing_ok=True)
         _sync(last.parent)
         for target in others:
@@ -104,6 +103,15 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
                 file.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def _naming(target: Path) -> Iterator[None]:
+    """Have errors of files name ``target``: Python names no file where a disk is full, else the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(target)) from error
 
 
 def _write(temporary: Path, content: bytes | str | Callable[[Path], Any]) -> None:
