@@ -38,8 +38,9 @@ FLAGS = ("-std=gnu11", "-O3", "-fno-math-errno", "-shared", "-fPIC", "-pthread",
 """Not -ffast-math: a reset must drop what is not finite, and what is not finite must show."""
 NATIVE = "-march=native"
 """Left out where a compiler does not know it."""
-WORK_PER_THREAD = 1 << 18
-"""Multiplications that are worth a thread of their own, which takes some 20 µs to start."""
+WORK_PER_THREAD = 1 << 20
+"""Entries of matrices, times steps, that are worth a thread of their own: 170 µs of a forward pass. A thread takes some
+20 to start, and at first shares its processor with one of PyTorch's that waits for work."""
 
 
 class CompilationError(Exception):
@@ -184,7 +185,7 @@ def use_compiled(backend: str, tensor: Tensor) -> bool:
 
 
 def threads_for(work: int) -> int:
-    """Threads for so many multiplications: PyTorch's number, fewer where that is more than the work is worth."""
+    """Threads for so many entries times steps: PyTorch's number, fewer where that is more than the work is worth."""
     return max(1, min(torch.get_num_threads(), work // WORK_PER_THREAD))
 
 

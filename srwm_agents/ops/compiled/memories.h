@@ -257,41 +257,44 @@ SHARED void transpose(float *to, int M, const float *from, int N, int rows, int 
 
 /* ---- tasks on threads ---- */
 
+/* A call's tasks: threads take `stretch` of them at a time, so that none waits for one whose processor is busy. */
 typedef struct {
     void (*run)(const void *call, int64_t first, int64_t last, float *scratch);
     const void *call;
-    int64_t first, last, scratch;
+    int64_t count, stretch, scratch, next;
     int failed;
-} Share;
+} Tasks;
 
-static void *run_share(void *argument) {
-    Share *share = argument;
+static void *take_tasks(void *argument) {
+    Tasks *tasks = argument;
     float *scratch = NULL;
-    share->failed = posix_memalign((void **)&scratch, 64, (size_t)share->scratch * sizeof(float)) != 0;
-    if (share->failed) return NULL;
-    memset(scratch, 0, (size_t)share->scratch * sizeof(float));
-    share->run(share->call, share->first, share->last, scratch);
+    int64_t first = __atomic_fetch_add(&tasks->next, tasks->stretch, __ATOMIC_RELAXED);
+    if (first >= tasks->count) return NULL;
+    if (posix_memalign((void **)&scratch, 64, (size_t)tasks->scratch * sizeof(float)) != 0) {
+        __atomic_store_n(&tasks->failed, 1, __ATOMIC_RELAXED);
+        return NULL;
+    }
+    memset(scratch, 0, (size_t)tasks->scratch * sizeof(float));
+    for (; first < tasks->count; first = __atomic_fetch_add(&tasks->next, tasks->stretch, __ATOMIC_RELAXED)) {
+        const int64_t last = first + tasks->stretch;
+        tasks->run(tasks->call, first, last < tasks->count ? last : tasks->count, scratch);
+    }
     free(scratch);
     return NULL;
 }
 
-/* Run tasks 0 to count - 1, each thread a stretch of them with `scratch` zeros of its own. 0, or 1 without memory.
+/* Run tasks 0 to count - 1, each thread with `scratch` numbers of its own, zeros at first. 0, or 1 without memory.
    Threads live for one call: a process that forks afterwards inherits none. */
 SHARED int spread(void (*run)(const void *, int64_t, int64_t, float *), const void *call, int64_t count, int64_t scratch,
                   int threads) {
-    Share shares[MOST_THREADS];
     pthread_t ids[MOST_THREADS];
-    int started[MOST_THREADS], failed = 0;
+    int started[MOST_THREADS];
     if (threads > MOST_THREADS) threads = MOST_THREADS;
     if (threads > count) threads = (int)count;
-    for (int n = 0; n < threads; n++)
-        shares[n] = (Share){run, call, count * n / threads, count * (n + 1) / threads, scratch, 0};
-    for (int n = 1; n < threads; n++) started[n] = pthread_create(&ids[n], NULL, run_share, &shares[n]) == 0;
-    for (int n = 0; n < threads; n++)
-        if (n == 0 || !started[n]) run_share(&shares[n]);
-    for (int n = 0; n < threads; n++) {
-        if (n > 0 && started[n]) pthread_join(ids[n], NULL);
-        failed |= shares[n].failed;
-    }
-    return failed;
+    Tasks tasks = {run, call, count, threads > 1 ? (count + 4 * threads - 1) / (4 * threads) : count, scratch, 0, 0};
+    for (int n = 1; n < threads; n++) started[n] = pthread_create(&ids[n], NULL, take_tasks, &tasks) == 0;
+    take_tasks(&tasks);
+    for (int n = 1; n < threads; n++)
+        if (started[n]) pthread_join(ids[n], NULL);
+    return tasks.failed;
 }
