@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._device import _device_constructors
 
 if not torch.cuda.is_available():
     # Read when Triton is first imported, which any test may do: kernels then run in its interpreter.
@@ -20,6 +21,9 @@ if not torch.cuda.is_available():
 # Tests run side by side on few cores; threads of one, or of a process that it starts, would wait for those of another.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Looked up once for all: not while a test has something else in the place of torch.empty.
+_device_constructors()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

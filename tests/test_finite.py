@@ -35,6 +35,14 @@ def make_agent(frames: int = 0) -> Agent:
     return Agent(config).eval()
 
 
+def overflowing(agent: Agent) -> Agent:
+    """Every weight is finite, and their products are not."""
+    with torch.no_grad():
+        for parameter in agent.parameters():
+            parameter.fill_(1e30)
+    return agent
+
+
 def spoilt(agent: Agent, value: float, frames: int = 0) -> Agent:
     """One weight in the middle of the agent."""
     agent.config = replace(agent.config, training={"frames": frames})
@@ -101,10 +109,8 @@ def test_logits_that_are_not_finite_are_no_actions(deterministic: bool) -> None:
     observation["last_reward"][1] = np.nan
     with pytest.raises(ValueError, match="logits are not finite"):
         agent.act(observation, deterministic=deterministic)
-    with torch.no_grad():
-        agent.decoder.append(torch.nn.Linear(16, 16))
-        for parameter in agent.parameters():
-            parameter.fill_(1e30)  # finite, and more than their products can be
+    agent.decoder.append(torch.nn.Linear(16, 16))
+    overflowing(agent)
     observation["last_reward"][:] = 0
     with pytest.raises(ValueError, match="logits are not finite"):
         agent.act(observation, deterministic=deterministic)
@@ -112,9 +118,7 @@ def test_logits_that_are_not_finite_are_no_actions(deterministic: bool) -> None:
 
 @pytest.mark.parametrize("kind", ["torch"])
 def test_an_export_is_compared_in_numbers(tmp_path, kind: str) -> None:
-    agent = make_agent()
-    with torch.no_grad():
-        agent.policy_head.weight.fill_(3e38)
+    agent = overflowing(make_agent())
     with pytest.raises(ExportError, match="an output of the agent or of the graph is NaN or infinite"):
         export_agent(agent, tmp_path / "agent", kind)
     assert not list(tmp_path.iterdir())

@@ -25,7 +25,8 @@ class Only:
     @staticmethod
     def find_spec(name, path=None, target=None):
         top = name.partition(".")[0]
-        return PathFinder.find_spec(name, path, target) if top in allowed or top in sys.stdlib_module_names else None
+        standard = top in sys.stdlib_module_names or top.startswith("_sysconfigdata")  # whose name is the platform's
+        return PathFinder.find_spec(name, path, target) if top in allowed or standard else None
 
 sys.meta_path[:] = [BuiltinImporter, FrozenImporter, Only]
 runpy.run_path(sys.argv[0], run_name="__main__")
