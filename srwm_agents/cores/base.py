@@ -13,7 +13,8 @@ class Core(nn.Module):
 
     The state is one flat tensor [B, state_size]; all zeros are a fresh episode. :meth:`initial_state` has the dtype of
     the parameters (float32 also under autocast); a call returns a state of the dtype that it was given. Memory layers
-    of a bfloat16 core compute in float32 (not an LSTM), so a float32 state keeps its precision from call to call.
+    of a bfloat16 core, except an LSTM or a GRU, compute in float32, so a float32 state keeps its precision from call to
+    call.
     """
 
     state_size: int

@@ -33,13 +33,19 @@ class CoreConfig:
     """
 
     input_size: int = _used_by(None, MISSING, "Width of the core's input")
-    hidden_size: int = _used_by(None, 128, "Width of the core's residual stream (lstm: of its layers) and output")
-    num_layers: int = _used_by(None, 2, "Memory layers of the core, each followed by a feed-forward block (not lstm)")
+    hidden_size: int = _used_by(
+        None, 128, "Width of the core's residual stream (lstm, gru: of their layers) and output"
+    )
+    num_layers: int = _used_by(
+        None, 2, "Memory layers of the core, each followed by a feed-forward block (not lstm, gru)"
+    )
     num_heads: int = _used_by(_HEADS, 8, "Heads of each memory layer; must divide hidden_size")
     ff_size: int = _used_by((*_HEADS, "feedforward"), 512, "Width inside the core's feed-forward blocks")
     input_softmax: bool = _used_by((*_SRWM, "fake_sr"), True, "Softmax over each SRWM head's inputs")
     input_norm: bool = _used_by(
-        (*_HEADS, "lstm"), False, "Layer norm before each memory layer (lstm: before the first, after an embedding)"
+        (*_HEADS, "lstm", "gru"),
+        False,
+        "Layer norm before each memory layer (lstm, gru: before the first, after an embedding)",
     )
     beta_mean: float = _used_by(_SRWM, 0.0, "Mean of the initial weights that make an SRWM's learning rates")
     query_scale: float = _used_by(_SRWM, 1.0, "Factor on the initial weights that make an SRWM's queries")
@@ -51,7 +57,7 @@ class CoreConfig:
         may_change=True,
     )
     unit_keys: bool = _used_by(_SRWM, False, "SRWM queries and keys of Euclidean length 1; off, as published: of sum 1")
-    dropout: float = _used_by(None, 0.0, "Dropout in the core while training (lstm: between its layers)")
+    dropout: float = _used_by(None, 0.0, "Dropout in the core while training (lstm, gru: between their layers)")
     detach_state_every_step: bool = _used_by(
         _SRWM, False, "Cut the gradient through an SRWM's state at every step, as the published RL code did"
     )

@@ -9,7 +9,7 @@ from typing import Any
 from srwm_agents.cores.base import Core
 from srwm_agents.cores.config import CoreConfig
 from srwm_agents.cores.feedforward import FeedForwardCore
-from srwm_agents.cores.lstm import LSTMCore
+from srwm_agents.cores.recurrent import GRUCore, LSTMCore
 from srwm_agents.cores.stack import NoCarryCore, StackCore
 from srwm_agents.layers import DeltaLayer, FakeSRLayer, IntrospectiveLayer, SRDeltaLayer, SRWMLayer
 
@@ -23,6 +23,7 @@ CORES: dict[str, Callable[[CoreConfig], Core]] = {
     # (D = 16: 2,378, against an SRWM's 832), all of which it reads and may rewrite at each step, in plain PyTorch.
     "introspective": partial(StackCore, layer=IntrospectiveLayer),
     "lstm": LSTMCore,
+    "gru": GRUCore,
     "feedforward": FeedForwardCore,
 }
 """Name of a core -> what makes it from its configuration."""

@@ -77,7 +77,7 @@ def test_a_reset_is_a_fresh_episode(name: str) -> None:
     torch.testing.assert_close(final, fresh_final, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["srwm", "sr_delta", "delta", "introspective", "lstm"])
+@pytest.mark.parametrize("name", ["srwm", "sr_delta", "delta", "introspective", "lstm", "gru"])
 def test_the_final_state_carries_gradient(name: str) -> None:
     core = make(name)
     x, state, _ = inputs(core)
@@ -90,7 +90,9 @@ def test_the_final_state_carries_gradient(name: str) -> None:
 
 
 def memory_parameters(core):
-    return [p for name, p in core.named_parameters() if "w_" in name or "slow" in name or "lstm" in name]
+    return [
+        p for name, p in core.named_parameters() if "w_" in name or "slow" in name or "lstm" in name or "gru" in name
+    ]
 
 
 @pytest.mark.parametrize("name", ["fake_sr", "feedforward"])

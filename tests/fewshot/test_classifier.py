@@ -118,7 +118,7 @@ def test_learning_and_predicting_for_one_or_many() -> None:
         model.learn(images(2, 4, channels=3), LABELS)
 
 
-@pytest.mark.parametrize("core", ["srwm", "delta", "lstm", "fake_sr"])
+@pytest.mark.parametrize("core", ["srwm", "delta", "lstm", "gru", "fake_sr"])
 def test_what_is_saved_is_what_is_loaded(core: str, tmp_path) -> None:
     model = make(core, labels="delayed", mean=(0.1,), std=(0.3,), task={"shots": 2}, training={"steps": 7})
     loaded = load_classifier(save_classifier(model, tmp_path / "agent"))

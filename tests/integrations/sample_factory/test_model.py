@@ -25,7 +25,7 @@ def observe(batch: int, seed: int = 0) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("core", ["srwm", "sr_delta", "delta", "lstm", "feedforward"])
+@pytest.mark.parametrize("core", ["srwm", "sr_delta", "delta", "lstm", "gru", "feedforward"])
 def test_packed_sequences_equal_the_loop(make_model, core: str) -> None:
     """Sample Factory cuts rollouts at episode ends, sorts the pieces by length, and leaves the states unsorted."""
     cfg, _, model = make_model(f"--core={core}")

@@ -105,7 +105,7 @@ def test_every_policy_learns_by_its_name_with_every_critic(policy: str, critic: 
         torch.testing.assert_close(tensor, other, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("core", ["srwm", "srwm_no_carry", "lstm", "feedforward"])
+@pytest.mark.parametrize("core", ["srwm", "srwm_no_carry", "lstm", "gru", "feedforward"])
 def test_a_sequence_with_episode_starts_equals_acting_step_by_step(core: str) -> None:
     """What is learnt from is what was acted on; the odd state of srwm_no_carry and an empty one included."""
     memory = LSTMLikeCore(core, 3, SETTINGS).to(DEVICE)
