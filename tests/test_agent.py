@@ -210,7 +210,7 @@ def test_an_altered_file_of_format_1_is_refused(saved) -> None:
     ("change", "message"),
     [
         (lambda d: d.update(format=99), "has format 99, this version reads 1 and 2"),
-        (lambda d: d["agent"].update(core="gru"), "unknown core 'gru'"),
+        (lambda d: d["agent"].update(core="rnn"), "unknown core 'rnn'"),
         (lambda d: d["agent"].update(colour="red"), "unknown field 'colour'"),
         (lambda d: d["agent"].pop("num_actions"), "field 'num_actions' is missing"),
         (lambda d: d["agent"].update(num_actions=7), "size mismatch"),

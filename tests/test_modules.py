@@ -176,7 +176,7 @@ def test_settings_and_repr() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: SRWM(IN, HIDDEN, core="gru"), "unknown core 'gru', allowed: srwm, "),
+        (lambda m: SRWM(IN, HIDDEN, core="rnn"), "unknown core 'rnn', allowed: srwm, "),
         (lambda m: SRWM(IN, HIDDEN, bidirectional=True), "unknown core setting 'bidirectional', allowed: "),
         (lambda m: SRWM(IN, 0), "hidden_size is 0, expected at least 1"),
         (lambda m: SRWMCell(0, 8), "input_size is 0, expected at least 1"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class RecurrentCore(Core):
         self.codec = StateCodec([(config.num_layers, config.hidden_size)] * self.parts)
         self.state_size = self.codec.size
 
-    def _make(self, layers: type[nn.RNNBase]) -> Any:
+    def _make(self, layers: Callable[..., Any]) -> Any:
         config = self.config
         width = config.hidden_size if config.input_norm else config.input_size
         dropout = config.dropout if config.num_layers > 1 else 0.0

@@ -136,8 +136,8 @@ def test_no_carry_drops_its_state_after_each_rollout() -> None:
 
 
 def test_wrong_settings_and_inputs_are_named() -> None:
-    with pytest.raises(ValueError, match="unknown core 'gru', allowed: srwm"):
-        make_core("gru", input_size=7)
+    with pytest.raises(ValueError, match="unknown core 'rnn', allowed: srwm"):
+        make_core("rnn", input_size=7)
     with pytest.raises(ValueError, match="unknown core setting 'width', allowed: input_size"):
         make_core("srwm", input_size=7, width=3)
     with pytest.raises(ValueError, match="input_size is missing"):

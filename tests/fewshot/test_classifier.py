@@ -153,7 +153,7 @@ def test_the_wrong_kind_or_an_altered_file_is_refused(tmp_path) -> None:
         ({"ways": 1}, "ways is 1, expected at least 2"),
         ({"image_shape": (1, 8, 8)}, "H and W of at least 16"),
         ({"image_shape": (3, 16, 16)}, "mean has 1 entries, images have 3 channels"),
-        ({"core": "gru"}, "unknown core 'gru'"),
+        ({"core": "rnn"}, "unknown core 'rnn'"),
     ],
 )
 def test_settings_out_of_range_are_named(change, message: str) -> None:

@@ -153,7 +153,7 @@ def test_a_loss_that_is_not_finite_ends_training(train, tmp_path, capsys) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--core=gru"], "invalid choice: 'gru'"),
+        (["--core=rnn"], "invalid choice: 'rnn'"),
         (["--preset=imagenet"], "invalid choice: 'imagenet'"),
         (["--learning_rat=1"], "unknown flag --learning_rat, did you mean --learning_rate?"),
         (["--experiment=x", "--dataset=moons"], "unknown data set 'moons', allowed: glyphs, omniglot"),

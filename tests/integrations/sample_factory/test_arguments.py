@@ -155,7 +155,7 @@ def test_wrong_settings_end_with_one_line_and_no_folder(small_flags, tmp_path, c
     ("flags", "message"),
     [
         (["--laerning_rate=1"], "unknown flag --laerning_rate, did you mean --learning_rate?"),
-        (["--core=gru"], "invalid choice: 'gru'"),
+        (["--core=rnn"], "invalid choice: 'rnn'"),
         (["--preset=fastest"], "invalid choice: 'fastest'"),
         (["--preset=sixgames"], ", did you mean six_games?"),
         (["--preset=nowhere.yaml"], "--preset: nowhere.yaml cannot be read: No such file"),
@@ -178,7 +178,7 @@ def test_wrong_flags_are_one_line(flags, message: str, capsys) -> None:
         ("laerning_rate: 1", "has the setting 'laerning_rate', which no flag has, did you mean learning_rate?"),
         ("rollout: 3.5", "rollout in --preset=mine.yaml: invalid int value: '3.5'"),
         ("compile: 3", "compile in --preset=mine.yaml: "),
-        ("core: gru", "core in --preset=mine.yaml: invalid choice: 'gru'"),
+        ("core: rnn", "core in --preset=mine.yaml: invalid choice: 'rnn'"),
         ("rollout: [3]", "rollout in --preset=mine.yaml is [3], expected one value"),
         ("encoder_conv_mlp_layers: 256", "encoder_conv_mlp_layers in --preset=mine.yaml is 256, expected a list"),
         ("encoder_conv_mlp_layers: [a]", "encoder_conv_mlp_layers in --preset=mine.yaml: invalid int value: 'a'"),

@@ -190,7 +190,7 @@ def test_a_saved_model_loads_where_nobody_has_imported_us(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"core": "gru"}, "unknown core 'gru', allowed: srwm"),
+        ({"core": "rnn"}, "unknown core 'rnn', allowed: srwm"),
         ({"core_settings": {"width": 3}}, "unknown core setting 'width', allowed: input_size"),
         ({"core_settings": {"hidden_size": 15}}, "hidden_size is 15, expected a multiple of num_heads = 8"),
         ({"core_settings": {"input_size": 3}}, "core_settings has input_size, which follows from the features"),

@@ -213,8 +213,8 @@ def test_another_observation_space_is_named(agent) -> None:
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="state_format is 'round', allowed: flat, natural"):
         SRWMModule("srwm", state_format="round", **SMALL)  # pyright: ignore[reportArgumentType]  (what is tested)
-    with pytest.raises(ValueError, match="unknown core 'gru'"):
-        SRWMModule("gru", **SMALL)
+    with pytest.raises(ValueError, match="unknown core 'rnn'"):
+        SRWMModule("rnn", **SMALL)
     with pytest.raises(ValueError, match="a finished core takes no settings, but hidden_size"):
         SRWMModule(make_core("srwm", **SMALL), hidden_size=8)
 
