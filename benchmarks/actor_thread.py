@@ -4,10 +4,12 @@ A turn is one step of one vector environment. Parts are nested: ``observe`` has 
 bookkeeping in it. Timers are wrapped around the methods themselves, and cost the turn some microseconds. The first
 ``--skip`` seconds (start, compilation, captures) are left out.
 
-The committed numbers were made with:
+The last row of the table in docs/performance.md was measured with
 
-    python benchmarks/actor_thread.py --json experiments/performance/actor_thread.json --preset six_games \
-        --num_workers 3 --worker_num_splits 1 --num_envs_per_worker 126 --batch_size 2016 --num_batches_per_epoch 2
+    python benchmarks/actor_thread.py --seconds 50 --skip 36 --preset six_games --num_workers 3 --worker_num_splits 1 \
+        --num_envs_per_worker 126 --batch_size 2016 --num_batches_per_epoch 2 --max_pending_iterations 0
+
+and the others, of earlier engines, with timers around the same methods.
 """
 
 from __future__ import annotations

@@ -18,11 +18,12 @@ from srwm_agents.envs import IMAGE_SHAPE, NUM_ACTIONS, SimulatorError, parse_gam
 from srwm_agents.envs.games import MODES, check_levels, check_mode
 from srwm_agents.evaluation.reports import aggregate_table, games_table, write_reports
 from srwm_agents.evaluation.rollouts import Policy, RandomPolicy
-from srwm_agents.evaluation.side_by_side import EvaluationError, Player, available_cores, play_ranges
+from srwm_agents.evaluation.side_by_side import EvaluationError, Player, play_ranges
 from srwm_agents.evaluation.splits import NAMES, Split, make_splits
 from srwm_agents.evaluation.statistics import aggregate, per_game, unseen
 from srwm_agents.evaluation.videos import record_video
 from srwm_agents.experiment_folders import experiment_path
+from srwm_agents.machine import available_cores
 from srwm_agents.signals import StopRequest
 
 KNOWN_INPUTS = {"last_reward", "last_action"}

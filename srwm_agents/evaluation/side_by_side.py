@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import os
 import queue
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ import torch
 from srwm_agents.agent import load_agent
 from srwm_agents.evaluation.rollouts import Forgetful, Policy, RandomPolicy, play_episodes
 from srwm_agents.evaluation.splits import Split
+from srwm_agents.machine import available_cores
+from srwm_agents.signals import STOP_SIGNALS
 
 _LOOK_EVERY_SECONDS = 0.1
 
@@ -45,12 +47,6 @@ class Player:
         """
         policy: Policy = RandomPolicy() if self.agent is None else load_agent(self.agent, self.device)
         return Forgetful(policy) if self.forget else policy
-
-
-def available_cores() -> int:
-    """CPU cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def play_ranges(
@@ -103,7 +99,8 @@ def play_ranges(
                 index, split = waiting.pop(0)
                 arguments = (index, player, split, threads, messages, stopping, options)
                 playing[index] = context.Process(target=_play, args=arguments, daemon=True)
-                playing[index].start()
+                with _deaf_to_stop_signals():
+                    playing[index].start()
             if stop():
                 stopping.set()
             try:
@@ -125,6 +122,19 @@ def play_ranges(
     return [results[index] for index in range(len(ranges))]
 
 
+@contextmanager
+def _deaf_to_stop_signals() -> Iterator[None]:
+    """Have processes that start here get no signal to stop, from their first moment: this one says when they stop.
+
+    A terminal sends Ctrl-C to all of them. Signals that come meanwhile reach this process afterwards.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _look_for_dead(playing: dict[int, Any], ranges: Sequence[Split], messages: Any) -> None:
     for index, process in playing.items():
         if not process.is_alive() and messages.empty():
@@ -139,8 +149,6 @@ def _play(
     index: int, player: Player, split: Split, threads: int, messages: Any, stopping: Any, options: dict[str, Any]
 ) -> None:
     """The work of one process: play a range, and send what comes of it."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the process that started this one says when to stop
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True
     try:

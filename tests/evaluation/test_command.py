@@ -102,11 +102,11 @@ def test_ranges_side_by_side_give_the_same_numbers(train_dir, capsys) -> None:
 
 
 def start(folder: Path) -> tuple[subprocess.Popen, list[psutil.Process]]:
-    """An evaluation that takes minutes, and its two processes that play."""
+    """An evaluation that takes minutes, in a process group of its own, and its two processes that play."""
     flags = ["--agent=random", "--games=leaper", "--splits=train,validation", "--episodes=40000", "--max_envs=4"]
     command = [sys.executable, ROOT / "eval_rl.py", *flags, "--processes=2", f"--output={folder}"]
     pipe, environment = subprocess.PIPE, os.environ | {"OMP_NUM_THREADS": "1"}
-    run = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+    run = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True)
     players: list[psutil.Process] = []
     while len(players) < 2:
         assert run.poll() is None, run.communicate()
@@ -130,7 +130,7 @@ def test_a_process_that_is_killed_is_named(tmp_path) -> None:
 def test_an_interrupted_evaluation_keeps_whole_rounds(tmp_path) -> None:
     run, _ = start(tmp_path)
     time.sleep(12)  # every environment has finished some episodes by then, but on a very slow machine
-    run.send_signal(signal.SIGINT)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does
     errors = run.communicate(timeout=120)[1]
     assert run.returncode == 130, errors
     assert not (tmp_path / "eval_sampled.csv").exists(), "that name is for whole evaluations"
@@ -139,6 +139,17 @@ def test_an_interrupted_evaluation_keeps_whole_rounds(tmp_path) -> None:
         episodes = pd.read_csv(tmp_path / "eval_sampled_interrupted_episodes.csv")
         assert 0 < len(episodes) < 80000
         assert (episodes.groupby("split").size() % 4 == 0).all()
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_processes_start_is_one_line(tmp_path) -> None:
+    run, _ = start(tmp_path)
+    os.killpg(run.pid, signal.SIGINT)
+    errors = run.communicate(timeout=120)[1]
+    assert run.returncode == 130, errors
+    assert len(errors.splitlines()) == 1, errors
+    assert "interrupted" in errors
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_range_of_levels_and_some_games(train_dir) -> None:

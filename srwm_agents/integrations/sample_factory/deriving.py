@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from srwm_agents.integrations.sample_factory import per_game
 from srwm_agents.integrations.sample_factory.core import buffer_settings
 from srwm_agents.integrations.sample_factory.request import ConfigError, Request, core_of, games_of
 from srwm_agents.integrations.sample_factory.sizes import Sizes
+from srwm_agents.machine import available_cores
 
 _UNCLIPPED = 1000.0
 """Sample Factory's own ``reward_clip``: far beyond what any of Procgen's games gives."""
@@ -24,13 +24,12 @@ class Machine:
     cuda: bool
     """Whether PyTorch sees a CUDA device."""
     cores: int
-    """CPU cores that this process may use, which can be fewer than the machine has."""
+    """:func:`srwm_agents.machine.available_cores`."""
 
     @classmethod
     def here(cls) -> Machine:
         """This one."""
-        affinity = getattr(os, "sched_getaffinity", None)
-        return cls(torch.cuda.is_available(), len(affinity(0)) if affinity else os.cpu_count() or 1)
+        return cls(torch.cuda.is_available(), available_cores())
 
 
 @dataclass(frozen=True)
