@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from srwm_agents.ops.conv3x3 import conv3x3, residual_block
 from srwm_agents.ops.conv_pool import conv_pool
 from srwm_agents.ops.max_pool import max_pool
 
@@ -32,7 +32,7 @@ class ConvPool(nn.Module):
         weight, bias = self.conv.weight, self.conv.bias
         assert bias is not None
         fused = x.dtype == torch.uint8
-        pooled = conv_pool(x, weight) if fused else max_pool(functional.conv2d(x, weight, padding=1))
+        pooled = conv_pool(x, weight) if fused else max_pool(conv3x3(x, weight))
         return pooled + bias.to(pooled.dtype)[:, None, None]
 
 
@@ -49,7 +49,14 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.convs(x)
+        activation, first, _, second = self.convs
+        if not isinstance(activation, nn.ReLU):
+            return x + self.convs(x)
+        assert isinstance(first, nn.Conv2d)
+        assert isinstance(second, nn.Conv2d)
+        assert first.bias is not None
+        assert second.bias is not None
+        return residual_block(x, first.weight, first.bias, second.weight, second.bias)
 
 
 def impala_convs(in_channels: int, channels: Sequence[int], activation: type[nn.Module]) -> nn.Sequential:

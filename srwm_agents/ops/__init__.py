@@ -1,6 +1,7 @@
 """Pure functions on tensors: no parameters, no modules, no global state."""
 
 from srwm_agents.ops.checks import BackendUnavailableError
+from srwm_agents.ops.conv3x3 import conv3x3, residual_block
 from srwm_agents.ops.conv_pool import conv_pool
 from srwm_agents.ops.delta import delta_rule
 from srwm_agents.ops.max_pool import max_pool
@@ -11,9 +12,11 @@ __all__ = [
     "BackendUnavailableError",
     "SRWMState",
     "SRWMWeights",
+    "conv3x3",
     "conv_pool",
     "delta_rule",
     "max_pool",
     "norm_pool",
+    "residual_block",
     "srwm",
 ]

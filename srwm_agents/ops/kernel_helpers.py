@@ -36,5 +36,12 @@ def row_column_channel(at, C: tl.constexpr, W: tl.constexpr):
     return at // (C * W), (at // C) % W, at % C
 
 
+@triton.jit
+def bfloat16_operand(x, WIDEN: tl.constexpr):
+    """Rounded to bfloat16; for Triton's interpreter, whose products know no bfloat16, widened again."""
+    rounded = x.to(tl.float32).to(tl.bfloat16)
+    return rounded.to(tl.float32) if WIDEN else rounded
+
+
 INTERPRETED = not isinstance(tile_offsets, triton.runtime.JITFunction)
 """Whether kernels run in Triton's interpreter (TRITON_INTERPRET=1 when Triton was imported)."""

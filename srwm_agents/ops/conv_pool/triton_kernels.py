@@ -12,6 +12,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from srwm_agents.ops.kernel_helpers import bfloat16_operand
+
 
 @triton.jit
 def _patches(image_ptr, h, w, k, inside, C: tl.constexpr, H: tl.constexpr, W: tl.constexpr):
@@ -20,13 +22,6 @@ def _patches(image_ptr, h, w, k, inside, C: tl.constexpr, H: tl.constexpr, W: tl
     at_w = w - 1 + k % 3
     mask = inside & (k < 9 * C) & (at_h >= 0) & (at_h < H) & (at_w >= 0) & (at_w < W)
     return tl.load(image_ptr + (k // 9) * H * W + at_h * W + at_w, mask=mask, other=0)
-
-
-@triton.jit
-def _operand(x, WIDEN: tl.constexpr):
-    """Rounded to bfloat16; for Triton's interpreter, whose products know no bfloat16, widened again."""
-    rounded = x.to(tl.float32).to(tl.bfloat16)
-    return rounded.to(tl.float32) if WIDEN else rounded
 
 
 @triton.jit
@@ -50,7 +45,7 @@ def conv_pool_forward_kernel(
     ow = at % OW
     image_ptr += n * C * H * W
     weight = tl.load(weight_ptr + o[None, :] * 9 * C + k[:, None], mask=k[:, None] < 9 * C, other=0.0)
-    weight = _operand(weight, WIDEN)
+    weight = bfloat16_operand(weight, WIDEN)
     best = tl.full((BLOCK, OUT), float("-inf"), tl.float32)
     tap = tl.full((BLOCK, OUT), 4, tl.int32)
     for row in tl.static_range(3):
@@ -59,7 +54,7 @@ def conv_pool_forward_kernel(
             w = 2 * ow - 1 + column
             real = inside & (h >= 0) & (h < H) & (w >= 0) & (w < W)
             patches = _patches(image_ptr, h[:, None], w[:, None], k[None, :], real[:, None], C, H, W)
-            value = tl.dot(_operand(patches, WIDEN), weight)
+            value = tl.dot(bfloat16_operand(patches, WIDEN), weight)
             better = real[:, None] & ((value > best) | (value != value))
             best = tl.where(better, value, best)
             tap = tl.where(better, 3 * row + column, tap)
@@ -118,6 +113,6 @@ def conv_pool_backward_kernel(
                     w = 2 * b + j
                     real = inside & (h < H) & (w < W)
                     patches = _patches(image, h[None, :], w[None, :], k[:, None], real[None, :], C, H, W)
-                    total += tl.dot(_operand(patches, WIDEN), _operand(gradient, WIDEN))
+                    total += tl.dot(bfloat16_operand(patches, WIDEN), bfloat16_operand(gradient, WIDEN))
     at = (program * PATCH + k[:, None]) * OUT + o[None, :]
     tl.store(share_ptr + at, total * (1.0 / 255.0))
