@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from srwm_agents.ops.conv3x3 import conv3x3, residual_block
-from srwm_agents.ops.conv_pool import conv_pool
 from srwm_agents.ops.max_pool import max_pool
 
 
@@ -24,15 +23,16 @@ class ConvPool(nn.Module):
 
     @staticmethod
     def takes_bytes(image: Tensor) -> bool:
-        """Whether ``forward`` takes a uint8 image undivided: on CUDA under bfloat16 autocast a fused op divides it."""
+        """Whether ``forward`` takes a uint8 image undivided: on CUDA under bfloat16 autocast, which has all bytes."""
         autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
         return image.is_cuda and autocast
 
     def forward(self, x: Tensor) -> Tensor:
         weight, bias = self.conv.weight, self.conv.bias
         assert bias is not None
-        fused = x.dtype == torch.uint8
-        pooled = conv_pool(x, weight) if fused else max_pool(conv3x3(x, weight))
+        if x.dtype == torch.uint8:  # a quotient would lose digits, the weights' are lost anyway
+            x, weight = x.to(torch.bfloat16, memory_format=torch.channels_last), weight / 255
+        pooled = max_pool(conv3x3(x, weight))
         return pooled + bias.to(pooled.dtype)[:, None, None]
 
 

@@ -49,6 +49,8 @@ def set_capturable(optimizer: torch.optim.Optimizer, *, captured: bool) -> None:
     for group in optimizer.param_groups:
         device = group["params"][0].device
         group["capturable"] = captured
+        if isinstance(optimizer, torch.optim.Adam):
+            group["fused"] = captured  # else a step divides each parameter's tensors by the learning rate one by one
         if captured:
             group["lr"] = torch.tensor(float(group["lr"]), device=device)
         for state in (optimizer.state[parameter] for parameter in group["params"] if parameter in optimizer.state):

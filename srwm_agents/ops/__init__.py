@@ -2,7 +2,6 @@
 
 from srwm_agents.ops.checks import BackendUnavailableError
 from srwm_agents.ops.conv3x3 import conv3x3, residual_block
-from srwm_agents.ops.conv_pool import conv_pool
 from srwm_agents.ops.delta import delta_rule
 from srwm_agents.ops.max_pool import max_pool
 from srwm_agents.ops.norm_pool import norm_pool
@@ -13,7 +12,6 @@ __all__ = [
     "SRWMState",
     "SRWMWeights",
     "conv3x3",
-    "conv_pool",
     "delta_rule",
     "max_pool",
     "norm_pool",

@@ -8,21 +8,26 @@ import torch
 import triton
 from torch import Tensor
 
-from srwm_agents.ops.conv3x3.triton_kernels import conv3x3_kernel, conv3x3_weight_gradient_kernel
+from srwm_agents.ops.conv3x3.triton_kernels import (
+    conv3x3_kernel,
+    conv3x3_weight_gradient_kernel,
+    pair_weights_kernel,
+)
 from srwm_agents.ops.kernel_helpers import INTERPRETED
 from srwm_agents.ops.triton_support import on_device
 
 # A launch, kernel[grid](…), is beyond what a type checker knows of these.
 _kernel: Any = conv3x3_kernel
 _weight_gradient_kernel: Any = conv3x3_weight_gradient_kernel
+_pair_weights_kernel: Any = pair_weights_kernel
 
-BLOCK = 128
-"""Pixels that a program works on at once."""
+BLOCK = 64
+"""Pairs of pixels that a program works on at once."""
 WARPS = 4
-ROWS = 64
-"""Rows of a weight's gradient that a program makes."""
-PROGRAMS = 3 if INTERPRETED else 528
-"""That share the pixels in the weight's gradient: four for each of a large GPU's multiprocessors."""
+STAGES = 3
+PROGRAMS = 2 if INTERPRETED else 176
+"""That share the pixels in a weight's gradient, for each of three rows: four for each of a large GPU's
+multiprocessors."""
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -34,51 +39,58 @@ def _empty(x: Tensor, channels: int) -> Tensor:
     return torch.empty(size, dtype=torch.bfloat16, device=x.device, memory_format=torch.channels_last)
 
 
-def _taps(weight: Tensor) -> Tensor:
-    """weight [OUT, IN, 3, 3] -> [9, IN, OUT] bfloat16, for the convolution."""
-    return weight.permute(2, 3, 1, 0).to(torch.bfloat16, memory_format=torch.contiguous_format)
+def _pairs(x: Tensor) -> int:
+    return len(x) * x.shape[2] * ((x.shape[3] + 1) // 2)
 
 
-def _mirrored_taps(weight: Tensor) -> Tensor:
-    """weight [OUT, IN, 3, 3] -> [9, OUT, IN] bfloat16, for the gradient of the input: windows are mirrored."""
-    return weight.flip(2, 3).permute(2, 3, 0, 1).to(torch.bfloat16, memory_format=torch.contiguous_format)
+def _pair_weights(weight: Tensor, *, mirrored: bool = False) -> Tensor:
+    """weight [OUT, IN, 3, 3] (mirrored: [IN, OUT, 3, 3]) -> [3, 4 · IN, 2 · OUT] bfloat16."""
+    inputs, out = (len(weight), weight.shape[1]) if mirrored else (weight.shape[1], len(weight))
+    pairs = torch.empty(3, 4 * inputs, 2 * out, dtype=torch.bfloat16, device=weight.device)
+    with on_device(weight):
+        _pair_weights_kernel[(3,)](weight.contiguous(), pairs, inputs, out, mirrored)
+    return pairs
 
 
 def _convolve(
-    x: Tensor, taps: Tensor, *, relu: bool, bias: Tensor | None = None, gate: Tensor | None = None,
-    add: Tensor | None = None,
+    x: Tensor, weights: Tensor, *, relu_in: bool = False, bias: Tensor | None = None, relu_out: bool = False,
+    gate: Tensor | None = None, add: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """x [N, C, H, W] channels-last, taps [3, 3, C, O] -> [N, O, H, W] channels-last."""
-    pixels, (height, width), (channels, out) = x[:, 0].numel(), x.shape[2:], taps.shape[2:]
+    """x [N, C, H, W] channels-last, weights as :func:`_pair_weights` makes them -> [N, O, H, W] channels-last."""
+    (channels, height, width), out, pairs = x.shape[1:], weights.shape[2] // 2, _pairs(x)
     y = _empty(x, out)
     with on_device(x):
-        _kernel[(triton.cdiv(pixels, BLOCK),)](
-            x, taps, bias, gate, add, y, pixels, height, width, channels, out,
-            RELU=relu, BIAS=bias is not None, GATE=gate is not None, ADD=add is not None,
-            BLOCK=BLOCK, WIDEN=INTERPRETED, num_warps=WARPS,
+        _kernel[(triton.cdiv(pairs, BLOCK),)](
+            x, weights, bias, gate, add, y, pairs, height, width, channels, out,
+            RELU_IN=relu_in, BIAS=bias is not None, RELU_OUT=relu_out, GATE=gate is not None, ADD=add is not None,
+            BLOCK=BLOCK, STAGES=STAGES, WIDEN=INTERPRETED, num_warps=WARPS,
         )  # fmt: skip
     return y
 
 
-def _weight_gradient(x: Tensor, dy: Tensor, *, relu: bool) -> tuple[Tensor, Tensor]:
+def _weight_gradient(x: Tensor, dy: Tensor, *, relu_in: bool = False) -> tuple[Tensor, Tensor]:
     """Gradients of weight [O, C, 3, 3] and bias [O], float32."""
-    pixels, (channels, height, width), out = x[:, 0].numel(), x.shape[1:], dy.shape[1]
-    groups, programs = triton.cdiv(9 * channels + 1, ROWS), min(PROGRAMS, triton.cdiv(pixels, BLOCK))
-    shares = torch.empty(programs, groups * ROWS, out, dtype=torch.float32, device=x.device)
+    (channels, height, width), out, pairs = x.shape[1:], dy.shape[1], _pairs(x)
+    programs = min(PROGRAMS, triton.cdiv(pairs, BLOCK))
+    shares = torch.empty(programs, 12 * channels + 1, 2 * out, dtype=torch.float32, device=x.device)
     with on_device(x):
-        _weight_gradient_kernel[(groups, programs)](
-            x, dy, shares, pixels, height, width, channels, out,
-            RELU=relu, ROWS=ROWS, BLOCK=BLOCK, WIDEN=INTERPRETED, num_warps=WARPS,
+        _weight_gradient_kernel[(3, programs)](
+            x, dy, shares, pairs, height, width, channels, out, RELU_IN=relu_in,
+            BLOCK=BLOCK, STAGES=STAGES, WIDEN=INTERPRETED, num_warps=WARPS,
         )  # fmt: skip
-    gradient = shares.sum(0)
-    weight = gradient[: 9 * channels].view(3, 3, channels, out).permute(3, 2, 0, 1).contiguous()
-    return weight, gradient[9 * channels].clone()
+    total = shares.sum(0)
+    products = total[:-1].view(3, 4, channels, 2, out)
+    # A weight of column c leads from pixel c of four to a pair's left pixel, and from pixel c + 1 to its right one.
+    left, right = (products[:, p : 3 + p, :, p].permute(3, 2, 0, 1) for p in range(2))
+    weight = torch.empty(out, channels, 3, 3, dtype=torch.float32, device=x.device)
+    torch.add(left, right, out=weight)
+    return weight, total[-1].view(2, out).sum(0)
 
 
 @torch.library.custom_op("srwm_agents::conv3x3", mutates_args=())
 def conv3x3_op(x: Tensor, weight: Tensor) -> Tensor:
     """x bfloat16 [N, C, H, W], weight [O, C, 3, 3] -> bfloat16 [N, O, H, W], channels-last."""
-    return _convolve(_channels_last(x), _taps(weight), relu=False)
+    return _convolve(_channels_last(x), _pair_weights(weight))
 
 
 @conv3x3_op.register_fake
@@ -86,26 +98,36 @@ def _(x, weight):
     return _empty(x, len(weight))
 
 
-@torch.library.custom_op("srwm_agents::conv3x3_backward", mutates_args=())
-def conv3x3_backward_op(x: Tensor, weight: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of x, bfloat16, and of weight, float32."""
-    x, dy = _channels_last(x), _channels_last(dy)
-    return _convolve(dy, _mirrored_taps(weight), relu=False), _weight_gradient(x, dy, relu=False)[0]
+@torch.library.custom_op("srwm_agents::conv3x3_input_gradient", mutates_args=())
+def conv3x3_input_gradient_op(weight: Tensor, dy: Tensor) -> Tensor:
+    """weight [O, C, 3, 3], dy [N, O, H, W] -> bfloat16 [N, C, H, W]."""
+    return _convolve(_channels_last(dy), _pair_weights(weight, mirrored=True))
 
 
-@conv3x3_backward_op.register_fake
-def _(x, weight, dy):
-    return _empty(x, x.shape[1]), torch.empty(weight.shape, dtype=torch.float32, device=x.device)
+@conv3x3_input_gradient_op.register_fake
+def _(weight, dy):
+    return _empty(dy, weight.shape[1])
+
+
+@torch.library.custom_op("srwm_agents::conv3x3_weight_gradient", mutates_args=())
+def conv3x3_weight_gradient_op(x: Tensor, dy: Tensor) -> Tensor:
+    """x [N, C, H, W], dy [N, O, H, W] -> float32 [O, C, 3, 3]."""
+    return _weight_gradient(_channels_last(x), _channels_last(dy))[0]
+
+
+@conv3x3_weight_gradient_op.register_fake
+def _(x, dy):
+    return torch.empty(dy.shape[1], x.shape[1], 3, 3, dtype=torch.float32, device=x.device)
 
 
 def _conv3x3_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _conv3x3_gradient(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
+def _conv3x3_gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
     x, weight = ctx.saved_tensors
-    dx, dweight = conv3x3_backward_op(x, weight, dy)
-    return dx, dweight.to(weight.dtype)
+    dx = conv3x3_input_gradient_op(weight, dy) if ctx.needs_input_grad[0] else None
+    return dx, conv3x3_weight_gradient_op(x, dy).to(weight.dtype) if ctx.needs_input_grad[1] else None
 
 
 conv3x3_op.register_autograd(_conv3x3_gradient, setup_context=_conv3x3_context)
@@ -115,12 +137,12 @@ conv3x3_op.register_autograd(_conv3x3_gradient, setup_context=_conv3x3_context)
 def residual_block_op(
     x: Tensor, weight_1: Tensor, bias_1: Tensor, weight_2: Tensor, bias_2: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """x bfloat16 [N, C, H, W], weights [C, C, 3, 3], biases float32 [C] -> y, and the first convolution's output for
-    the backward pass; both like x, channels-last.
+    """x bfloat16 [N, C, H, W], weights [C, C, 3, 3], biases float32 [C] -> y, and relu of the first convolution's
+    output for the backward pass; both like x, channels-last.
     """
     x = _channels_last(x)
-    hidden = _convolve(x, _taps(weight_1), relu=True, bias=bias_1)
-    return _convolve(hidden, _taps(weight_2), relu=True, bias=bias_2, add=x), hidden
+    hidden = _convolve(x, _pair_weights(weight_1), relu_in=True, bias=bias_1, relu_out=True)
+    return _convolve(hidden, _pair_weights(weight_2), bias=bias_2, add=x), hidden
 
 
 @residual_block_op.register_fake
@@ -134,9 +156,9 @@ def residual_block_backward_op(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x (bfloat16), weight_1, bias_1, weight_2, bias_2 (float32)."""
     x, dy = _channels_last(x), _channels_last(dy)
-    dhidden = _convolve(dy, _mirrored_taps(weight_2), relu=False, gate=hidden)
-    dx = _convolve(dhidden, _mirrored_taps(weight_1), relu=False, gate=x, add=dy)
-    return dx, *_weight_gradient(x, dhidden, relu=True), *_weight_gradient(hidden, dy, relu=True)
+    dhidden = _convolve(dy, _pair_weights(weight_2, mirrored=True), gate=hidden)
+    dx = _convolve(dhidden, _pair_weights(weight_1, mirrored=True), gate=x, add=dy)
+    return dx, *_weight_gradient(x, dhidden, relu_in=True), *_weight_gradient(hidden, dy)
 
 
 @residual_block_backward_op.register_fake

@@ -11,6 +11,8 @@ from srwm_agents.ops.triton_support import use_kernels
 
 CHANNELS = (16, 32, 64)
 """Widths that the kernels take: at more channels a library's convolutions fill the tensor cores."""
+IMAGE_CHANNELS = 4
+"""And for the input of a single convolution; fewer channels than a width are filled up with zeros."""
 
 
 def conv3x3(x: Tensor, weight: Tensor, *, backend: str = "auto") -> Tensor:
@@ -19,7 +21,7 @@ def conv3x3(x: Tensor, weight: Tensor, *, backend: str = "auto") -> Tensor:
     Args:
         x: [N, C, H, W].
         weight: [O, C, 3, 3]. The kernels' products are made of bfloat16 weights, summed in float32.
-        backend: "auto" | "naive" | "triton" (x bfloat16, C and O each one of 16, 32, 64; channels-last). "auto" picks
+        backend: "auto" | "naive" | "triton" (x bfloat16, C up to 64, O one of 16, 32, 64; channels-last). "auto" picks
             the fastest that can run; an explicit one never falls back.
 
     Returns:
@@ -31,9 +33,13 @@ def conv3x3(x: Tensor, weight: Tensor, *, backend: str = "auto") -> Tensor:
     """
     check_backend(backend)
     _check(x, "weight", weight)
-    if _use_kernels(backend, x, weight):
+    channels = x.shape[1]
+    width = next((width for width in (IMAGE_CHANNELS, *CHANNELS) if channels <= width), channels)
+    if _use_kernels(backend, x, len(weight), *((width,) if width > IMAGE_CHANNELS else ())):
         from srwm_agents.ops.conv3x3.autograd import conv3x3_op
 
+        if width > channels:
+            x, weight = (functional.pad(tensor, (0, 0, 0, 0, 0, width - channels)) for tensor in (x, weight))
         return conv3x3_op(x, weight)
     return functional.conv2d(x, weight.to(x.dtype), padding=1)
 
@@ -69,7 +75,7 @@ def residual_block(
     _check(x, "weight_2", weight_2, x.shape[1])
     for name, bias in (("bias_1", bias_1), ("bias_2", bias_2)):
         check_shape(name, bias, (x.shape[1],), "[C]")
-    if _use_kernels(backend, x, weight_1):
+    if _use_kernels(backend, x, x.shape[1]):
         from srwm_agents.ops.conv3x3.autograd import residual_block_op
 
         return residual_block_op(x, weight_1, bias_1, weight_2, bias_2)[0]
@@ -85,14 +91,14 @@ def _check(x: Tensor, name: str, weight: Tensor, out: int | None = None) -> None
     check_shape(name, weight, shape, "[O, C, 3, 3]" if out is None else "[C, C, 3, 3]")
 
 
-def _use_kernels(backend: str, x: Tensor, weight: Tensor) -> bool:
-    return use_kernels(backend, x, dtypes=(torch.bfloat16,), why_not=_why_not_triton(x, weight)) and x.numel() > 0
+def _use_kernels(backend: str, x: Tensor, *widths: int) -> bool:
+    return use_kernels(backend, x, dtypes=(torch.bfloat16,), why_not=_why_not_triton(x, *widths)) and x.numel() > 0
 
 
-def _why_not_triton(x: Tensor, weight: Tensor) -> str | None:
-    for channels in weight.shape[:2]:
-        if channels not in CHANNELS:
-            return f"it takes {', '.join(map(str, CHANNELS))} channels, not {channels}"
-    if x[:1].numel() >= 2**31 // 9:
+def _why_not_triton(x: Tensor, *widths: int) -> str | None:
+    for width in widths:
+        if width not in CHANNELS:
+            return f"it takes {', '.join(map(str, CHANNELS))} channels, not {width}"
+    if x.shape[1:].numel() >= 2**31 // 64:
         return f"it takes smaller images than {list(x.shape[1:])}"
     return None
