@@ -67,6 +67,7 @@ class ProcgenVectorEnv(VectorEnv):
         device: torch.device | None,
         last_action: bool,
         random_starts: dict[str, int],
+        spread_starts: int,
         reuse_tensors: bool,
     ) -> None:
         """Use :func:`make_procgen`, which checks the arguments before C++ can abort the process."""
@@ -76,6 +77,7 @@ class ProcgenVectorEnv(VectorEnv):
         self.device = device
         self._options = simulator_options
         self._last_action = last_action
+        self._spread_starts = spread_starts
         self._reuse_tensors = reuse_tensors
         single: dict[str, spaces.Space[Any]] = {
             "obs": spaces.Box(0, 255, IMAGE_SHAPE, np.uint8),
@@ -125,6 +127,8 @@ class ProcgenVectorEnv(VectorEnv):
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin new episodes in all environments; with a seed, restart the simulator, so that runs are reproducible.
 
+        With ``spread_starts`` they are at different times of their episodes when this returns.
+
         Raises:
             ValueError: a seed that is not one number from 0 to 2**31 - 1.
             ClosedEnvironmentError: after ``close``.
@@ -140,11 +144,26 @@ class ProcgenVectorEnv(VectorEnv):
                 self._starts.restart(np.ones(self.num_envs, bool))
         self._fresh = False
         self._tracker.restart()
+        self._spread_episodes()
         _, observed, _ = self._simulator.observe()
         nothing = np.zeros(self.num_envs, dtype=np.float32)
         everywhere = np.ones(self.num_envs, dtype=bool)
         extras = self._extras(nothing, np.zeros(self.num_envs, np.int64), everywhere)
         return self._observation(observed["rgb"], extras, {}), {}
+
+    def _spread_episodes(self) -> None:
+        """Take ``spread_starts`` random steps, of which each environment begins a new level at one drawn at random."""
+        if not self._spread_starts:
+            return
+        generator = np.random.default_rng(self._options["rand_seed"])
+        cut = generator.integers(self._spread_starts, size=self.num_envs)
+        for step in range(self._spread_starts):
+            actions = generator.integers(NUM_ACTIONS, size=self.num_envs)
+            self._act(np.where(cut == step, _RESET_ACTION, actions))
+            rewards, _, first = self._simulator.observe()
+            self._tracker.step(rewards, first)
+            if self._starts is not None:
+                self._starts.restart(first)
 
     def step_async(self, actions: Array | Tensor | Sequence[int]) -> None:
         """Begin one step of all environments on the simulator's threads, and return at once.
@@ -266,6 +285,7 @@ def make_procgen(
     device: torch.device | str | None = None,
     last_action: bool = False,
     random_starts: dict[str, int] | None = None,
+    spread_starts: int = 0,
     reuse_tensors: bool = False,
     render_mode: str | None = None,
     use_backgrounds: bool = True,
@@ -287,6 +307,9 @@ def make_procgen(
         last_action: add the last action, one-hot, to the observation.
         random_starts: the largest number of random actions at the beginning of an episode, by game, as {"maze": 100}
             (``srwm_agents.envs.random_starts``); adds ``exploring`` to the observation. None: no random actions.
+        spread_starts: ``reset`` takes so many random steps before it returns, and each environment begins a new level
+            at one of them: else all are at the same time of an episode for long, and so is what is learned from at
+            once. The first returns and lengths include steps of these. 0: none.
         reuse_tensors: give the same tensors at every step, each overwritten by the next step, ``obs`` as a view that is
             not contiguous: for callers that capture what they do with them in a CUDA graph. Needs a CUDA ``device``.
         render_mode: "rgb_array" allows ``render()`` and makes steps slower; None.
@@ -302,6 +325,8 @@ def make_procgen(
     check_random_starts(random_starts or {}, names)
     if num_envs < 1 or num_envs % len(names):
         raise ValueError(f"num_envs is {num_envs}, expected a positive multiple of {len(names)} (the number of games)")
+    if spread_starts < 0:
+        raise ValueError(f"spread_starts is {spread_starts}, expected at least 0")
     if render_mode not in (None, "rgb_array"):
         raise ValueError(f"render_mode is {render_mode!r}, allowed: None, 'rgb_array'")
     if num_threads is None:
@@ -332,5 +357,6 @@ def make_procgen(
         device=where,
         last_action=last_action,
         random_starts=random_starts or {},
+        spread_starts=spread_starts,
         reuse_tensors=reuse_tensors,
     )

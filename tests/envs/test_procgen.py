@@ -200,3 +200,39 @@ def test_normalised_scores() -> None:
     assert normalised_score("leaper", "hard", 1.5) == 0
     assert normalised_score("maze", "memory", 7) == pytest.approx(0.5)
     assert all(set(game.modes) <= set(MODES) and game.easy[0] < game.easy[1] for game in GAMES.values())
+
+
+def test_spread_starts_leave_environments_at_different_times_of_their_episodes() -> None:
+    """Steps to the end of an episode that lasts as long for all, as one of maze does for a policy that stands still."""
+    ends = []
+    for steps in (0, 400):
+        environment = make_procgen("maze", 16, num_levels=1, start_level=3, seed=1, spread_starts=steps)
+        environment.reset()
+        first_end = np.zeros(16, np.int64)
+        for step in range(1, 510):
+            _, _, terminated, _, _ = environment.step(np.full(16, 4))
+            first_end[(first_end == 0) & terminated] = step
+        ends.append(first_end)
+        environment.close()
+    assert len(set(ends[0])) == 1
+    assert len(set(ends[1])) > 12
+    assert ends[1].min() < 250 < ends[1].max()
+
+
+def test_spread_starts_are_reproducible_and_counted_in_lengths() -> None:
+    results = []
+    for _ in range(2):
+        environment = make_procgen("starpilot,maze", 6, num_levels=5, seed=3, spread_starts=30)
+        observation, _ = environment.reset()
+        infos = environment.step(np.zeros(6, np.int64))[4]
+        results.append((observation["obs"], infos["episode_length"]))
+        environment.close()
+    assert np.array_equal(results[0][0], results[1][0])
+    assert np.array_equal(results[0][1], results[1][1])
+    assert len(set(results[0][1])) > 2
+    assert results[0][1].max() <= 31
+
+
+def test_a_negative_spread_is_refused() -> None:
+    with pytest.raises(ValueError, match="spread_starts is -1, expected at least 0"):
+        make_procgen("maze", 1, spread_starts=-1)

@@ -50,9 +50,15 @@ def final_return(curves: pd.DataFrame) -> dict[str, float]:
     return {"final_return": round(mean, 3), "low": round(mean - half, 3), "high": round(mean + half, 3)}
 
 
+def final_score(curves: pd.DataFrame) -> dict[str, float]:
+    """Of a run on several games: the mean normalised score over the last WINDOW frames of training."""
+    last = curves[curves["frames"] > curves["frames"].iloc[-1] - WINDOW]
+    return {"final_score": round(float(last["normalised_score"].mean()), 3)}
+
+
 def learner_scalars(run: Path) -> pd.DataFrame:
     """Some of the learner's summaries, of the first minibatch of a training iteration each."""
-    events = EventAccumulator(str(next(run.glob(".summary/0/events*"))), size_guidance={"scalars": 0})
+    events = EventAccumulator(str(run / ".summary" / "0"), size_guidance={"scalars": 0})  # of a resumed run, too
     events.Reload()
     columns = {name: {event.step: event.value for event in events.Scalars(f"train/{name}")} for name in SCALARS}
     return pd.DataFrame(columns).rename_axis("frames").reset_index()
@@ -108,7 +114,7 @@ def write_summary(target: Path, curves: pd.DataFrame, learner: pd.DataFrame, eva
         "frames": int(last["frames"]),
         "seconds": float(last["seconds"]),
         "frames_per_second": round((last["frames"] - first["frames"]) / (last["seconds"] - first["seconds"])),
-        **final_return(curves),
+        **(final_return(curves) if curves["game"].nunique() == 1 else final_score(curves)),
     }
     late = learner.iloc[3:]  # after the first iterations, when nothing can be old yet
     summary["age_in_updates"] = round(float(late["version_diff_avg"].mean()), 1)

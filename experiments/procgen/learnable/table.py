@@ -16,6 +16,7 @@ import yaml
 from experiments.runs import CURVES
 
 HERE = Path(__file__).resolve().parent
+RUNS = HERE.parent / "runs"
 README = HERE / "README.md"
 SCRIPT = "table.py"
 PRESET = {"num_workers": 2, "num_envs_per_worker": 768, "rollout": 32, "batch_size": 1536}
@@ -58,6 +59,35 @@ def row(folder: Path, millions: list[int], *, short: bool = False) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def score_row(folder: Path, millions: list[int]) -> str:
+    """One run on the six games: mean normalised score in training, over games."""
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    summary = json.loads((folder / "summary.json").read_text())
+    curves = pd.read_csv(folder / CURVES).rename(columns={"normalised_score": "score"})
+    command = config["command"]
+    games = flag(command, "num_workers") * flag(command, "num_envs_per_worker")
+    cells = [
+        folder.name,
+        str(config["seed"]),
+        f"{games:,}",
+        str(flag(command, "rollout")),
+        cell(summary, "age_in_updates"),
+    ]
+    for million in millions:
+        inside = curves[(curves["frames"] > (million - 2) * MILLION) & (curves["frames"] <= million * MILLION)]
+        cells.append(f"{inside['score'].mean():.3f}")
+    reached = curves[curves["frames"] >= millions[-1] * MILLION]["seconds"].iloc[0]
+    return "| " + " | ".join([*cells, f"{reached:.0f}"]) + " |"
+
+
+def score_table(folders: list[Path], millions: list[int]) -> str:
+    """A table of runs on the six games."""
+    head = ["run", "seed", "games in flight", "rollout", "age", *(f"{million}M" for million in millions)]
+    head.append(f"seconds to {millions[-1]}M")
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *(score_row(folder, millions) for folder in folders)])
+
+
 def table(names: list[str], millions: list[int], *, short: bool = False) -> str:
     """A table of runs."""
     head = ["run", "seed", "games in flight", "rollout", "age", "frames, M", *(f"{million}M" for million in millions)]
@@ -72,7 +102,7 @@ def texts() -> str:
         "plunder": table(
             ["few_games", "few_games_seed2", "few_games_lambda", "few_games_old_16", "few_games_old_32", "many_games",
              "long_rollout", "long_rollout_seed2", "two_batches_256", "two_batches_256_seed2", "two_batches_128",
-             "pending_0", "pending_0_batch_3072", "nearly_on_policy", "nearly_on_policy_seed2"],
+             "pending_0", "pending_0_batch_3072", "nearly_on_policy", "nearly_on_policy_seed2", "rollout_128"],
             [8, 10, 12, 16, 20],
         ),
         "other settings": table(
@@ -83,6 +113,9 @@ def texts() -> str:
             ["leaper_few_games", "leaper_many_games", "maze_few_games", "maze_many_games", "bigfish_two_batches_256"],
             [3, 5, 7, 9, 14, 18],
             short=True,
+        ),
+        "six games": score_table(
+            [RUNS / "six_games", RUNS / "six_games_seed2", HERE / "six_games_rollout_128"], [10, 20, 30, 40]
         ),
     }  # fmt: skip
     text = README.read_text()

@@ -93,6 +93,8 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("game_gammas", "", "Discounts of single games, as maze=.999,plunder=.997; the others have --gamma")
     add("random_starts", "", "Games whose episodes begin with random steps that are not learned from, and the largest "
         "number of these, as maze=100")  # fmt: skip
+    add("spread_starts", 0, "Before training, take so many random steps, in which each game begins a new level at some "
+        "time: so that not all are at the same time of an episode; 0: none")  # fmt: skip
     add("normalize_advantages", False, "Scale each minibatch's advantages to mean 0 and deviation 1")
     add("balance_games", False, "Divide each game's advantages and value loss by a running size of its advantages")
     add("reward_treatment", "clip", "Clip rewards at --reward_clip, divide each game's by its returns' deviation, "

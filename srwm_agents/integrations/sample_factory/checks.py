@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from srwm_agents.envs.games import IMAGE_SHAPE, MAX_LEVEL, check_levels, check_mode
+from srwm_agents.envs.random_starts import MAX_STEPS
 from srwm_agents.integrations.sample_factory.deriving import sizes_of
 from srwm_agents.integrations.sample_factory.per_game import game_discounts, random_starts
 from srwm_agents.integrations.sample_factory.request import ConfigError, Request
@@ -60,6 +61,7 @@ RANGES = {
     Range(0, 1, open_low=True): ("popart_step_size",),
     Range(0, IMAGE_SHAPE[-1] - 1): ("augment_shift",),
     Range(0, MAX_LEVEL): ("seed",),
+    Range(0, MAX_STEPS): ("spread_starts",),
     Range(-1): ("env_threads", "max_pending_iterations", "save_milestones_sec", "recurrence"),
     Range(-20, 19): ("default_niceness",),
     Range(-1e6, 1e6): ("obs_subtract_mean",),

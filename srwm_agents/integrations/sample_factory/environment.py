@@ -99,6 +99,7 @@ def make_environment(
         device=torch.device("cuda", cfg.actor_worker_gpus[0]) if on_gpu else None,
         last_action=cfg.last_action,
         random_starts=random_starts(cfg),
+        spread_starts=cfg.spread_starts,
         reuse_tensors=bool(on_gpu and cfg.in_process),
         render_mode=render_mode,
     )

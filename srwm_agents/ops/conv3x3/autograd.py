@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -21,10 +21,24 @@ _kernel: Any = conv3x3_kernel
 _weight_gradient_kernel: Any = conv3x3_weight_gradient_kernel
 _pair_weights_kernel: Any = pair_weights_kernel
 
-BLOCK = 64
-"""Pairs of pixels that a program works on at once."""
-WARPS = 4
-STAGES = 3
+MIN_CHANNELS = 16
+"""Fewer are images'."""
+
+
+class Launch(NamedTuple):
+    """How a kernel is launched."""
+
+    block: int
+    """Pairs of pixels that a program works on at once."""
+    stages: int
+    """Loads that are under way at once."""
+    warps: int = 4
+
+
+# The fastest of 20 to 80 on an H200 with 1,935 images (experiments/performance/conv3x3.json); images are input of four
+# channels.
+CONVOLUTION, CONVOLUTION_OF_IMAGES = Launch(64, 2), Launch(128, 1)
+WEIGHT_GRADIENT, WEIGHT_GRADIENT_OF_IMAGES = Launch(64, 3), Launch(64, 1, warps=2)
 PROGRAMS = 2 if INTERPRETED else 176
 """That share the pixels in a weight's gradient, for each of three rows: four for each of a large GPU's
 multiprocessors."""
@@ -59,11 +73,12 @@ def _convolve(
     """x [N, C, H, W] channels-last, weights as :func:`_pair_weights` makes them -> [N, O, H, W] channels-last."""
     (channels, height, width), out, pairs = x.shape[1:], weights.shape[2] // 2, _pairs(x)
     y = _empty(x, out)
+    launch = CONVOLUTION_OF_IMAGES if channels < MIN_CHANNELS else CONVOLUTION
     with on_device(x):
-        _kernel[(triton.cdiv(pairs, BLOCK),)](
+        _kernel[(triton.cdiv(pairs, launch.block),)](
             x, weights, bias, gate, add, y, pairs, height, width, channels, out,
             RELU_IN=relu_in, BIAS=bias is not None, RELU_OUT=relu_out, GATE=gate is not None, ADD=add is not None,
-            BLOCK=BLOCK, STAGES=STAGES, WIDEN=INTERPRETED, num_warps=WARPS,
+            BLOCK=launch.block, STAGES=launch.stages, WIDEN=INTERPRETED, num_warps=launch.warps,
         )  # fmt: skip
     return y
 
@@ -71,12 +86,13 @@ def _convolve(
 def _weight_gradient(x: Tensor, dy: Tensor, *, relu_in: bool = False) -> tuple[Tensor, Tensor]:
     """Gradients of weight [O, C, 3, 3] and bias [O], float32."""
     (channels, height, width), out, pairs = x.shape[1:], dy.shape[1], _pairs(x)
-    programs = min(PROGRAMS, triton.cdiv(pairs, BLOCK))
+    launch = WEIGHT_GRADIENT_OF_IMAGES if channels < MIN_CHANNELS else WEIGHT_GRADIENT
+    programs = min(PROGRAMS, triton.cdiv(pairs, launch.block))
     shares = torch.empty(programs, 12 * channels + 1, 2 * out, dtype=torch.float32, device=x.device)
     with on_device(x):
         _weight_gradient_kernel[(3, programs)](
             x, dy, shares, pairs, height, width, channels, out, RELU_IN=relu_in,
-            BLOCK=BLOCK, STAGES=STAGES, WIDEN=INTERPRETED, num_warps=WARPS,
+            BLOCK=launch.block, STAGES=launch.stages, WIDEN=INTERPRETED, num_warps=launch.warps,
         )  # fmt: skip
     total = shares.sum(0)
     products = total[:-1].view(3, 4, channels, 2, out)

@@ -77,7 +77,7 @@ class ActingWorker(HeartbeatStoppableEventLoopObject):
 
     @torch.no_grad()
     def _turn(self) -> None:
-        """Observe and act for the next vector; the following turn sends its actions, once the device has them."""
+        """Take in the next vector's step, choose its next actions, and send those that the device has made."""
         assert self._loop is not None
         vector = self._vectors[self._turn_number % len(self._vectors)]
         self._turn_number += 1
@@ -103,7 +103,9 @@ class ActingWorker(HeartbeatStoppableEventLoopObject):
                 vector.act(self._version)
             self._samples += self._env_info.num_agents
             self._awaiting_actions.append(vector)
-            self._send(len(self._awaiting_actions) - 1)
+            # With three vectors or more the host takes in another one meanwhile. With two the other's simulator is
+            # waited for next, and this one's would stand still until then.
+            self._send(len(self._awaiting_actions) - (len(self._vectors) > 2))
         elif not self._awaiting_actions and not any(other.playing for other in self._vectors):
             if may_begin:
                 self._loop.stop()  # until the learner releases buffers
