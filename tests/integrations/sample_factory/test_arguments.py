@@ -21,7 +21,7 @@ from sample_factory.model.model_utils import get_rnn_size  # isort: skip
 
 
 PRESETS = load_recipes("training")
-ON_GPU = load_recipe("training", "_on_gpu")
+DERIVED = {"num_envs_per_worker", "max_pending_iterations", *load_recipe("training", "_on_gpu")}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -29,7 +29,7 @@ def test_presets_are_consistent(preset: str, tmp_path) -> None:
     cfg = finish_config(parse_train_args([f"--preset={preset}", f"--train_dir={tmp_path}", "--device=cpu"]))
     for name, value in PRESETS[preset].items():
         assert cfg.request[name] == value if name != "experiment" else cfg.experiment == value, name
-        if name != "num_envs_per_worker" and name not in ON_GPU:
+        if name not in DERIVED:
             assert cfg[name] == value, name
 
 

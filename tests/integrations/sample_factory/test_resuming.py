@@ -253,7 +253,10 @@ class TestExperimentsOfEarlierVersions:
         on_machine(cuda, cores=4)
         flags = ["--preset=six_games", "--learning_rate=1e-4", "--compile=False", "--reward_treatment=return_norm",
                  "--num_workers=4"]  # fmt: skip
-        resumed, fresh = start(), start(*flags, experiment="other")
+        # What the preset had; it goes on with that.
+        before = ["--num_envs_per_worker=768", "--worker_num_splits=2", "--rollout=32", "--batch_size=1536",
+                  "--num_batches_per_epoch=8", "--max_pending_iterations=-1"]  # fmt: skip
+        resumed, fresh = start(), start(*flags, *before, experiment="other")
         assert settings(resumed) == settings(fresh) | {"vtrace_c": 0.95, "vtrace_lambda": 1.0}
         assert resumed.compile is False
         assert resumed.device == ("gpu" if cuda else "cpu")
