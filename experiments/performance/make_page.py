@@ -114,6 +114,31 @@ def actor_thread_table() -> str:
     return "\n".join(lines)
 
 
+def learner_table() -> str:
+    """Milliseconds of an update and of its convolutions, by engine."""
+    lines = ["| engine | an update, ms | µs a frame | of it convolutions, ms |", "|---|---|---|---|"]
+    for run in read("update_six_games.json")["runs"]:
+        convolutions = sum(
+            kernel["ms"] for kernel in run["kernels"] if any(word in kernel["kernel"] for word in ("conv", "xmma"))
+        )
+        median = run["ms"]["median"]
+        lines.append(f"| {run['name']} | {median:.2f} | {1e3 * median / run['frames']:.2f} | {convolutions:.1f} |")
+    return "\n".join(lines)
+
+
+def convolution_table() -> str:
+    """Microseconds of the convolutions' kernels as they are launched, and of cuDNN's."""
+    lines = ["| images, channels in and out, side | work | kernel, µs | cuDNN, µs |", "|---|---|---|---|"]
+    for result in read("conv3x3.json")["results"]:
+        shape = result["shape"]
+        sizes = f"{shape['images']:,}, {shape['in']} and {shape['out']}, {shape['side']}"
+        best = min(variant["us"] + variant.get("sum_us", 0) for variant in result["variants"])
+        work = ("relu, " if result["relu_in"] else "") + result["work"]
+        library = "–" if result["cudnn_us"] is None else f"{result['cudnn_us']:.0f}"
+        lines.append(f"| {sizes} | {work} | {best:.0f} | {library} |")
+    return "\n".join(lines)
+
+
 def slope(points: pd.Series) -> tuple[float, float]:
     """Frames a second from the second point with frames to the last, and the seconds between them."""
     points = points[points > 0].iloc[1:]
@@ -205,6 +230,8 @@ def texts() -> pages.Texts:
         "cpu": cpu_table(),
         "training": training_table(),
         "actor thread": actor_thread_table(),
+        "learner": learner_table(),
+        "convolutions": convolution_table(),
         "precision": precision_table(),
     }
     return {page: pages.fill(page, "experiments.performance.make_page", tables)}
