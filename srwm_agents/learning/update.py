@@ -114,5 +114,6 @@ class Update:
         largest = self.settings.max_grad_norm or float("inf")
         joined = torch.where(finite, joined * (largest / (norm + 1e-6)).clamp(max=1), 0)
         parts = joined.split([gradient.numel() for gradient in gradients])
-        torch._foreach_copy_(gradients, [part.view_as(of) for part, of in zip(parts, gradients, strict=True)])
+        parts = [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
+        torch._foreach_copy_(gradients, parts)  # type: ignore[attr-defined]
         return norm

@@ -72,7 +72,7 @@ def test_a_convolution_and_its_gradients_are_pytorchs(shape: tuple[int, ...]) ->
     y = conv3x3(*operands, backend="triton")
     gradients = torch.autograd.grad(y, operands, dy)
     exact = [operand.detach().double().requires_grad_() for operand in operands]
-    y_exact = functional.conv2d(*exact, padding=1)
+    y_exact = functional.conv2d(exact[0], exact[1], padding=1)
     exact_gradients = torch.autograd.grad(y_exact, exact, dy.double())
     assert y.dtype == gradients[0].dtype == torch.bfloat16
     assert gradients[1].dtype == torch.float32

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from srwm_agents.ops.conv3x3.triton_kernels import (
@@ -75,7 +75,7 @@ def _convolve(
     y = _empty(x, out)
     launch = CONVOLUTION_OF_IMAGES if channels < MIN_CHANNELS else CONVOLUTION
     with on_device(x):
-        _kernel[(triton.cdiv(pairs, launch.block),)](
+        _kernel[(math.ceil(pairs / launch.block),)](
             x, weights, bias, gate, add, y, pairs, height, width, channels, out,
             RELU_IN=relu_in, BIAS=bias is not None, RELU_OUT=relu_out, GATE=gate is not None, ADD=add is not None,
             BLOCK=launch.block, STAGES=launch.stages, WIDEN=INTERPRETED, num_warps=launch.warps,
@@ -87,7 +87,7 @@ def _weight_gradient(x: Tensor, dy: Tensor, *, relu_in: bool = False) -> tuple[T
     """Gradients of weight [O, C, 3, 3] and bias [O], float32."""
     (channels, height, width), out, pairs = x.shape[1:], dy.shape[1], _pairs(x)
     launch = WEIGHT_GRADIENT_OF_IMAGES if channels < MIN_CHANNELS else WEIGHT_GRADIENT
-    programs = min(PROGRAMS, triton.cdiv(pairs, launch.block))
+    programs = min(PROGRAMS, math.ceil(pairs / launch.block))
     shares = torch.empty(programs, 12 * channels + 1, 2 * out, dtype=torch.float32, device=x.device)
     with on_device(x):
         _weight_gradient_kernel[(3, programs)](

@@ -79,9 +79,8 @@ def residual_block(
         from srwm_agents.ops.conv3x3.autograd import residual_block_op
 
         return residual_block_op(x, weight_1, bias_1, weight_2, bias_2)[0]
-    parameters = [parameter.to(x.dtype) for parameter in (weight_1, bias_1, weight_2, bias_2)]
-    hidden = functional.conv2d(x.relu(), *parameters[:2], padding=1)
-    return x + functional.conv2d(hidden.relu(), *parameters[2:], padding=1)
+    hidden = functional.conv2d(x.relu(), weight_1.to(x.dtype), bias_1.to(x.dtype), padding=1)
+    return x + functional.conv2d(hidden.relu(), weight_2.to(x.dtype), bias_2.to(x.dtype), padding=1)
 
 
 def _check(x: Tensor, name: str, weight: Tensor, out: int | None = None) -> None:
