@@ -23,6 +23,9 @@ _LONGEST_WAIT = timedelta(minutes=30)
 """For another process. One that has died is noticed long before: see :mod:`srwm_agents.peers`."""
 
 
+_LOST = "another process that torchrun started has ended, or cannot be reached"
+
+
 class RankLostError(ConnectionError):
     """Another process of the group has ended, or cannot be reached."""
 
@@ -182,11 +185,9 @@ def _lost() -> Iterator[None]:
     """Tell the loss of a process from other errors, such as those of the device."""
     try:
         yield
-    except RuntimeError as error:
-        first_line = (str(error).strip().splitlines() or [""])[0]
-        # gloo has no type of error of its own.
-        if not isinstance(error, dist.DistError) and "gloo" not in first_line and "onnection" not in first_line:
-            raise
-        raise RankLostError(
-            f"another process that torchrun started has ended, or cannot be reached ({first_line[:200]})"
-        ) from error
+    except dist.DistError as error:
+        raise RankLostError(f"{_LOST} ({(str(error).strip().splitlines() or ['no reason given'])[0][:200]})") from error
+    except RuntimeError as error:  # gloo has no type of its own
+        if "gloo" in str(error) or "onnection" in str(error):
+            raise RankLostError(_LOST) from error
+        raise
