@@ -155,8 +155,10 @@ class Processes:
         """Broadcast rank 0's parameters and buffers to all processes."""
         if self.world_size > 1:
             for tensor in model.state_dict().values():
+                whole = tensor.contiguous()
                 with _lost():
-                    dist.broadcast(tensor, 0)
+                    dist.broadcast(whole, 0)
+                tensor.copy_(whole)
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Elementwise mean over the processes; overwrites ``values``."""

@@ -85,11 +85,12 @@ def test_ranks_learn_what_one_learns_from_their_batches_together(
         assert rank["captured"] == ("--cuda_graphs=True" in flags)
         for name, tensor in rank["weights"].items():
             assert torch.equal(tensor, ranks[0]["weights"][name]), name
-    # Sums in another order, and Adam divides small gradients by their own size: what counts is the whole step.
+    # Sums in another order (on a GPU of TF32's products), and Adam divides small gradients by their own size: what
+    # counts is the step as a whole. Statistics that are not pooled change it by more than .2.
     moved = flat(expected) - flat(before)
     difference = (flat(ranks[0]["weights"]) - flat(expected)).norm() / moved.norm()
     assert moved.norm() > 1e-3
-    assert difference < (0.05 if device == "gpu" else 0.01), difference
+    assert difference < (0.1 if device == "gpu" else 1e-4), difference
 
 
 def plain(tree: Any) -> Any:
@@ -311,7 +312,7 @@ def test_a_run_is_resumed_by_any_number_of_ranks(small_flags, tmp_path) -> None:
     assert (third.frames - second.frames) % (3 * 32) == 0
     curves = pd.read_csv(third.folder / "curves.csv")
     assert curves["frames"].is_monotonic_increasing
-    assert curves["frames"].max() == third.frames
+    assert 0 < curves["frames"].max() <= third.frames
 
 
 @pytest.mark.slow
@@ -340,7 +341,8 @@ def test_a_rank_that_is_gone_ends_the_others(small_flags, tmp_path, number: int,
     try:
         main.wait(30)
     finally:
-        other.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            other.kill()
     run.wait(60)
     assert run.told == [f"train_rl.py: error: {message}"]
     assert run.frames > 0
