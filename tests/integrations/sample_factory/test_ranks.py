@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from srwm_agents.integrations.sample_factory.arguments import parse_train_args
+from srwm_agents.integrations.sample_factory.checkpoint import CheckpointError
 from srwm_agents.integrations.sample_factory.config import ConfigError, Machine, finish_config
 from srwm_agents.integrations.sample_factory.ranks import EpisodesToMain, Ranks, told_once
 from srwm_agents.launch import Launch
@@ -31,6 +32,8 @@ from sample_factory.algo.utils.misc import EPISODIC, POLICY_ID_KEY  # isort: ski
 from srwm_agents.integrations.sample_factory.ranks import writing_nothing  # isort: skip
 
 ROOT = Path(__file__).parents[3]
+GPUS = torch.cuda.device_count()
+"""Counted before a test lets this process see one alone."""
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 
@@ -51,9 +54,11 @@ LEARNING = ["--normalize_advantages=True", "--lr_schedule=linear_decay", "--trai
         ("cpu", 2, ["--balance_games=True", "--reward_treatment=return_norm"]),
         ("cpu", 4, ["--popart=True", "--critic=shared", "--optimizer=rmsprop"]),
         *(
-            pytest.param("gpu", 2, ["--balance_games=True", "--reward_treatment=return_norm", *graphs], marks=marks)
-            for marks in [pytest.mark.gpu]
-            for graphs in (["--cuda_graphs=True"], ["--cuda_graphs=False"])
+            pytest.param(
+                *("gpu", 2, ["--balance_games=True", "--reward_treatment=return_norm", f"--cuda_graphs={graphs}"]),
+                marks=pytest.mark.gpu,
+            )
+            for graphs in (True, False)
         ),
     ],
 )
@@ -61,8 +66,8 @@ def test_ranks_learn_what_one_learns_from_their_batches_together(
     make_learner, make_batch, small_flags, tmp_path, device: str, number: int, options: list[str]
 ) -> None:
     """Eight updates: on a GPU the first three are ordinary, and then one is captured and replayed."""
-    if device == "gpu" and torch.cuda.device_count() < number:
-        pytest.skip(f"{number} GPUs are needed, there are {torch.cuda.device_count()}")
+    if device == "gpu" and number > GPUS:
+        pytest.skip(f"{number} GPUs are needed, there are {GPUS}")
     flags = [*LEARNING, *options, f"--device={device}", *(["--in_process=True"] if device == "gpu" else [])]
     alone = make_learner(*flags, "--batch_size=64")
     before = {name: tensor.cpu().clone() for name, tensor in alone.actor_critic.state_dict().items()}
@@ -140,6 +145,13 @@ def test_a_batch_that_was_begun_is_finished(make_learner, make_batch) -> None:
     buffer, size, invalid = learner._prepare_batch(batch)
     learner._train(buffer, learner.cfg.batch_size, size, invalid)
     assert learner.train_step == 4
+
+
+def test_ranks_that_would_begin_apart_are_refused(make_learner) -> None:
+    learner = make_learner()
+    learner.pool = Others(theirs=640)
+    with pytest.raises(CheckpointError, match="here training would begin at 0 frames, but at 640 in another process"):
+        learner._refuse_another_beginning()
 
 
 def test_only_the_main_rank_saves(make_learner, tmp_path) -> None:
