@@ -23,6 +23,8 @@ HELPERS = (
     "settings",
     "command_line",
     "extras",
+    "launch",
+    "peers",
     "processes",
     "graphs",
     "recipes",

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from srwm_agents.command_line import program, quoted, reason, say, to_type
+from srwm_agents.launch import started_together
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train, draw the learning curves, print where everything lies; returns the exit status."""
+    """Train, draw the learning curves, print where everything lies; returns the exit status.
+
+    Under ``torchrun`` it ends the process, since no other way does so whatever became of the others.
+    """
     try:
-        return _train(argv)
+        status = _train(argv)
     except KeyboardInterrupt:  # before training began; afterwards a signal saves and stops
         say(f"{program('train')}: interrupted, nothing was trained")
-        return 130
+        status = 130
+    if started_together():
+        from srwm_agents.processes import end_process
+
+        end_process(status)
+    return status
 
 
 def _train(argv: Sequence[str] | None) -> int:

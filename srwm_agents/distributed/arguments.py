@@ -11,7 +11,10 @@ from typing import Any
 
 from srwm_agents.command_line import program
 from srwm_agents.integrations.sample_factory.arguments import make_parser, parse_train_args
+from srwm_agents.integrations.sample_factory.checks import learners_stay_equal
 from srwm_agents.integrations.sample_factory.config import ConfigError, finish_config
+from srwm_agents.integrations.sample_factory.ranks import choose_gpu
+from srwm_agents.launch import Launch
 
 UNSUPPORTED_FLAGS = (
     *("serial_mode", "in_process", "async_rl", "batched_sampling", "worker_num_splits", "policy_workers_per_policy"),
@@ -61,6 +64,7 @@ def parse_distributed_args(argv: Sequence[str]) -> Any:
         ConfigError: a setting that cannot work, or that distributed training does not support.
     """
     args = parse_train_args(argv, make_distributed_parser())
+    choose_gpu(args, Launch.here())
     for name in UNSUPPORTED_FLAGS:
         if name in args.cli_args:
             raise ConfigError(
@@ -114,9 +118,5 @@ def check_processes(cfg: Any, world_size: int) -> None:
         raise ConfigError(
             f"--num_workers is {cfg.num_workers}, expected at least one for each of {world_size} learners"
         )
-    if cfg.normalize_input:
-        raise ConfigError(
-            "--normalize_input is True, allowed with several learner processes: False (their statistics would differ)"
-        )
-    if cfg.lr_schedule.startswith("kl_adaptive"):
-        raise ConfigError(f"--lr_schedule is {cfg.lr_schedule}, allowed with several processes: constant, linear_decay")
+    if message := learners_stay_equal(cfg, world_size):
+        raise ConfigError(message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from srwm_agents.command_line import fail, program, reason
@@ -21,30 +20,24 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _train(argv: Sequence[str]) -> int:
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size > 1 and "LOCAL_RANK" in os.environ:
-        # Each process of torchrun sees its own GPU only, as cuda:0; this must be set before CUDA is initialised.
-        visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
-        rank = int(os.environ["LOCAL_RANK"])
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible[rank] if rank < len(visible) else str(rank)
-
     from srwm_agents.display import make_console
     from srwm_agents.distributed.arguments import check_processes, parse_distributed_args
     from srwm_agents.distributed.pool import CollectorError
     from srwm_agents.distributed.training import train
     from srwm_agents.integrations.sample_factory.config import ConfigError
     from srwm_agents.integrations.sample_factory.processes import TOLD_IN_ONE_LINE, quiet_console_log
+    from srwm_agents.launch import Launch
 
-    is_main = int(os.environ.get("RANK", "0")) == 0
     console = make_console()
     try:
+        launch = Launch.here()
         cfg = parse_distributed_args(argv)
-        check_processes(cfg, world_size)
+        check_processes(cfg, launch.world_size)
         if not cfg.log_console:
             quiet_console_log()
         result = train(cfg, console)
     except (ConfigError, CollectorError, *TOLD_IN_ONE_LINE) as error:
         return fail(str(error) if isinstance(error, CollectorError) else reason(error), "distributed")
-    if is_main and result.exit_status == 0 and result.folder is not None:
+    if launch.is_main and result.exit_status == 0 and result.folder is not None:
         console.print(f"agent: {result.agent}", highlight=False, soft_wrap=True, markup=False)
     return result.exit_status

@@ -6,7 +6,6 @@ from collections import deque
 from typing import Any
 
 import numpy.typing as npt
-from sample_factory.algo.utils.tensor_dict import TensorDict
 
 from srwm_agents.distributed.rollouts import Arrays, CollectedRollout, concatenate, rows
 from srwm_agents.integrations.sample_factory.learner import SRWMLearner
@@ -23,26 +22,7 @@ class DistributedLearner(SRWMLearner):
 
     def __init__(self, processes: Processes, *args: Any) -> None:
         super().__init__(*args)
-        self.processes = self.pool = processes
-
-    def init(self) -> Any:
-        data = super().init()
-        assert self.actor_critic is not None
-        self.processes.broadcast(self.actor_critic)
-        return data
-
-    def train(self, batch: TensorDict) -> dict[str, Any] | None:
-        before = self.env_steps
-        stats = super().train(batch)
-        self.env_steps = before + (self.env_steps - before) * self.processes.world_size
-        return stats
-
-    def _save_impl(self, *args: Any, **kwargs: Any) -> bool:
-        return super()._save_impl(*args, **kwargs) if self.processes.is_main else False
-
-    def _export(self, kind: str) -> None:
-        if self.processes.is_main:
-            super()._export(kind)
+        self.pool = processes
 
     def weights(self) -> dict[str, npt.NDArray[Any]]:
         """Weights for the collectors, under an ``Agent``'s names."""

@@ -35,6 +35,7 @@ from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
 from srwm_agents.integrations.sample_factory.standalone import begin_experiment, make_learner, trajectories
 from srwm_agents.integrations.sample_factory.statistics import GameStatistics
 from srwm_agents.integrations.sample_factory.training import TrainingResult, frames_so_far
+from srwm_agents.launch import Launch
 from srwm_agents.processes import Processes
 from srwm_agents.signals import StopRequest
 
@@ -230,7 +231,7 @@ def train(cfg: Any, console: Console) -> TrainingResult:
         check_reachable(address)
     with contextlib.ExitStack() as stack:
         folder = None
-        if int(os.environ.get("RANK", "0")) == 0:
+        if Launch.here().is_main:
             folder = ExperimentFolder(experiment_folder(cfg), CONTENTS, cfg.restart_behavior)
             stack.enter_context(folder)
         frames = frames_so_far(cfg)

@@ -137,11 +137,15 @@ def test_two_learners_with_half_a_batch_each_equal_one(as_two_learners, kind, po
             torch.testing.assert_close(mine.state_dict()[name], expected, rtol=1e-4, atol=1e-5, msg=name)
 
 
+GPUS = torch.cuda.device_count()
+"""Counted before another test lets this process see one alone."""
+
+
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_two_processes_learn_what_one_does(tmp_path: Path, device: str) -> None:
     """Through torch.distributed, with sizes of games, normalised advantages and valid steps that differ."""
-    if device == "cuda" and torch.cuda.device_count() < 2:
-        pytest.skip(f"two GPUs are needed, there are {torch.cuda.device_count()}")
+    if device == "cuda" and GPUS < 2:
+        pytest.skip(f"two GPUs are needed, there are {GPUS}")
     root = Path(__file__).parents[2]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     environment = {

@@ -53,6 +53,10 @@ def make_parser() -> argparse.ArgumentParser:
         "Of weights, levels and actions. The same numbers again only with --serial_mode=True and one thread of PyTorch "
         "(OMP_NUM_THREADS=1), on the same machine; otherwise they depend on which worker is first"
     )
+    actions[
+        "batch_size"
+    ].help = "Frames of a minibatch; under torchrun of each process: an update learns from those of all"
+    actions["train_for_env_steps"].help = "Frames to train for; under torchrun those of all processes together"
     actions["restart_behavior"].help = (
         "If the experiment is there already: go on with it (resume); move it to NAME_old0001 (restart) or delete what "
         "training made of it (overwrite), and begin anew. For this start alone: it is never saved"

@@ -223,10 +223,33 @@ def _advice(cfg: Any) -> str:
     return sizes_of(Request(dict(cfg.request, games=cfg.games), frozenset())).advice()
 
 
+def learners_stay_equal(cfg: Any, processes: int) -> str | None:
+    """What would make processes that learn together differ, each of which sees a part of the data."""
+    if processes > 1 and cfg.normalize_input:
+        return (
+            "--normalize_input is True, allowed with several learner processes: False (their statistics would differ)"
+        )
+    if processes > 1 and cfg.lr_schedule.startswith("kl_adaptive"):
+        return f"--lr_schedule is {cfg.lr_schedule}, allowed with several learner processes: constant, linear_decay"
+    return None
+
+
+def _ranks_learn_together(cfg: Any) -> str | None:
+    if cfg.world_size == 1:
+        return None
+    for name, expected in (("in_process", True), ("with_vtrace", True)):
+        if cfg[name] != expected:
+            flag = "serial_mode" if name == "in_process" and "in_process" not in cfg.given else name
+            value = cfg[name] if flag == name else True
+            return f"--{flag} is {value}, allowed in the processes of torchrun: {not value}"
+    return learners_stay_equal(cfg, cfg.world_size)
+
+
 _NO_GRAPHS = "set --cuda_graphs=False"
 
 RULES: tuple[Callable[[Any], str | None], ...] = (
     _environment,
+    _ranks_learn_together,
     Needs("reward_treatment", "with_vtrace", True, off=("clip", "none")),
     Needs("popart", "with_vtrace", True),
     Needs("critic", "with_vtrace", True, off=("shared",)),

@@ -11,6 +11,7 @@ from srwm_agents.integrations.sample_factory import per_game
 from srwm_agents.integrations.sample_factory.core import buffer_settings
 from srwm_agents.integrations.sample_factory.request import ConfigError, Request, core_of, games_of
 from srwm_agents.integrations.sample_factory.sizes import Sizes
+from srwm_agents.launch import Launch
 from srwm_agents.machine import available_cores
 
 _UNCLIPPED = 1000.0
@@ -24,12 +25,22 @@ class Machine:
     cuda: bool
     """Whether PyTorch sees a CUDA device."""
     cores: int
-    """:func:`srwm_agents.machine.available_cores`."""
+    """:func:`srwm_agents.machine.available_cores`, of which each process that torchrun started here has its share."""
+    rank: int = 0
+    """Number of this process among those that learn together."""
+    world_size: int = 1
+    """How many there are."""
 
     @classmethod
     def here(cls) -> Machine:
-        """This one."""
+        """This one, for a single process."""
         return cls(torch.cuda.is_available(), available_cores())
+
+    @classmethod
+    def share(cls, launch: Launch) -> Machine:
+        """What one of the processes of torchrun has of this one."""
+        cores = max(1, available_cores() // launch.local_world_size)
+        return cls(torch.cuda.is_available(), cores, launch.rank, launch.world_size)
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,10 @@ class Derived:
     """By these four Sample Factory sizes its buffers: see :func:`.core.buffer_settings`."""
 
     # How it is computed.
+    world_size: int
+    """Processes that learn together, each with batches and games of its own."""
+    seed: int | None
+    """Another one in each of them, beyond those of the vector environments of the one before."""
     device: str
     compile: bool
     cuda_graphs: bool
@@ -79,7 +94,7 @@ def derive(request: Request, machine: Machine) -> Derived:
     """
     games = games_of(request)
     device = _device(request, machine)
-    in_process = _in_process(request, device)
+    in_process = _in_process(request, device, machine)
     # A preset's are for all its games, of which a run may play some.
     by_game = {
         name: request[name] if name in request.given else per_game.only_of(games, request[name])
@@ -93,6 +108,8 @@ def derive(request: Request, machine: Machine) -> Derived:
         normalize_input_keys=_normalize_input_keys(request),
         recurrence=request["rollout"] if request["recurrence"] == -1 else request["recurrence"],
         **buffer_settings(core_of(request), request.settings),
+        world_size=machine.world_size,
+        seed=_seed(request, machine),
         device=device,
         compile=_on_gpu(request, "compile", device),
         cuda_graphs=_on_gpu(request, "cuda_graphs", device),
@@ -125,10 +142,17 @@ def _on_gpu(request: Request, name: str, device: str) -> bool:
     return request[name] and (device == "gpu" or name in request.given)
 
 
-def _in_process(request: Request, device: str) -> bool:
+def _in_process(request: Request, device: str, machine: Machine) -> bool:
     if request["serial_mode"] and "serial_mode" in request.given and "in_process" not in request.given:
         return False
+    if machine.world_size > 1 and "in_process" not in request.given:
+        return True
     return _on_gpu(request, "in_process", device)
+
+
+def _seed(request: Request, machine: Machine) -> int | None:
+    vectors = request["num_workers"] * request["worker_num_splits"]
+    return None if request["seed"] is None else request["seed"] + machine.rank * vectors
 
 
 def _reward_clip(request: Request) -> float:

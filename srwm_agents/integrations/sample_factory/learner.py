@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import torch
 from gymnasium import spaces
-from sample_factory.algo.learning.learner import Learner, LearningRateScheduler
+from sample_factory.algo.learning.learner import Learner
 from sample_factory.algo.learning.learner_worker import LearnerWorker
+from sample_factory.algo.utils.misc import LEARNER_ENV_STEPS
 from sample_factory.algo.utils.tensor_dict import TensorDict, shallow_recursive_copy
 from sample_factory.utils.attr_dict import AttrDict
 from sample_factory.utils.utils import log
@@ -20,72 +21,33 @@ from torch import Tensor
 from srwm_agents.agent import save_agent
 from srwm_agents.averaging import update_average
 from srwm_agents.experiment_folders import check_present
-from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from srwm_agents.integrations.sample_factory.checkpoint import (
+    CheckpointError,
+    list_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
 from srwm_agents.integrations.sample_factory.config import CONTENTS, experiment_folder, game_discounts
 from srwm_agents.integrations.sample_factory.dropped import DroppedUpdates
 from srwm_agents.integrations.sample_factory.environment import EXPLORING_ENTRY, GAME_ENTRY
 from srwm_agents.integrations.sample_factory.in_process.streams import wait_for_stream
 from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
+from srwm_agents.integrations.sample_factory.learning_settings import (
+    LinearFrameDecay,
+    optimizer_settings,
+    update_settings,
+)
 from srwm_agents.integrations.sample_factory.model import export_agent
-from srwm_agents.learning import GameScales, LossSettings, ReturnScales, Rollout, Update, UpdateResult, UpdateSettings
-from srwm_agents.learning.optimizers import OptimizerSettings, make_optimizer, set_capturable, set_learning_rate
+from srwm_agents.learning import GameScales, ReturnScales, Rollout, Update, UpdateResult
+from srwm_agents.learning.optimizers import make_optimizer, set_capturable, set_learning_rate
 from srwm_agents.learning.pooling import SINGLE, Pool
 
 AGENT_FOLDERS = {"checkpoint": "agent", "best": "agent_best"}
 """Folder of the portable agent of each kind of checkpoint, in the experiment's folder."""
 AVERAGE_FOLDER = "agent_average"
 """Folder of the average of the agents that were saved as "checkpoint"."""
-
-
-def optimizer_settings(cfg: Any) -> OptimizerSettings:
-    """The optimiser's settings in a configuration."""
-    return OptimizerSettings(
-        name=cfg.optimizer,
-        learning_rate=cfg.learning_rate,
-        adam_betas=(cfg.adam_beta1, cfg.adam_beta2),
-        adam_eps=cfg.adam_eps,
-        rmsprop_alpha=cfg.rmsprop_alpha,
-        rmsprop_eps=cfg.rmsprop_eps,
-        rmsprop_momentum=cfg.rmsprop_momentum,
-    )
-
-
-def update_settings(cfg: Any) -> UpdateSettings:
-    """An update's settings in a configuration."""
-    loss = LossSettings(
-        policy_loss=cfg.policy_loss,
-        clip_rho=cfg.vtrace_rho,
-        clip_c=cfg.vtrace_c,
-        lambda_=cfg.vtrace_lambda,
-        ppo_clip_ratio=cfg.ppo_clip_ratio,
-        normalize_advantages=cfg.normalize_advantages,
-        # The published agents sum losses and take half the squared error.
-        value_coeff=cfg.value_loss_coeff / (2 if cfg.loss_reduction == "sum" else 1),
-        advantage_coeff=cfg.advantage_loss_coeff,
-        exploration_loss=cfg.exploration_loss,
-        exploration_coeff=cfg.exploration_loss_coeff,
-        behaviour_kl_coeff=cfg.kl_loss_coeff,
-        consistency_coeff=cfg.augment_consistency,
-        reduction=cfg.loss_reduction,
-    )
-    return UpdateSettings(loss, max(0.0, cfg.max_grad_norm), cfg.augment_shift)
-
-
-class LinearFrameDecay(LearningRateScheduler):
-    """Learning rate proportional to the remaining frames.
-
-    It depends on the frame count alone, so a resumed run continues it; Sample Factory's own linear decay restarts.
-    """
-
-    def __init__(self, learner: SRWMLearner) -> None:
-        self._learner = learner
-
-    def update(self, current_lr: float | None, recent_kls: list[float]) -> float:
-        cfg = self._learner.cfg
-        return cfg.learning_rate * max(0.0, 1 - self._learner.env_steps / cfg.train_for_env_steps)
-
-    def invoke_after_each_minibatch(self) -> bool:  # type: ignore[override]  (declared as returning False)
-        return True
+ENDS, SIGNALS = 1, 128
+"""What a stop flag is: 1 at an end that no signal asked for, else 128 + the number of the signal."""
 
 
 class SRWMLearner(Learner):
@@ -99,11 +61,13 @@ class SRWMLearner(Learner):
     return_scales: ReturnScales | None = None
     """With ``--reward_treatment=return_norm``."""
     pool: Pool = SINGLE
-    """The learners that share each batch."""
+    """The learners that make each update together, the main one of which saves. Each has a batch of its own."""
     handover: WeightsHandover | None = None
     """With ``--in_process``: where the actor thread gets its weights."""
     stop_flag: Tensor | None = None
-    """In shared memory, not zero once training is to stop: the rest of a batch is then left out."""
+    """uint8 in shared memory, not zero once training is to stop (see :data:`ENDS`): the
+    rest of a batch is then left out. Of several learners each sets its own, and :meth:`agree_to_stop` all of them."""
+    _stop_agreed = False
 
     def init(self) -> Any:
         # Learner.init knows two optimisers and refuses any other name. It also loads the checkpoint; before that,
@@ -121,10 +85,22 @@ class SRWMLearner(Learner):
             self.lr_scheduler = LinearFrameDecay(self)
             self.curr_lr = self.lr_scheduler.update(0.0, [])
             self._apply_lr(self.curr_lr)
-        if self.env_steps > 0:
+        assert self.actor_critic is not None
+        self._refuse_another_beginning()
+        self.pool.broadcast(self.actor_critic)
+        if self.env_steps > 0 and self.pool.is_main:
             self._export("checkpoint")  # a kill between checkpoint and agent must not leave them apart
         self._publish_weights()
         return model_data
+
+    def _refuse_another_beginning(self) -> None:
+        """Raise :class:`CheckpointError` if another learner has loaded a later checkpoint than this one."""
+        furthest = self.pool.largest(self.env_steps)
+        if furthest != self.env_steps:
+            raise CheckpointError(
+                f"here training would begin at {self.env_steps:,} frames, but at {furthest:,} in another process of "
+                f"torchrun: --train_dir must be one folder for all, as {self.cfg.train_dir!r} is not"
+            )
 
     # Checkpoints -----------------------------------------------------------------------------------------------------
 
@@ -184,7 +160,7 @@ class SRWMLearner(Learner):
         return checkpoint
 
     def _save_impl(self, name_prefix: str, name_suffix: str, keep_checkpoints: int, verbose: bool = True) -> bool:
-        if not self.is_initialized:
+        if not self.is_initialized or not self.pool.is_main:
             return False
         check_present(experiment_folder(self.cfg), CONTENTS)
         folder = experiment_folder(self.cfg) / f"checkpoint_p{self.policy_id}"
@@ -201,6 +177,8 @@ class SRWMLearner(Learner):
         return True
 
     def save_milestone(self) -> None:
+        if not self.pool.is_main:
+            return
         check_present(experiment_folder(self.cfg), CONTENTS)
         folder = experiment_folder(self.cfg) / f"checkpoint_p{self.policy_id}" / "milestones"
         save_checkpoint(self._get_checkpoint_dict(), folder / f"checkpoint_{self.train_step:09d}_{self.env_steps}.pth")
@@ -222,11 +200,34 @@ class SRWMLearner(Learner):
 
     def train(self, batch: TensorDict) -> dict[str, Any] | None:
         # One update may take as long as a stop may last: a batch that has not begun by then is left out as a whole.
-        return None if self._stopping else super().train(batch)
+        if self.agree_to_stop():
+            return None
+        before = self.env_steps
+        stats = super().train(batch)
+        self.env_steps = before + (self.env_steps - before) * self.pool.world_size
+        return stats if stats is None else {**stats, LEARNER_ENV_STEPS: self.env_steps}
+
+    def agree_to_stop(self, mine: int = 0) -> bool:
+        """Whether training stops here, in all learners or in none: before each batch, and once more at the end.
+
+        Each learner calls it before each of its batches, until it returns True; one that has to stop without another
+        batch calls it as well. So all stop after the same update, whichever is asked to, and none waits for another.
+
+        Args:
+            mine: as :attr:`stop_flag`, for a learner that has to stop.
+        """
+        if not self._stop_agreed:
+            asked = 0 if self.stop_flag is None else int(self.stop_flag)
+            agreed = self.pool.largest(max(mine, asked))
+            if agreed and self.stop_flag is not None and self.pool.world_size > 1:
+                self.stop_flag.fill_(agreed)
+            self._stop_agreed = agreed > 0
+        return self._stop_agreed
 
     @property
-    def _stopping(self) -> bool:
-        return self.stop_flag is not None and bool(self.stop_flag)
+    def _stops_at_once(self) -> bool:
+        """Whether to leave out the rest of a batch; several learners make the same number of updates, and do not."""
+        return self.pool.world_size == 1 and self.stop_flag is not None and bool(self.stop_flag)
 
     # V-trace ---------------------------------------------------------------------------------------------------------
 
@@ -285,7 +286,7 @@ class SRWMLearner(Learner):
         step, left_out = self.train_step, self.update.gradients_left_out.clone()
         for epoch in range(self.cfg.num_epochs):
             for minibatch in self.minibatches(gpu_buffer):
-                if self._stopping:
+                if self._stops_at_once:
                     break
                 policy_version = self.train_step
                 self._apply_lr(self.curr_lr * valid_fraction)
@@ -385,10 +386,15 @@ class SRWMLearnerWorker(LearnerWorker):
         batcher: Any,
         policy_id: int,
         stop_flag: Tensor | None = None,
+        pool: Pool = SINGLE,
     ) -> None:
         super().__init__(evt_loop, cfg, env_info, buffer_mgr, batcher, policy_id)
         self.learner = SRWMLearner(cfg, env_info, buffer_mgr.policy_versions, policy_id, self.param_server)
-        self.learner.stop_flag = stop_flag
+        self.learner.stop_flag, self.learner.pool = stop_flag, pool
+
+    def on_stop(self, *args: Any) -> None:
+        cast(SRWMLearner, self.learner).agree_to_stop(ENDS)
+        super().on_stop(*args)
 
     def _cleanup_cache(self) -> None:
         """Do nothing: Sample Factory's frees PyTorch's cached memory every 30 seconds, which stalls the device."""

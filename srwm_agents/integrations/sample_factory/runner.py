@@ -22,7 +22,7 @@ from srwm_agents.experiment_folders import ExperimentFolder
 from srwm_agents.integrations.sample_factory import weights_and_biases
 from srwm_agents.integrations.sample_factory.config import experiment_folder, save_config
 from srwm_agents.integrations.sample_factory.in_process import ThreadedRunner
-from srwm_agents.integrations.sample_factory.learner import SRWMLearnerWorker
+from srwm_agents.integrations.sample_factory.learner import ENDS, SIGNALS, SRWMLearnerWorker
 from srwm_agents.integrations.sample_factory.processes import (
     LONGEST_LOOK_SECONDS,
     LOOK_EVERY_SECONDS,
@@ -33,11 +33,14 @@ from srwm_agents.integrations.sample_factory.processes import (
     use_monotonic_clock,
 )
 from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
+from srwm_agents.integrations.sample_factory.ranks import Ranks, writing_nothing
 from srwm_agents.integrations.sample_factory.summaries import tolerate_write_errors
+from srwm_agents.learning.pooling import SINGLE
 from srwm_agents.signals import StopRequest
 
 _STOP_WITHIN_SECONDS = 300.0
 _END_WITHIN_SECONDS = 5.0
+_END_AMONG_RANKS_SECONDS = 1.0
 
 
 def lag_text(lag: Mapping[str, float]) -> str:
@@ -90,16 +93,22 @@ class WatchedRunner(Runner):
     error: str | None = None
     """The first error that was logged."""
 
-    def __init__(self, cfg: Any) -> None:
+    def __init__(self, cfg: Any, ranks: Ranks | None = None) -> None:
+        """``ranks``: under torchrun, the connections to the others, the main one of which alone writes."""
         use_monotonic_clock()
+        self.ranks = ranks
+        self.is_main = ranks is None or ranks.launch.is_main
+        if not self.is_main:
+            cfg.with_wandb = False
         # Sample Factory starts wandb in a manner that today's refuses.
         weights_and_biases.begin(cfg)
         asked, cfg.with_wandb = cfg.with_wandb, False
         try:
-            super().__init__(cfg)
+            with writing_nothing(not self.is_main):
+                super().__init__(cfg)
         finally:
             cfg.with_wandb = asked
-        for writer in self.writers.values():
+        for writer in self.writers.values() if self.is_main else ():
             tolerate_write_errors(writer)
         self.stop_request = StopRequest()
         self.stop_flag = torch.zeros(1, dtype=torch.uint8).share_memory_()
@@ -119,7 +128,8 @@ class WatchedRunner(Runner):
         keeper = _ErrorKeeper()
         sf_utils.log.addHandler(keeper)
         try:
-            status = super().init()
+            with writing_nothing(not self.is_main):
+                status = super().init()
         finally:
             sf_runner.obtain_env_info_in_a_separate_process = ask
             sf_utils.log.removeHandler(keeper)
@@ -135,8 +145,9 @@ class WatchedRunner(Runner):
         return status
 
     def _make_learner(self, event_loop: Any, policy_id: int, batcher: Any) -> SRWMLearnerWorker:
+        pool = SINGLE if self.ranks is None else self.ranks.pool
         worker = SRWMLearnerWorker(
-            event_loop, self.cfg, self.env_info, self.buffer_mgr, batcher, policy_id, self.stop_flag
+            event_loop, self.cfg, self.env_info, self.buffer_mgr, batcher, policy_id, self.stop_flag, pool
         )
         lock: Any = worker.param_server.policy_lock
         if self.folder is not None and hasattr(lock, "_semlock"):  # at once: a kill may come at any time
@@ -144,12 +155,14 @@ class WatchedRunner(Runner):
         return worker
 
     def _save_cfg(self) -> None:
-        save_config(self.cfg)
+        if self.is_main:
+            save_config(self.cfg)
 
     @property
     def stop_signal(self) -> int | None:
-        """The signal that asked training to stop, if one did."""
-        return self.stop_request.number
+        """The signal that asked training to stop, here or in another rank, if one did."""
+        told = int(self.stop_flag) - SIGNALS if self.stop_flag > SIGNALS else None
+        return told if self.stop_request.number is None else self.stop_request.number
 
     def _look(self) -> None:
         now = time.monotonic()
@@ -161,9 +174,17 @@ class WatchedRunner(Runner):
             self.display.update(min(self.env_steps.values()), lag_text(self.policy_lag[0]))
         if self.folder is not None:
             self.folder.check()
-        if not self.stopped and (self.stop_request or self.total_train_seconds > self.cfg.train_for_seconds):
-            self.stop_flag.fill_(1)
-            self._stop_training()
+        if not self.stopped:
+            if self.stop_request:
+                self.stop_flag.fill_(self.stop_request.exit_status)
+            elif self.total_train_seconds > self.cfg.train_for_seconds and not self.stop_flag:
+                self.stop_flag.fill_(ENDS)
+            if self.stop_flag:  # perhaps set by the learner, because another rank has to stop
+                self._stop_training()
+        if self.ranks is not None:
+            self.ranks.receive_episodes(self)
+            if self.ranks.peers.report is not None:
+                raise WorkerDiedError(self.ranks.peers.report)
         for process in self._watched:
             if self._guard.report is None and (report := process.death(expected=self.stopped)):
                 raise WorkerDiedError(report)
@@ -226,7 +247,8 @@ class WatchedRunner(Runner):
                 process.join()
             for thread in self.threads:  # already ended, unless the run failed
                 thread.event_loop.stop()
-                thread.join(_END_WITHIN_SECONDS)
+                # One that waits for a rank that is gone does not end at all.
+                thread.join(_END_WITHIN_SECONDS if self.ranks is None else _END_AMONG_RANKS_SECONDS)
             weights_and_biases.end(self.cfg)
 
 

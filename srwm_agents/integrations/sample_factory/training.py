@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import multiprocessing
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,13 +25,20 @@ from srwm_agents.display import make_console
 from srwm_agents.experiment_folders import ExperimentFolder
 from srwm_agents.integrations.sample_factory.arguments import parse_train_args
 from srwm_agents.integrations.sample_factory.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
-from srwm_agents.integrations.sample_factory.config import CONTENTS, ConfigError, experiment_folder, finish_config
+from srwm_agents.integrations.sample_factory.config import (
+    CONTENTS,
+    ConfigError,
+    Machine,
+    experiment_folder,
+    finish_config,
+)
 from srwm_agents.integrations.sample_factory.core import register_core
 from srwm_agents.integrations.sample_factory.environment import ENV_NAME, make_environment
-from srwm_agents.integrations.sample_factory.learner import AGENT_FOLDERS, AVERAGE_FOLDER
+from srwm_agents.integrations.sample_factory.learner import AGENT_FOLDERS, AVERAGE_FOLDER, SIGNALS
 from srwm_agents.integrations.sample_factory.model import make_actor_critic, make_encoder
 from srwm_agents.integrations.sample_factory.processes import TOLD_IN_ONE_LINE, WorkerDiedError, quiet_console_log
 from srwm_agents.integrations.sample_factory.progress import TrainingDisplay
+from srwm_agents.integrations.sample_factory.ranks import EpisodesToMain, Ranks, choose_gpu, told_once
 from srwm_agents.integrations.sample_factory.runner import (
     InProcessWatchedRunner,
     ParallelWatchedRunner,
@@ -37,6 +47,10 @@ from srwm_agents.integrations.sample_factory.runner import (
     environment_info,
 )
 from srwm_agents.integrations.sample_factory.statistics import CURVES_FILE, GameStatistics
+from srwm_agents.launch import Launch, LaunchError
+
+FAILED = 1
+"""Exit status of a run that failed."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +84,46 @@ def register() -> None:
 
 
 def train(argv: Sequence[str] | None = None, console: Console | None = None) -> TrainingResult:
-    """Parse, check, train. A user's errors are one line on stderr and exit status 1; ``--help`` and bad flags exit."""
+    """Parse, check, train. A user's errors are one line on stderr and exit status 1; ``--help`` and bad flags exit.
+
+    Under ``torchrun`` all processes call it, and then end by :func:`srwm_agents.processes.end_process`; the result of
+    the main one has the folder.
+    """
     _refuse_import_by_a_worker()
-    args = parse_train_args(argv)
     console = console or make_console()
-    if not args.log_console:
-        quiet_console_log()
     try:
-        cfg = finish_config(args)
-        with ExperimentFolder(experiment_folder(cfg), CONTENTS, cfg.restart_behavior) as folder:
-            frames = frames_so_far(cfg)
-            if frames >= cfg.train_for_env_steps:
-                _say(console, f"{cfg.experiment}: already trained for {frames:,} of {cfg.train_for_env_steps:,} frames")
-                return TrainingResult(0, folder.path)
-            return _run(cfg, folder, frames, console)
-    except (ConfigError, *TOLD_IN_ONE_LINE) as error:
+        launch = Launch.here()
+        with told_once(launch):
+            args = parse_train_args(argv)
+            if not args.log_console:
+                quiet_console_log()
+            choose_gpu(args, launch)
+            cfg = finish_config(args, Machine.share(launch))
+        if launch.world_size == 1:
+            return _train(cfg, console)
+        if not launch.is_main:
+            console = Console(file=io.StringIO(), quiet=True)
+        return _train(cfg, console, Ranks(launch, cfg.device))
+    except (ConfigError, LaunchError, *TOLD_IN_ONE_LINE) as error:
         return _failed(reason(error), None)
+
+
+def _train(cfg: Any, console: Console, ranks: Ranks | None = None) -> TrainingResult:
+    """Train in the experiment's folder, which the main one of several ranks alone opens."""
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if ranks is None or ranks.launch.is_main:
+            folder = ExperimentFolder(experiment_folder(cfg), CONTENTS, cfg.restart_behavior)
+            stack.enter_context(folder)
+        frames = frames_so_far(cfg)
+        if frames >= cfg.train_for_env_steps:
+            _say(console, f"{cfg.experiment}: already trained for {frames:,} of {cfg.train_for_env_steps:,} frames")
+            result, in_order = TrainingResult(0, None if folder is None else folder.path), True
+        else:
+            result, in_order = _run(cfg, folder, frames, console, ranks)
+        if ranks is not None and in_order:
+            ranks.end()
+        return result
 
 
 def _refuse_import_by_a_worker() -> None:
@@ -118,53 +156,73 @@ def frames_so_far(cfg: Any) -> int:
     return int(load_checkpoint(checkpoints[-1])["env_steps"])
 
 
-def _run(cfg: Any, folder: ExperimentFolder, frames: int, console: Console) -> TrainingResult:
+def _run(
+    cfg: Any, folder: ExperimentFolder | None, frames: int, console: Console, ranks: Ranks | None
+) -> tuple[TrainingResult, bool]:
+    """The run's result, and whether it ended in order: as the other ranks do, if there are any."""
     register()
     if cfg.compile:
         # Learner and inference worker compile at the same time, by default with one compiler a core each; an encoder
         # is a few dozen kernels, and starting so many compilers takes longer than they save.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
     environment = environment_info(cfg)  # the last thing that can fail before what is there is deleted or moved
-    folder.begin()
-    runner = _runner_class(cfg)(cfg)
+    if folder is not None:
+        folder.begin()
+    if ranks is not None:
+        ranks.pool.wait()  # until the main one has begun
+    runner = _runner_class(cfg)(cfg, ranks)
     runner.environment, runner.folder = environment, folder
     if cfg.with_pbt:
         runner.register_observer(PopulationBasedTraining(cfg, runner))
     games = cfg.games.split(",")
-    statistics = GameStatistics(games, cfg.distribution_mode, cfg.stats_avg, folder.path)
-    statistics.resume_from(frames)
-    runner.register_observer(statistics)
+    statistics = GameStatistics(games, cfg.distribution_mode, cfg.stats_avg, experiment_folder(cfg))
+    if ranks is not None and folder is None:
+        runner.register_observer(EpisodesToMain(ranks.peers))
+    else:
+        statistics.resume_from(frames)
+        runner.register_observer(statistics)
     _say(
         console,
         f"{cfg.experiment}: {cfg.core} on {', '.join(games)} ({cfg.distribution_mode}, {_levels(cfg)}), "
-        f"{'GPU' if cfg.device == 'gpu' else 'CPU'}" + (f", resuming at {frames:,} frames" if frames else ""),
+        f"{_devices(cfg)}" + (f", resuming at {frames:,} frames" if frames else ""),
     )
     if runner.init() != ExperimentStatus.SUCCESS:
-        return _failed(f"Sample Factory refused the settings: {runner.error or 'it does not say why'}", folder.path)
+        return _failed(f"Sample Factory refused the settings: {runner.error or 'it does not say why'}", None), False
     with TrainingDisplay(console, statistics, cfg.train_for_env_steps, cfg.train_for_seconds) as runner.display:
         status = runner.run()
-    return _ended(status, runner, cfg, folder, console)
+    path = None if folder is None else folder.path
+    if folder is not None:
+        folder.check()
+    if status == ExperimentStatus.FAILURE:
+        result = _run_failed(runner, path)
+    elif folder is not None:
+        result = _ended(status, runner, cfg, folder, console)
+    else:
+        number = signal.SIGINT if status == ExperimentStatus.INTERRUPTED else runner.stop_signal
+        result = TrainingResult(0 if number is None else SIGNALS + number)
+    return result, status == ExperimentStatus.SUCCESS and result.exit_status != FAILED
+
+
+def _run_failed(runner: WatchedRunner, path: Path | None) -> TrainingResult:
+    if runner.failure is None:
+        return _failed(f"training failed: {runner.error or 'Sample Factory does not say why'}", path)
+    if isinstance(runner.failure, (WorkerDiedError, *TOLD_IN_ONE_LINE)):
+        is_report = isinstance(runner.failure, WorkerDiedError)
+        return _failed(str(runner.failure) if is_report else reason(runner.failure), path)
+    traceback.print_exception(runner.failure)
+    return _failed(reason_of(runner.failure), path)
 
 
 def _ended(status: Any, runner: WatchedRunner, cfg: Any, folder: ExperimentFolder, console: Console) -> TrainingResult:
-    """How a run ended, told as it was found on the disk."""
-    folder.check()
-    if status == ExperimentStatus.FAILURE:
-        if runner.failure is None:
-            return _failed(f"training failed: {runner.error or 'Sample Factory does not say why'}", folder.path)
-        if isinstance(runner.failure, (WorkerDiedError, *TOLD_IN_ONE_LINE)):
-            return _failed(str(runner.failure) if isinstance(runner.failure, WorkerDiedError) else
-                           reason(runner.failure), folder.path)  # fmt: skip
-        traceback.print_exception(runner.failure)
-        return _failed(reason_of(runner.failure), folder.path)
+    """How a run ended that did not fail, told as it was found on the disk."""
     checkpoints = list_checkpoints(folder.path / "checkpoint_p0", "checkpoint")
     where = f"the same command goes on from {checkpoints[-1]}" if checkpoints else "there is no checkpoint yet"
     if status == ExperimentStatus.INTERRUPTED:  # by a second Ctrl-C, after which nothing is written
         _say(console, f"interrupted; {where}")
-        return TrainingResult(130, folder.path)
+        return TrainingResult(SIGNALS + signal.SIGINT, folder.path)
     if runner.stop_signal is not None:
         _say(console, f"stopped and saved; {where}" if checkpoints else f"stopped; {where}")
-        return TrainingResult(128 + runner.stop_signal, folder.path)
+        return TrainingResult(SIGNALS + runner.stop_signal, folder.path)
     played = min(runner.env_steps.values(), default=0)  # training ends when every policy is there
     if played < cfg.train_for_env_steps:
         _say(
@@ -185,6 +243,11 @@ def _runner_class(cfg: Any) -> type[WatchedRunner]:
     if cfg.in_process:
         return InProcessWatchedRunner
     return SerialWatchedRunner if cfg.serial_mode else ParallelWatchedRunner
+
+
+def _devices(cfg: Any) -> str:
+    name = "GPU" if cfg.device == "gpu" else "CPU"
+    return name if cfg.world_size == 1 else f"{cfg.world_size} processes, each on a {name}"
 
 
 def _levels(cfg: Any) -> str:
@@ -208,4 +271,4 @@ def reason_of(failure: BaseException) -> str:
 
 
 def _failed(message: str, folder: Path | None) -> TrainingResult:
-    return TrainingResult(fail(message, "train"), folder)
+    return TrainingResult(fail(message, "train", FAILED), folder)
