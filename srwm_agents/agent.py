@@ -17,6 +17,9 @@ from srwm_agents.cores import make_core
 from srwm_agents.encoders import ACTIVATIONS, IMAGE_KEY, ImageEncoder, ObservationEncoder, ObservationNormalizer
 from srwm_agents.portable import AgentError, config_from_json, read_portable, write_portable
 from srwm_agents.settings import check_types
+from srwm_agents.spaces.actions import ActionSpec
+from srwm_agents.spaces.distributions import make_distribution
+from srwm_agents.spaces.entries import MOST_CATEGORIES, Entry
 
 __all__ = ["Agent", "AgentConfig", "AgentError", "load_agent", "save_agent"]
 
@@ -32,11 +35,19 @@ class AgentConfig:
     core_settings: dict[str, Any]
     """Keyword arguments of ``make_core`` except input_size."""
     num_actions: int
-    """Size of the discrete action space."""
+    """Size of the discrete action space; with ``actions`` the number of parameters of the policy's distribution."""
     image_shape: tuple[int, ...] = (3, 64, 64)
-    """(C, H, W) of the entry "obs"."""
+    """(C, H, W) of the entry "obs"; () where that is no image, or is not there."""
     extras: dict[str, int] = field(default_factory=lambda: {"last_reward": 1})
-    """Other observation entries and their widths, in the order in which the core gets them."""
+    """Observation entries of numbers and their widths, in the order in which they are joined."""
+    images: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Entries beside "obs" that are images, and their shapes (C, H, W)."""
+    categories: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Entries of whole numbers [K] that the network gets one-hot, and the K numbers of values."""
+    vector_mlp_layers: tuple[int, ...] = ()
+    """Fully connected layers for numbers and categories, before they are joined with the images' features."""
+    actions: dict[str, Any] = field(default_factory=dict)
+    """An :class:`srwm_agents.spaces.actions.ActionSpec` as JSON; empty: one whole number below ``num_actions``."""
     encoder: str = "resnet_impala"
     """Name of the image encoder, a key of ``srwm_agents.encoders.ENCODERS``."""
     encoder_mlp_layers: tuple[int, ...] = (256,)
@@ -60,21 +71,46 @@ class AgentConfig:
         check_types(self)
         sizes = {"num_actions": (self.num_actions,), "image_shape": self.image_shape}
         sizes |= {"extras": tuple(self.extras.values()), **{f"running[{k!r}]": v for k, v in self.running.items()}}
-        sizes |= {name: getattr(self, name) for name in ("encoder_mlp_layers", "decoder_mlp_layers")}
+        sizes |= {
+            name: getattr(self, name) for name in ("encoder_mlp_layers", "decoder_mlp_layers", "vector_mlp_layers")
+        }
+        sizes |= {f"images[{k!r}]": v for k, v in self.images.items()}
+        sizes |= {f"categories[{k!r}]": v for k, v in self.categories.items()}
         for name, values in sizes.items():
             if values and min(values) < 1:
                 raise ValueError(f"{name} has {min(values)}, expected at least 1")
+        if (largest := max((sum(values) for values in self.categories.values()), default=0)) > MOST_CATEGORIES:
+            raise ValueError(f"categories has {largest:,} values in an entry, allowed: {MOST_CATEGORIES:,}")
         if self.scale == 0:
             raise ValueError("scale is 0, expected another number: images are divided by it")
-        if unknown := sorted(self.running.keys() - {IMAGE_KEY, *self.extras}):
-            raise ValueError(f"running has {unknown[0]!r}, allowed: {', '.join((IMAGE_KEY, *self.extras))}")
+        normalised = [name for name, entry in self.entries.items() if entry.kind != "categories"]
+        if unknown := sorted(self.running.keys() - set(normalised)):
+            raise ValueError(f"running has {unknown[0]!r}, allowed: {', '.join(normalised)}")
+        if self.num_actions != self.action_spec.parameters:
+            raise ValueError(f"num_actions is {self.num_actions}, but actions have {self.action_spec.parameters}")
         check_types(_Environment(**{key: value for key, value in self.environment.items() if key in _RECORDED}))
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """What the agent observes, by name, in the order in which the encoder joins it."""
+        images = {**({IMAGE_KEY: self.image_shape} if self.image_shape else {}), **self.images}
+        return {
+            **{name: Entry("image", tuple(shape)) for name, shape in images.items()},
+            **{name: Entry("vector", (width,)) for name, width in self.extras.items()},
+            **{name: Entry("categories", (len(sizes),), tuple(sizes)) for name, sizes in self.categories.items()},
+        }
+
+    @property
+    def action_spec(self) -> ActionSpec:
+        """What the agent does."""
+        return ActionSpec.from_json(self.actions) if self.actions else ActionSpec.discrete(self.num_actions)
 
     @classmethod
     def from_json(cls, raw: Any) -> AgentConfig:
         """Raise :class:`AgentError` for a field that is unknown, missing or of the wrong kind."""
         config = config_from_json(cls, raw, required={"core", "core_settings", "num_actions"})
-        return replace(config, running={key: tuple(shape) for key, shape in config.running.items()})
+        of_tuples = {name: getattr(config, name) for name in ("running", "images", "categories")}
+        return replace(config, **{name: {k: tuple(v) for k, v in d.items()} for name, d in of_tuples.items()})
 
 
 @dataclass(frozen=True)
@@ -101,9 +137,18 @@ class Agent(nn.Module):
         super().__init__()
         self.config = config
         self.normalizer = ObservationNormalizer(config.subtract_mean, config.scale, config.running)
+        self.actions = config.action_spec
+
+        def image(shape: tuple[int, ...]) -> ImageEncoder:
+            return ImageEncoder(config.encoder, shape, config.encoder_mlp_layers, config.nonlinearity)
+
         self.encoder = ObservationEncoder(
-            ImageEncoder(config.encoder, config.image_shape, config.encoder_mlp_layers, config.nonlinearity),
+            image(config.image_shape) if config.image_shape else None,
             config.extras,
+            more_images={name: image(shape) for name, shape in config.images.items()},
+            categories=config.categories,
+            mlp_layers=config.vector_mlp_layers,
+            nonlinearity=config.nonlinearity,
         )
         self.core = make_core(config.core, input_size=self.encoder.output_size, **config.core_settings)
         size = self.core.output_size
@@ -130,9 +175,10 @@ class Agent(nn.Module):
         """Run over time: entries [B, T, …], state [B, state_size], resets bool [B, T].
 
         Returns:
-            logits [B, T, num_actions], values [B, T], and the state after the last step.
+            logits [B, T, num_actions], the parameters of the policy's distributions (of real numbers: means, then
+            log-deviations); values [B, T]; and the state after the last step.
         """
-        batch, steps = observation[IMAGE_KEY].shape[:2]
+        batch, steps = next(observation[name] for name in self.config.entries).shape[:2]
         flat = {name: entry.flatten(0, 1) for name, entry in observation.items()}
         features = self.encoder(self.normalizer(flat)).unflatten(0, (batch, steps))
         out, state = self.core(features, state, resets)
@@ -142,68 +188,85 @@ class Agent(nn.Module):
     @torch.no_grad()
     def act(
         self,
-        observation: Mapping[str, npt.NDArray[Any] | Tensor],
+        observation: Mapping[str, npt.NDArray[Any] | Tensor] | npt.NDArray[Any] | Tensor,
         state: Tensor | None = None,
         *,
         resets: npt.NDArray[np.bool_] | Tensor | None = None,
         deterministic: bool = True,
         generator: torch.Generator | None = None,
-    ) -> tuple[npt.NDArray[np.int64], Tensor]:
+    ) -> tuple[npt.NDArray[Any], Tensor]:
         """Choose one action an environment.
 
         Args:
-            observation: entries [B, …], or without B for a single environment: "obs" uint8 images, and the agent's
-                extras ("last_reward" [B, 1], …); arrays or tensors. Other entries are ignored.
+            observation: entries [B, …], or without B for a single environment, as ``config.entries`` has them: for
+                Procgen "obs" uint8 images, and the agent's extras ("last_reward" [B, 1], …); arrays or tensors. Other
+                entries are ignored. An agent that observes "obs" alone also takes that without a dict.
             state: what the last call returned; None begins fresh episodes.
             resets: bool [B], True where a new episode begins with this observation.
             deterministic: take the likeliest action; otherwise sample from the policy.
             generator: for sampling, on the agent's device; the same seed gives the same actions.
 
         Returns:
-            actions int64 [B] (or a scalar array) and the next state [B, state_size].
+            the environment's actions, int64 [B] (or a scalar array), [B, K], or float32 [B, …] clipped to their range;
+            and the next state [B, state_size].
 
         Raises:
             ValueError: an entry is missing or has another shape than the agent was trained on; a logit is NaN or
                 infinite, as weights, state or observation must then be.
         """
-        image_shape = self.config.image_shape
-        for name in (IMAGE_KEY, *self.config.extras):
-            if name not in observation:
-                wanted = ", ".join((IMAGE_KEY, *self.config.extras))
-                raise ValueError(f"observation has no entry {name!r}, expected: {wanted}")
-        tensors = {
-            name: torch.as_tensor(observation[name], device=self.device) for name in (IMAGE_KEY, *self.config.extras)
-        }
-        single = tensors[IMAGE_KEY].dim() == len(image_shape)
-        if single:
-            tensors = {name: entry[None] for name, entry in tensors.items()}
-        batch = tensors[IMAGE_KEY].shape[0]
-        shapes = {IMAGE_KEY: image_shape, **{name: (width,) for name, width in self.config.extras.items()}}
-        for name, shape in shapes.items():
-            if tuple(tensors[name].shape) != (batch, *shape):
-                raise ValueError(f"entry {name!r} has shape {list(tensors[name].shape)}, expected {[batch, *shape]}")
+        tensors, single = self._batch(observation)
+        batch = len(next(iter(tensors.values())))
         state = self.initial_state(batch) if state is None else state
         resets = None if resets is None else torch.as_tensor(resets, device=self.device).reshape(batch, 1)
         logits, _, next_state = self({name: entry[:, None] for name, entry in tensors.items()}, state, resets)
         logits = logits[:, 0]
         finite = logits.isfinite().all(-1)
         logits = logits.masked_fill(~finite[:, None], 0)  # on a GPU, NaN in multinomial ends the process
-        if deterministic:
-            actions = logits.argmax(-1)
-        else:
-            actions = torch.multinomial(logits.softmax(-1), 1, generator=generator).squeeze(-1)
-        chosen = torch.where(finite, actions, -1).cpu().numpy()
-        if chosen.min(initial=0) < 0:
+        policy = make_distribution(self.actions, logits)
+        chosen = (policy.mode() if deterministic else policy.sample(generator)).cpu().numpy()
+        if not finite.all():
             raise ValueError("the agent's logits are not finite: NaN in its weights, its state or the observation")
-        return chosen[0] if single else chosen, next_state
+        actions = self.actions.native(chosen)
+        return actions[0] if single else actions, next_state
+
+    def _batch(
+        self, observation: Mapping[str, npt.NDArray[Any] | Tensor] | npt.NDArray[Any] | Tensor
+    ) -> tuple[dict[str, Tensor], bool]:
+        """The agent's entries [B, …] on its device, and whether they are of a single environment, without B."""
+        entries = self.config.entries
+        wanted = ", ".join(entries)
+        if not isinstance(observation, Mapping):
+            if list(entries) != [IMAGE_KEY]:
+                raise ValueError(f"observation is a {type(observation).__name__}, expected a dict with {wanted}")
+            observation = {IMAGE_KEY: observation}
+            if entries[IMAGE_KEY].shape == (1,):  # as environments give an index: a scalar, or one an environment
+                index = torch.as_tensor(observation[IMAGE_KEY])
+                observation = {IMAGE_KEY: index.reshape(-1, 1) if index.shape[-1:] != (1,) else index}
+                if index.dim() == 0:
+                    observation = {IMAGE_KEY: index.reshape(1)}
+        tensors = {}
+        for name in entries:
+            if name not in observation:
+                raise ValueError(f"observation has no entry {name!r}, expected: {wanted}")
+            tensors[name] = torch.as_tensor(observation[name], device=self.device)
+        first = next(iter(entries))
+        single = tensors[first].dim() == len(entries[first].shape)
+        if single:
+            tensors = {name: tensor[None] for name, tensor in tensors.items()}
+        batch = len(tensors[first])
+        for name, entry in entries.items():
+            if tuple(tensors[name].shape) != (batch, *entry.shape):
+                shape = [batch, *entry.shape]
+                raise ValueError(f"entry {name!r} has shape {list(tensors[name].shape)}, expected {shape}")
+        return tensors, single
 
     def predict(
         self,
-        observation: Mapping[str, npt.NDArray[Any]],
+        observation: Mapping[str, npt.NDArray[Any]] | npt.NDArray[Any],
         state: tuple[npt.NDArray[np.float32], ...] | None = None,
         episode_start: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = False,
-    ) -> tuple[npt.NDArray[np.int64], tuple[npt.NDArray[np.float32], ...]]:
+    ) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[np.float32], ...]]:
         """:meth:`act` as Stable-Baselines3 spells it, so that its ``evaluate_policy`` and others take this agent.
 
         Raises:

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector.utils import batch_space
 
 Array = npt.NDArray[Any]
@@ -86,3 +87,23 @@ def _rows(columns: Mapping[str, Array], wanted: Array) -> Array:
     for i in np.flatnonzero(wanted):
         rows[i] = {name: column[i] for name, column in columns.items()}
     return rows
+
+
+def steps_at_once_at_ends(entry_point: Any) -> bool:
+    """Whether the vector environments of a vector entry point reset in the step that ends an episode.
+
+    gymnasium 0.29 has no others; in 1.x their metadata says so, where they are a class.
+    """
+    if _MODES is None:
+        return True
+    maker = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    return getattr(maker, "metadata", {}).get("autoreset_mode") == _MODES.SAME_STEP
+
+
+def make_own_vector(spec: EnvSpec, num_envs: int, kwargs: dict[str, Any]) -> gymnasium.vector.VectorEnv:
+    """Make the vector environment of a specification that has a vector entry point, with ``kwargs`` over its own."""
+    entry_point = spec.vector_entry_point
+    maker: Any = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    # gymnasium's own way passes the limit of steps and, in 0.29, not the specification's keyword arguments.
+    limit = {} if spec.max_episode_steps is None else {"max_episode_steps": spec.max_episode_steps}
+    return maker(num_envs=num_envs, **limit, **{**spec.kwargs, **kwargs})
