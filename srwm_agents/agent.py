@@ -63,7 +63,7 @@ class AgentConfig:
     running: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Observation entries that running statistics normalise, and their shapes."""
     environment: dict[str, Any] = field(default_factory=dict)
-    """What it was trained on: games, distribution_mode, num_levels, start_level."""
+    """What it was trained on: games, distribution_mode, num_levels, start_level; or env and env_kwargs."""
     training: dict[str, Any] = field(default_factory=dict)
     """How it was trained, for the record: experiment, frames, …"""
 
@@ -121,6 +121,8 @@ class _Environment:
     distribution_mode: str = ""
     num_levels: int = 0
     start_level: int = 0
+    env: str = ""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 _RECORDED = {entry.name for entry in fields(_Environment)}

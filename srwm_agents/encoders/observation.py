@@ -78,10 +78,21 @@ class ObservationEncoder(nn.Module):
             raise ValueError("an observation has no entries, expected an image, numbers or categories")
 
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
-        images = [] if self.image is None else [self.image(observation[IMAGE_KEY])]
-        images += [encoder(observation[name]) for name, encoder in self.more_images.items()]
+        return self.join(self.images(observation), observation)
+
+    def images(self, observation: Mapping[str, Tensor]) -> list[Tensor]:
+        """Features [N, …] of each image."""
+        features = [] if self.image is None else [self.image(observation[IMAGE_KEY])]
+        return features + [encoder(observation[name]) for name, encoder in self.more_images.items()]
+
+    def join(self, images: list[Tensor], observation: Mapping[str, Tensor]) -> Tensor:
+        """Features of images, with those of everything else behind them, [N, output_size]."""
         numbers = [observation[name].float() for name in self.extras]
         numbers += [one_hot(observation[name]) for name, one_hot in self.one_hot.items()]
         if numbers and len(self.mlp):
             numbers = [self.mlp(torch.cat(numbers, dim=1))]
         return torch.cat([*images, *numbers], dim=1)
+
+    def image_encoders(self) -> list[nn.Module]:
+        """The encoders of images."""
+        return [*([] if self.image is None else [self.image]), *self.more_images.values()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import difflib
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The whole parser, with the common defaults; a preset's are set by :func:`parse_train_args`."""
     parser = OneLineParser(
         prog=program("train"),
-        description="Train a recurrent agent on Procgen. Flags of Sample Factory follow ours.",
+        description="Train a recurrent agent on Procgen, or on a Gymnasium environment (--env). "
+        "Flags of Sample Factory follow ours.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         add_help=False,
         allow_abbrev=False,
@@ -44,6 +46,11 @@ def make_parser() -> argparse.ArgumentParser:
         add(parser)
     actions = {action.dest: action for action in parser._actions}
     actions["env"].required = False
+    actions["env"].help = (
+        "procgen (choose games with --games), or the id of a Gymnasium environment, as CartPole-v1, or module:ID to "
+        "import the module that registers it"
+    )
+    actions["encoder_mlp_layers"].help = "Fully connected layers for numbers and categories that --env observes"
     actions["train_dir"].type = _absolute
     actions["encoder_conv_architecture"].choices = list(ENCODERS)
     actions["optimizer"].choices = ["adam", "lamb", "rmsprop"]
@@ -64,7 +71,8 @@ def make_parser() -> argparse.ArgumentParser:
     actions[
         "experiment"
     ].help = "Name of the experiment and of its folder in --train_dir; if it is there, it is resumed"
-    parser.set_defaults(device="auto", **load_recipe(RECIPES, "_common"))
+    # Sample Factory's own two layers of 512 are larger than the default memory.
+    parser.set_defaults(device="auto", encoder_mlp_layers=[128], **load_recipe(RECIPES, "_common"))
     return parser
 
 
@@ -85,8 +93,11 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("distribution_mode", "easy", "Procgen's variant of the games", choices=list(MODES))
     add("num_levels", 200, "Number of training levels; 0: all levels")
     add("start_level", 0, "First training level; not with --num_levels=0")
-    add("last_action", False, "Give the core the last action, one-hot, beside features and last reward")
-    add("env_threads", -1, "C++ threads of each vector environment; -1: the machine's cores over the vectors")
+    add("env_kwargs", "{}", "Arguments that --env is made with, as JSON: '{\"size\": 5}'", type=_json_object)
+    add("last_action", False, "Give the core the last action too: one-hot, or (of a Box) from -1 to 1")
+    add("last_reward", True, "Give the core the last reward, clipped to ±1; for --env=procgen always")
+    add("env_threads", -1, "C++ threads of each Procgen vector, processes of each vector of another --env (0: none); "
+        "-1: the machine's cores over the vectors")  # fmt: skip
     add_dataclass_flags(ours, CoreConfig, names=core_setting_names(exclude=("rollout_length",)))
     add("policy_head_scale", 0.01, "Factor on the policy head's initial weights; small means a uniform first policy")
     add("policy_loss", "vtrace", "Policy gradient of V-trace, or PPO's clipped one", choices=["vtrace", "ppo"])
@@ -161,6 +172,17 @@ def _absolute(text: str) -> str:
     return str(user_path(text).absolute())
 
 
+def _json_object(text: str) -> str:
+    """A JSON object, in one spelling."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is no JSON object, expected one like {{"size": 5}}')
+    return json.dumps(value, sort_keys=True)
+
+
 def _preset(text: str) -> str:
     """A shipped preset's name, or the path of a YAML file."""
     names = recipe_names(RECIPES)
@@ -203,7 +225,7 @@ def _read(parser: argparse.ArgumentParser, action: argparse.Action, value: Any) 
     """A value of a YAML file as ``action`` reads it from a command line; an empty one is kept."""
     if value is None:
         return None
-    read = parser._get_value(action, str(value))
+    read = parser._get_value(action, json.dumps(value) if isinstance(value, dict) else str(value))
     parser._check_value(action, read)
     return read
 

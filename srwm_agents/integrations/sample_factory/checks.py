@@ -7,12 +7,16 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-from srwm_agents.envs.games import IMAGE_SHAPE, MAX_LEVEL, check_levels, check_mode
+from gymnasium import spaces
+
+from srwm_agents.encoders import IMAGE_KEY
+from srwm_agents.envs.games import IMAGE_SHAPE, MAX_LEVEL
 from srwm_agents.envs.random_starts import MAX_STEPS
 from srwm_agents.integrations.sample_factory.deriving import sizes_of
 from srwm_agents.integrations.sample_factory.per_game import game_discounts, random_starts
 from srwm_agents.integrations.sample_factory.request import ConfigError, Request
 from srwm_agents.integrations.sample_factory.sizes import one_divides
+from srwm_agents.integrations.sample_factory.suites import suite_of
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def check_numbers(request: Request) -> None:
         for name in names:
             if request[name] is not None and request[name] not in allowed:
                 raise ConfigError(f"--{name} is {request[name]}, expected {allowed}")
-    for name in ("encoder_conv_mlp_layers", "decoder_mlp_layers"):
+    for name in ("encoder_conv_mlp_layers", "encoder_mlp_layers", "decoder_mlp_layers"):
         if any(width < 1 for width in request[name]):
             raise ConfigError(f"--{name} is {' '.join(map(str, request[name]))}, expected widths of at least 1")
 
@@ -127,15 +131,28 @@ def check(cfg: Any) -> None:
             raise ConfigError(message)
 
 
+def check_spaces(cfg: Any, info: Any) -> None:
+    """Settings against the environment's spaces, once it has been made; ``info``: Sample Factory's ``EnvInfo``.
+
+    Raises:
+        ConfigError: the first that cannot work.
+    """
+    observations, actions = info.obs_space.spaces, info.action_space
+    image = observations.get(IMAGE_KEY)
+    has_image = image is not None and len(image.shape) == 3
+    if cfg.augment_shift and not has_image:
+        raise ConfigError(f"--augment_shift is {cfg.augment_shift}, expected 0: {cfg.env} gives no image")
+    for name, off in (("obs_subtract_mean", 0), ("obs_scale", 1)):
+        if cfg[name] != off and not has_image:
+            raise ConfigError(f"--{name} is {cfg[name]}, expected {off}: {cfg.env} gives no image")
+    if cfg.critic != "shared" and not isinstance(actions, spaces.Discrete):
+        raise ConfigError(f"--critic is {cfg.critic!r}, expected shared: {cfg.env} takes no single Discrete action")
+    if cfg.exploration_loss != "entropy" and isinstance(actions, spaces.Box):
+        raise ConfigError(f"--exploration_loss is {cfg.exploration_loss!r}, expected entropy: {cfg.env} takes a Box")
+
+
 def _environment(cfg: Any) -> str | None:
-    if cfg.env != "procgen":
-        return f"--env is {cfg.env!r}, allowed: procgen (choose games with --games)"
-    try:
-        check_mode(cfg.games.split(","), cfg.distribution_mode)
-        check_levels(cfg.num_levels, cfg.start_level)
-    except ValueError as error:
-        return str(error)
-    return None
+    return suite_of(cfg).wrong(cfg)
 
 
 def _graphs_on_a_cpu(cfg: Any) -> str | None:
@@ -151,7 +168,7 @@ def _frames_stay_on_the_gpu(cfg: Any) -> str | None:
 
 
 def _every_game_has_its_share(cfg: Any) -> str | None:
-    games = len(cfg.games.split(","))
+    games = len(cfg.tasks)
     if cfg.vector_size % games:
         return (
             f"--num_envs_per_worker / --worker_num_splits is {cfg.vector_size}, "
@@ -220,7 +237,7 @@ def _vectors_fit_updates(cfg: Any) -> str | None:
 
 def _advice(cfg: Any) -> str:
     """Sizes that fit, for the end of a message on those that do not."""
-    return sizes_of(Request(dict(cfg.request, games=cfg.games), frozenset())).advice()
+    return sizes_of(Request(dict(cfg.request, games=cfg.games or cfg.request["games"]), frozenset())).advice()
 
 
 def learners_stay_equal(cfg: Any, processes: int) -> str | None:

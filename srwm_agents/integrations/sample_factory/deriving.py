@@ -9,13 +9,16 @@ import torch
 from srwm_agents.encoders import IMAGE_KEY
 from srwm_agents.integrations.sample_factory import per_game
 from srwm_agents.integrations.sample_factory.core import buffer_settings
-from srwm_agents.integrations.sample_factory.request import ConfigError, Request, core_of, games_of
+from srwm_agents.integrations.sample_factory.request import PROCGEN, ConfigError, Request, core_of
 from srwm_agents.integrations.sample_factory.sizes import Sizes
+from srwm_agents.integrations.sample_factory.suites import suite_of
 from srwm_agents.launch import Launch
 from srwm_agents.machine import available_cores
 
 _UNCLIPPED = 1000.0
 """Sample Factory's own ``reward_clip``: far beyond what any of Procgen's games gives."""
+_UNBOUNDED = 1e30
+"""The same for environments of which nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +52,19 @@ class Derived:
 
     # What is learned.
     core: str
+    tasks: list[str]
+    """The games, or the environment's id."""
     games: str
+    """Comma-separated; empty for another environment than Procgen."""
     game_gammas: str
     random_starts: str
     reward_clip: float
     """Of actors' rewards."""
     normalize_input_keys: list[str] | None
+    """None where they follow from the environment's observations: see ``model.py``."""
+    encoder_mlp_layers: list[int]
+    """Of numbers and categories; Procgen's are joined with the image's features as they are."""
+    save_best_metric: str
     recurrence: int
     """Steps of backpropagation through time."""
     use_rnn: bool
@@ -92,20 +102,24 @@ def derive(request: Request, machine: Machine) -> Derived:
     Raises:
         ConfigError: what is asked for contradicts itself, so that nothing follows from it.
     """
-    games = games_of(request)
+    procgen = request["env"] == PROCGEN
+    games = suite_of(request).tasks(request)
     device = _device(request, machine)
     in_process = _in_process(request, device, machine)
     # A preset's are for all its games, of which a run may play some.
     by_game = {
-        name: request[name] if name in request.given else per_game.only_of(games, request[name])
+        name: request[name] if name in request.given and procgen else per_game.only_of(games, request[name])
         for name in per_game.FLAGS
     }
     return Derived(
         core=core_of(request),
-        games=",".join(games),
+        tasks=games,
+        games=",".join(games) if procgen else "",
         **by_game,
         reward_clip=_reward_clip(request),
-        normalize_input_keys=_normalize_input_keys(request),
+        normalize_input_keys=_normalize_input_keys(request, procgen),
+        encoder_mlp_layers=[] if procgen else list(request["encoder_mlp_layers"]),
+        save_best_metric=request["save_best_metric"] if procgen or "save_best_metric" in request.given else "reward",
         recurrence=request["rollout"] if request["recurrence"] == -1 else request["recurrence"],
         **buffer_settings(core_of(request), request.settings),
         world_size=machine.world_size,
@@ -164,11 +178,11 @@ def _reward_clip(request: Request) -> float:
             f"--reward_clip is {request['reward_clip']}, but --reward_treatment={treatment} does not clip by it: "
             "leave one of them out"
         )
-    return _UNCLIPPED
+    return _UNCLIPPED if request["env"] == PROCGEN else _UNBOUNDED
 
 
-def _normalize_input_keys(request: Request) -> list[str] | None:
-    if not request["normalize_input"] or request["normalize_input_keys"] is not None:
+def _normalize_input_keys(request: Request, procgen: bool) -> list[str] | None:
+    if not procgen or not request["normalize_input"] or request["normalize_input_keys"] is not None:
         return request["normalize_input_keys"]
     # All that the network sees; other entries are for the learner alone.
     return [IMAGE_KEY, "last_reward", *(["last_action"] if request["last_action"] else [])]
@@ -197,19 +211,21 @@ def sizes_of(request: Request) -> Sizes:
     names = ("num_envs_per_worker", "batch_size", "rollout", "worker_num_splits", "num_batches_per_epoch")
     return Sizes(
         **{name: request[name] for name in names},
-        games=len(games_of(request)),
+        games=len(suite_of(request).tasks(request)),
         batched_sampling=request["batched_sampling"],
     )
 
 
 def _env_threads(request: Request, in_process: bool, machine: Machine) -> int:
-    """C++ threads of each vector environment.
+    """C++ threads of each Procgen vector, processes of each vector of another environment.
 
     A worker steps one of its vectors at a time, so its share of the cores serves each of them. In one process all
     vectors but the one that is being acted for are stepped at the same time.
     """
     if request["env_threads"] >= 0:
         return request["env_threads"]
+    if request["env"] != PROCGEN and not in_process:
+        return 0  # its environments are stepped by the worker that has it
     workers = request["num_workers"]
     at_once = max(1, workers * request["worker_num_splits"] - 1) if in_process else workers
     return max(1, machine.cores // at_once)

@@ -371,7 +371,7 @@ class SRWMLearner(Learner):
         }
         for name, of_games in statistics.items():
             if of_games is not None:
-                yield from zip((f"{name}/{game}" for game in self.cfg.games.split(",")), of_games, strict=True)
+                yield from zip((f"{name}/{game}" for game in self.cfg.tasks), of_games, strict=True)
 
 
 class SRWMLearnerWorker(LearnerWorker):

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from gymnasium import spaces
-from sample_factory.algo.utils.action_distributions import calc_num_action_parameters, get_action_distribution
 from sample_factory.algo.utils.context import global_model_factory
 from sample_factory.algo.utils.tensor_dict import TensorDict
 from sample_factory.model.actor_critic import ActorCriticSharedWeights
-from sample_factory.model.encoder import Encoder, default_make_encoder_func
+from sample_factory.model.encoder import Encoder
+from sample_factory.utils.attr_dict import AttrDict
 from torch import Tensor, nn
 
 from srwm_agents.agent import Agent, AgentConfig
 from srwm_agents.encoders import IMAGE_KEY, ImageEncoder, ObservationEncoder
 from srwm_agents.graphs import Graphed
 from srwm_agents.integrations.sample_factory.core import core_settings
-from srwm_agents.integrations.sample_factory.environment import BOOKKEEPING, GAME_ENTRY
+from srwm_agents.integrations.sample_factory.environment import BOOKKEEPING, GAME_ENTRY, choices_of
+from srwm_agents.integrations.sample_factory.request import PROCGEN
+from srwm_agents.integrations.sample_factory.suites import suite_of
 from srwm_agents.learning import Evaluation, Observations, PopArtCritic
+from srwm_agents.spaces.actions import ActionSpec
+from srwm_agents.spaces.distributions import make_distribution
+from srwm_agents.spaces.entries import Entry
 
 
 class SampleFactoryEncoder(Encoder):
@@ -26,30 +31,65 @@ class SampleFactoryEncoder(Encoder):
 
     def __init__(self, cfg: Any, obs_space: spaces.Dict) -> None:
         super().__init__(cfg)
-        image = obs_space[IMAGE_KEY]
-        assert image.shape is not None
+        entries = entries_of(obs_space)
+
+        def image(entry: Entry) -> ImageEncoder:
+            layers = tuple(cfg.encoder_conv_mlp_layers)
+            return ImageEncoder(cfg.encoder_conv_architecture, entry.shape, layers, cfg.nonlinearity)
+
+        images = {name: image(entry) for name, entry in entries.items() if entry.kind == "image"}
         self.observation = ObservationEncoder(
-            ImageEncoder(
-                cfg.encoder_conv_architecture, image.shape, tuple(cfg.encoder_conv_mlp_layers), cfg.nonlinearity
-            ),
-            extra_widths(obs_space),
+            images.pop(IMAGE_KEY, None),
+            {name: entry.width for name, entry in entries.items() if entry.kind == "vector"},
+            more_images=images,
+            categories={name: entry.sizes for name, entry in entries.items() if entry.kind == "categories"},
+            mlp_layers=tuple(cfg.encoder_mlp_layers),
+            nonlinearity=cfg.nonlinearity,
         )
-        untouched = not cfg.normalize_input and cfg.obs_subtract_mean == 0 and cfg.obs_scale == 1
-        self._image_type = torch.uint8 if untouched and image.dtype == "uint8" else torch.float32
+        # Procgen's images are normalised on request; other environments' keep their bytes.
+        normalised = cfg.normalize_input and cfg.env == PROCGEN
+        untouched = not normalised and cfg.obs_subtract_mean == 0 and cfg.obs_scale == 1
+        self._types = {
+            name: _input_type(entry, obs_space[name].dtype, untouched or name != IMAGE_KEY)
+            for name, entry in entries.items()
+        }
         self._mixed = cfg.mixed_precision == "bf16" and cfg.device == "gpu"
         if cfg.compile:
-            self.observation.image.compile()
+            for encoder in self.observation.image_encoders():
+                encoder.compile()
 
     def get_out_size(self) -> int:
         return self.observation.output_size
 
     def type_for_input_tensor(self, input_tensor_name: str) -> torch.dtype:
-        return self._image_type if input_tensor_name == IMAGE_KEY else torch.float32
+        return self._types.get(input_tensor_name, torch.float32)
 
     def forward(self, obs_dict: dict[str, Tensor]) -> Tensor:
         with torch.autocast("cuda", torch.bfloat16, enabled=self._mixed):
-            features = self.observation(obs_dict)
-        return features.float()
+            images = self.observation.images(obs_dict)
+        # Numbers need their digits: only convolutions are computed with fewer.
+        return self.observation.join([image.float() for image in images], obs_dict)
+
+
+def _input_type(entry: Entry, dtype: Any, as_bytes: bool) -> torch.dtype:
+    """Of an entry of the network's input."""
+    if entry.kind == "categories":
+        return torch.int64
+    return torch.uint8 if entry.kind == "image" and dtype == "uint8" and as_bytes else torch.float32
+
+
+class PolicyHead(nn.Module):
+    """The last layer of the policy, from features to the parameters of its distributions."""
+
+    def __init__(self, features: int, actions: ActionSpec) -> None:
+        super().__init__()
+        self.distribution_linear = nn.Linear(features, actions.parameters)
+        self._actions = actions
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Any]:
+        """features [N, F] -> parameters [N, A] and their distributions."""
+        parameters = self.distribution_linear(features)
+        return parameters, make_distribution(self._actions, parameters)
 
 
 class DetachedCritic(nn.Module):
@@ -108,20 +148,27 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
     """
 
     def __init__(self, obs_space: Any, action_space: Any, cfg: Any) -> None:
+        self.actions = choices_of(action_space)
+        if cfg.normalize_input and cfg.env != PROCGEN and cfg.normalize_input_keys is None:
+            numbers = [name for name, entry in entries_of(obs_space).items() if entry.kind == "vector"]
+            cfg = AttrDict({**cfg, "normalize_input_keys": numbers})
         super().__init__(global_model_factory(), obs_space, action_space, cfg)
         with torch.no_grad():
             for parameter in self.action_parameterization.parameters():
                 parameter.mul_(cfg.policy_head_scale)
         if cfg.popart:
-            games = len(cfg.games.split(","))
-            self.critic_linear = PopArtCritic(self.decoder.get_out_size(), games, cfg.popart_step_size)
+            self.critic_linear = PopArtCritic(self.decoder.get_out_size(), len(cfg.tasks), cfg.popart_step_size)
             self.critic_linear.apply(self.initialize_weights)
         self.critic = make_critic(cfg, obs_space, self.core.get_out_size())
         if self.critic is not None:
-            self.advantage_head = nn.Linear(self.decoder.get_out_size(), calc_num_action_parameters(action_space))
+            self.advantage_head = nn.Linear(self.decoder.get_out_size(), self.actions.parameters)
             for module in (self.critic, self.advantage_head):
                 module.apply(self.initialize_weights)
         self._act = Graphed(self._forward) if cfg.cuda_graphs else self._forward
+
+    def get_action_parameterization(self, decoder_output_size: int) -> PolicyHead:  # type: ignore[override]
+        """Sample Factory's hook for the policy's last layer."""
+        return PolicyHead(decoder_output_size, self.actions)
 
     @property
     def popart(self) -> PopArtCritic | None:
@@ -137,8 +184,8 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
         return [[parameter for parameter in self.parameters() if parameter not in in_critic], critic]
 
     def distribution(self, logits: Tensor) -> Any:
-        """Sample Factory's action distributions with parameters ``logits`` [N, A]."""
-        return get_action_distribution(self.action_space, logits)
+        """The policy's distributions with parameters ``logits`` [N, A]."""
+        return make_distribution(self.actions, logits)
 
     def evaluate(self, observations: Observations, state: Tensor, resets: Tensor) -> Evaluation:
         """Run over time; see :class:`srwm_agents.learning.ActorCritic`."""
@@ -182,23 +229,26 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
         return result
 
 
-def extra_widths(obs_space: spaces.Dict) -> dict[str, int]:
-    """Widths of the observation entries beside the image that the network reads; ValueError if one is not a vector."""
-    widths = {}
+def entries_of(obs_space: spaces.Dict) -> dict[str, Entry]:
+    """What the network sees of an environment's observations, by name: arrays with three dimensions are images, whole
+    numbers are categories, and the rest are numbers."""
+    entries = {}
     for name, space in obs_space.spaces.items():
-        if name not in (IMAGE_KEY, *BOOKKEEPING):
-            if space.shape is None or len(space.shape) != 1:
-                raise ValueError(f"observation {name!r} has shape {space.shape}, expected one dimension")
-            widths[name] = space.shape[0]
-    return widths
+        assert isinstance(space, spaces.Box)
+        if name in BOOKKEEPING:
+            continue
+        if len(space.shape) == 3:
+            entries[name] = Entry("image", tuple(space.shape))
+        elif space.dtype == "int64":
+            entries[name] = Entry("categories", tuple(space.shape), tuple(int(high) + 1 for high in space.high))
+        else:
+            entries[name] = Entry("vector", tuple(space.shape))
+    return entries
 
 
 def make_encoder(cfg: Any, obs_space: Any) -> Encoder:
-    """Encoder factory: ours for images with or without vectors, Sample Factory's own for vectors alone."""
-    image = obs_space.spaces.get(IMAGE_KEY)
-    if image is not None and image.shape is not None and len(image.shape) == 3:
-        return SampleFactoryEncoder(cfg, obs_space)
-    return default_make_encoder_func(cfg, obs_space)
+    """Encoder factory."""
+    return SampleFactoryEncoder(cfg, obs_space)
 
 
 def make_critic(cfg: Any, obs_space: Any, core_output_size: int) -> DetachedCritic | SeparateCritic | None:
@@ -254,7 +304,7 @@ def export_agent(cfg: Any, actor_critic: nn.Module, obs_space: spaces.Dict, trai
     """A portable agent with the weights of a Sample Factory model, which must be made by the factories above.
 
     Raises:
-        ValueError: the action space is not discrete.
+        ValueError: Procgen's action space is not discrete.
     """
     weights = portable_weights(actor_critic)
     running = {
@@ -262,31 +312,28 @@ def export_agent(cfg: Any, actor_critic: nn.Module, obs_space: spaces.Dict, trai
         for name, mean in weights.items()
         if name.startswith(_NORMALIZER) and name.endswith("_mean")
     }
-    action_space = getattr(actor_critic, "action_space", None)
-    if not isinstance(action_space, spaces.Discrete):
-        raise ValueError(f"a portable agent needs a discrete action space, this one is {action_space}")
-    image = obs_space[IMAGE_KEY]
-    assert image.shape is not None
+    actions = suite_of(cfg).actions(cfg, cast(spaces.Space[Any], actor_critic.action_space))
+    entries = entries_of(obs_space)
+    images = {name: entry.shape for name, entry in entries.items() if entry.kind == "image"}
     agent = Agent(
         AgentConfig(
             core=cfg.core,
             core_settings=core_settings(cfg),
-            num_actions=int(action_space.n),
-            image_shape=tuple(image.shape),
-            extras=extra_widths(obs_space),
+            num_actions=actions.parameters,
+            actions={} if actions == ActionSpec.discrete(actions.parameters) else actions.to_json(),
+            image_shape=images.pop(IMAGE_KEY, ()),
+            images=images,
+            extras={name: entry.width for name, entry in entries.items() if entry.kind == "vector"},
+            categories={name: entry.sizes for name, entry in entries.items() if entry.kind == "categories"},
             encoder=cfg.encoder_conv_architecture,
             encoder_mlp_layers=tuple(cfg.encoder_conv_mlp_layers),
+            vector_mlp_layers=tuple(cfg.encoder_mlp_layers),
             nonlinearity=cfg.nonlinearity,
             decoder_mlp_layers=tuple(cfg.decoder_mlp_layers),
             subtract_mean=cfg.obs_subtract_mean,
             scale=cfg.obs_scale,
             running=running,
-            environment={
-                "games": cfg.games.split(","),
-                "distribution_mode": cfg.distribution_mode,
-                "num_levels": cfg.num_levels,
-                "start_level": cfg.start_level,
-            },
+            environment=suite_of(cfg).record(cfg),
             training=training,
         )
     )

@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from srwm_agents.integrations.sample_factory.request import ConfigError
+from srwm_agents.integrations.sample_factory.suites import suite_of
 
 ONLY_VALUE: dict[str, tuple[Any, str]] = {
     "algo": ("APPO", "the only algorithm"),
-    "env_frameskip": (1, "Procgen shows every frame, and frames would be counted wrongly"),
+    "env_frameskip": (1, "every frame is shown, and frames would be counted wrongly"),
     "env_framestack": (1, "frames are not stacked; the core is the memory"),
-    "pixel_format": ("CHW", "what Procgen's images arrive in"),
+    "pixel_format": ("CHW", "what images arrive in"),
     "use_record_episode_statistics": (False, "episodes are counted anyway"),
     "use_env_info_cache": (False, "there is no cache: spaces are asked for at each start"),
-    "env_gpu_actions": (False, "the simulator runs on the CPU"),
+    "env_gpu_actions": (False, "environments run on the CPU"),
     "summaries_use_frameskip": (True, "no frame is skipped"),
-    "value_bootstrap": (False, "Procgen does not tell time limits from other ends of episodes"),
 }
-"""Flags of Sample Factory that Procgen training does not honour: the value that it goes by, and why."""
+"""Flags of Sample Factory that training does not honour: the value that it goes by, and why."""
 
 
 class Needs(NamedTuple):
@@ -68,12 +68,11 @@ CONDITIONS = (
 """Flags that act only with others. Presets and defaults set them for all cases: only what is typed counts."""
 
 IGNORED = {
-    "encoder_mlp_layers": "observations are images (--encoder_conv_mlp_layers)",
-    "adaptive_stddev": "actions are discrete",
-    "continuous_tanh_scale": "actions are discrete",
-    "initial_stddev": "actions are discrete",
+    "adaptive_stddev": "a policy's head gives the deviations too",
+    "continuous_tanh_scale": "actions are clipped to their range",
+    "initial_stddev": "it is half of an action's range",
 }
-"""Flags of Sample Factory for other kinds of environments."""
+"""Flags of Sample Factory that its own models have a use for."""
 
 METRICS = ("normalised_score", "reward", "len")
 """What ``--save_best_metric`` can be; Sample Factory would save nothing by a name that it does not know."""
@@ -96,7 +95,7 @@ def check_effects(cfg: Any, typed: Mapping[str, Any], defaults: Mapping[str, Any
     if cfg.save_best_metric not in METRICS:
         raise ConfigError(f"--save_best_metric is {cfg.save_best_metric!r}, allowed: {', '.join(METRICS)}")
     typed = {name: value for name, value in typed.items() if value != defaults.get(name)}
-    for name, why in IGNORED.items():
+    for name, why in {**IGNORED, **suite_of(cfg).ignored}.items():
         if name in typed:
             raise ConfigError(f"--{name} has no effect: {why}; leave it out")
     for condition, expected, flags in CONDITIONS:

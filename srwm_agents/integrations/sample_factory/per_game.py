@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from srwm_agents.envs.games import parse_games
 from srwm_agents.envs.random_starts import check_random_starts
 from srwm_agents.integrations.sample_factory.request import ConfigError
 
@@ -24,7 +23,7 @@ def game_discounts(cfg: Any) -> list[float]:
     for game, discount in discounts.items():
         if not 0 <= discount <= 1:
             raise ConfigError(f"--game_gammas has {discount:g} for {game}, expected from 0 to 1")
-    return [discounts.get(game, float(cfg.gamma)) for game in parse_games(cfg.games)]
+    return [discounts.get(game, float(cfg.gamma)) for game in cfg.tasks]
 
 
 def random_starts(cfg: Any) -> dict[str, int]:
@@ -35,7 +34,7 @@ def random_starts(cfg: Any) -> dict[str, int]:
     """
     longest = _by_game(cfg, "random_starts", int, "STEPS")
     try:
-        check_random_starts(longest, parse_games(cfg.games))
+        check_random_starts(longest, cfg.tasks)
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
     return longest
@@ -47,7 +46,6 @@ def only_of(games: list[str], flag: str) -> str:
 
 
 def _by_game(cfg: Any, flag: str, read: Callable[[str], _Number], what: str) -> dict[str, _Number]:
-    games = parse_games(cfg.games)
     values = {}
     for entry in filter(None, cfg[flag].split(",")):
         game, _, value = (part.strip() for part in entry.partition("="))
@@ -55,7 +53,7 @@ def _by_game(cfg: Any, flag: str, read: Callable[[str], _Number], what: str) -> 
             number = read(value)
         except ValueError:
             raise ConfigError(f"--{flag} is {cfg[flag]!r}, expected GAME={what},…") from None
-        if game not in games:
-            raise ConfigError(f"--{flag} names {game!r}, but --games are: {', '.join(games)}")
+        if game not in cfg.tasks:
+            raise ConfigError(f"--{flag} names {game!r}, but --games are: {', '.join(cfg.tasks)}")
         values[game] = number
     return values

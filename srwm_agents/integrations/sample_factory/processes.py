@@ -24,12 +24,13 @@ from sample_factory.utils import utils as sf_utils
 
 from srwm_agents.command_line import reason
 from srwm_agents.envs import SimulatorError
+from srwm_agents.envs.gymnasium_task import TaskError
 from srwm_agents.experiment_folders import ExperimentError
 from srwm_agents.integrations.sample_factory.checkpoint import CheckpointError, NotFiniteError
 
 CRASH_FOLDER = "crashes"
 
-TOLD_IN_ONE_LINE = (OSError, ExperimentError, CheckpointError, NotFiniteError, SimulatorError)
+TOLD_IN_ONE_LINE = (OSError, ExperimentError, CheckpointError, NotFiniteError, SimulatorError, TaskError)
 """Exceptions whose message says everything: their traceback is of no use to whoever trains."""
 
 _READ_THE_CLOCK = (

@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.table import Table
 
 from srwm_agents import display
-from srwm_agents.envs import normalised_score
 from srwm_agents.integrations.sample_factory.statistics import GameStatistics
 
 
@@ -32,6 +31,8 @@ class TrainingDisplay(display.TrainingDisplay):
                 table.add_row(game, "–", "–", "–", "0")
                 continue
             length = sum(window.lengths) / len(window.lengths)
-            score = normalised_score(game, self.statistics.mode, mean)
-            table.add_row(game, f"{mean:.2f}", f"{score:.3f}", f"{length:.0f}", f"{window.episodes:,}")
+            score = self.statistics.normalised(game, mean)
+            table.add_row(
+                game, f"{mean:.2f}", "–" if score is None else f"{score:.3f}", f"{length:.0f}", f"{window.episodes:,}"
+            )
         return table

@@ -22,6 +22,9 @@ from srwm_agents.recipes import RecipeError, load_recipe, read_recipe, recipe_na
 COMMAND_LINE_ONLY = ("train_dir", "experiment", "restart_behavior")
 """Flags that are never saved: where the experiment lies, and whether to delete what lies there."""
 
+PROCGEN = "procgen"
+"""The ``--env`` whose tasks are ``--games``; any other is the id of a Gymnasium environment."""
+
 RECIPES = "training"
 """The kind of recipes that ``--preset`` names."""
 

@@ -15,10 +15,10 @@ from srwm_agents.integrations.sample_factory.request import (
     ConfigError,
     Request,
     core_of,
-    games_of,
     preset_settings,
     saved_settings,
 )
+from srwm_agents.integrations.sample_factory.suites import suite_of
 from srwm_agents.recipes import recipe_names
 
 NOT_OF_THE_NETWORK = ("rollout_length", "backend")
@@ -26,6 +26,7 @@ NOT_OF_THE_NETWORK = ("rollout_length", "backend")
 
 ARCHITECTURE = (
     *("core", *core_setting_names(exclude=NOT_OF_THE_NETWORK, fixed=True), "games", "last_action"),
+    *("env", "env_kwargs", "last_reward", "encoder_mlp_layers"),
     *("encoder_conv_architecture", "encoder_conv_mlp_layers", "nonlinearity", "decoder_mlp_layers", "normalize_input"),
     *("popart", "reward_treatment", "critic"),
 )
@@ -84,7 +85,7 @@ def resume(saved: Request, now: Request, experiment: str) -> Request:
 
 def _architecture(request: Request) -> dict[str, Any]:
     architecture = {name: request[name] for name in ARCHITECTURE}
-    return architecture | {"core": core_of(request), "games": ",".join(games_of(request))}
+    return architecture | {"core": core_of(request), "games": ",".join(suite_of(request).tasks(request))}
 
 
 def _check_preset(saved: Request, now: Request, experiment: str) -> None:

@@ -34,7 +34,7 @@ def make_learner(cfg: Any, learner: Callable[..., Learner]) -> Learner:
 
     ``learner`` is :class:`SRWMLearner` or a subclass, or makes one. The experiment's folder must exist.
     """
-    register()
+    register(cfg.env)
     set_global_cuda_envvars(cfg)
     versions = torch.zeros(cfg.num_policies, dtype=torch.int32)
     made = learner(cfg, environment_info(cfg), versions, 0, ParameterServer(0, versions, True))

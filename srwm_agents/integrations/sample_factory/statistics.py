@@ -42,7 +42,8 @@ class GameStatistics(AlgoObserver):
     games of the normalised score goes back as ``normalised_score``, for ``--save_best_metric``.
     """
 
-    def __init__(self, games: Sequence[str], mode: str, window: int, folder: Path) -> None:
+    def __init__(self, games: Sequence[str], mode: str | None, window: int, folder: Path) -> None:
+        """``mode``: Procgen's variant of the games; None for other environments, whose scores have no normal scale."""
         self.games = list(games)
         self.mode = mode
         self.folder = folder
@@ -96,11 +97,17 @@ class GameStatistics(AlgoObserver):
         returns = self.windows[game].returns
         return float(np.mean(returns)) if returns else None
 
+    def normalised(self, game: str, mean: float) -> float | None:
+        """A mean return as normalised score; None where there is no such scale."""
+        return None if self.mode is None else normalised_score(game, self.mode, mean)
+
     def mean_score(self) -> float | None:
         """Mean over games of the normalised mean return, or None until every game has finished an episode."""
         means = {game: self.mean_return(game) for game in self.games}
-        scores = [normalised_score(game, self.mode, mean) for game, mean in means.items() if mean is not None]
-        return float(np.mean(scores)) if len(scores) == len(self.games) else None
+        scores = [self.normalised(game, mean) for game, mean in means.items() if mean is not None]
+        if None in scores:
+            return None
+        return float(np.mean(scores)) if len(scores) == len(self.games) else None  # type: ignore[arg-type]
 
     # Sample Factory declares (…, env_steps, writer) but calls with (…, writer, env_steps).
     def extra_summaries(self, runner: Runner, policy_id: int, writer: Any, env_steps: int) -> None:  # type: ignore[override]
@@ -111,11 +118,12 @@ class GameStatistics(AlgoObserver):
             window, mean = self.windows[game], self.mean_return(game)
             if mean is None:
                 continue
-            score, length = normalised_score(game, self.mode, mean), float(np.mean(window.lengths))
+            score, length = self.normalised(game, mean), float(np.mean(window.lengths))
             writer.add_scalar(f"game_return/{game}", mean, env_steps)
-            writer.add_scalar(f"game_normalised_score/{game}", score, env_steps)
+            if score is not None:
+                writer.add_scalar(f"game_normalised_score/{game}", score, env_steps)
             writer.add_scalar(f"game_length/{game}", length, env_steps)
-            numbers = (f"{mean:.4f}", f"{length:.1f}", f"{score:.4f}")
+            numbers = (f"{mean:.4f}", f"{length:.1f}", "" if score is None else f"{score:.4f}")
             rows.append((env_steps, f"{seconds:.1f}", game, window.episodes, *numbers))
         if (mean_score := self.mean_score()) is not None:
             writer.add_scalar("game_normalised_score/mean", mean_score, env_steps)
@@ -145,6 +153,9 @@ class GameStatistics(AlgoObserver):
 def _whole(row: dict[str, Any]) -> bool:
     """False for a row that a kill cut short, or that is none of ours."""
     try:
-        return int(row["frames"]) >= 0 and all(math.isfinite(float(row[name])) for name in COLUMNS if name != "game")
+        numbers = [row[name] for name in COLUMNS if name not in ("game", "normalised_score")]
+        if row["normalised_score"] != "":  # which only Procgen's games have
+            numbers.append(row["normalised_score"])
+        return int(row["frames"]) >= 0 and all(math.isfinite(float(number)) for number in numbers)
     except (KeyError, TypeError, ValueError):
         return False

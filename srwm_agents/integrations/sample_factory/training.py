@@ -25,6 +25,7 @@ from srwm_agents.display import make_console
 from srwm_agents.experiment_folders import ExperimentFolder
 from srwm_agents.integrations.sample_factory.arguments import parse_train_args
 from srwm_agents.integrations.sample_factory.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
+from srwm_agents.integrations.sample_factory.checks import check_spaces
 from srwm_agents.integrations.sample_factory.config import (
     CONTENTS,
     ConfigError,
@@ -47,6 +48,7 @@ from srwm_agents.integrations.sample_factory.runner import (
     environment_info,
 )
 from srwm_agents.integrations.sample_factory.statistics import CURVES_FILE, GameStatistics
+from srwm_agents.integrations.sample_factory.suites import suite_of
 from srwm_agents.launch import Launch, LaunchError
 
 FAILED = 1
@@ -75,9 +77,12 @@ class TrainingResult:
         return curves if curves is not None and curves.is_file() and curves.read_bytes().count(b"\n") > 1 else None
 
 
-def register() -> None:
-    """Put our environment, encoder and cores into Sample Factory's factories; your own scripts may call it too."""
-    register_env(ENV_NAME, make_environment)
+def register(env: str = ENV_NAME) -> None:
+    """Put our environment, encoder and cores into Sample Factory's factories; your own scripts may call it too.
+
+    ``env``: the configuration's, by which Sample Factory asks for environments.
+    """
+    register_env(env, make_environment)
     register_core()
     global_model_factory().register_encoder_factory(make_encoder)
     global_model_factory().register_actor_critic_factory(make_actor_critic)
@@ -160,12 +165,13 @@ def _run(
     cfg: Any, folder: ExperimentFolder | None, frames: int, console: Console, ranks: Ranks | None
 ) -> tuple[TrainingResult, bool]:
     """The run's result, and whether it ended in order: as the other ranks do, if there are any."""
-    register()
+    register(cfg.env)
     if cfg.compile:
         # Learner and inference worker compile at the same time, by default with one compiler a core each; an encoder
         # is a few dozen kernels, and starting so many compilers takes longer than they save.
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
     environment = environment_info(cfg)  # the last thing that can fail before what is there is deleted or moved
+    check_spaces(cfg, environment)
     if folder is not None:
         folder.begin()
     if ranks is not None:
@@ -174,8 +180,8 @@ def _run(
     runner.environment, runner.folder = environment, folder
     if cfg.with_pbt:
         runner.register_observer(PopulationBasedTraining(cfg, runner))
-    games = cfg.games.split(",")
-    statistics = GameStatistics(games, cfg.distribution_mode, cfg.stats_avg, experiment_folder(cfg))
+    suite = suite_of(cfg)
+    statistics = GameStatistics(cfg.tasks, suite.mode(cfg), cfg.stats_avg, experiment_folder(cfg))
     if ranks is not None and folder is None:
         runner.register_observer(EpisodesToMain(ranks.peers))
     else:
@@ -183,8 +189,8 @@ def _run(
         runner.register_observer(statistics)
     _say(
         console,
-        f"{cfg.experiment}: {cfg.core} on {', '.join(games)} ({cfg.distribution_mode}, {_levels(cfg)}), "
-        f"{_devices(cfg)}" + (f", resuming at {frames:,} frames" if frames else ""),
+        f"{cfg.experiment}: {cfg.core} on {suite.about(cfg)}, {_devices(cfg)}"
+        + (f", resuming at {frames:,} frames" if frames else ""),
     )
     if runner.init() != ExperimentStatus.SUCCESS:
         return _failed(f"Sample Factory refused the settings: {runner.error or 'it does not say why'}", None), False
@@ -248,12 +254,6 @@ def _runner_class(cfg: Any) -> type[WatchedRunner]:
 def _devices(cfg: Any) -> str:
     name = "GPU" if cfg.device == "gpu" else "CPU"
     return name if cfg.world_size == 1 else f"{cfg.world_size} processes, each on a {name}"
-
-
-def _levels(cfg: Any) -> str:
-    if cfg.num_levels == 0:
-        return "all levels"
-    return f"levels {cfg.start_level}-{cfg.start_level + cfg.num_levels - 1}"
 
 
 def reason_of(failure: BaseException) -> str:

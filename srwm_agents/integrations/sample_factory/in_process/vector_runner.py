@@ -15,7 +15,7 @@ from sample_factory.algo.utils.tensor_dict import TensorDict
 from sample_factory.utils.attr_dict import AttrDict
 
 from srwm_agents.graphs import WARM_UP, Graphed
-from srwm_agents.integrations.sample_factory.environment import ENV_NAME, GAME_ENTRY, GAME_KEYS, make_environment
+from srwm_agents.integrations.sample_factory.environment import GAME_ENTRY, GAME_KEYS, make_environment
 from srwm_agents.integrations.sample_factory.in_process.streams import Mark
 
 POLICY = 0
@@ -36,7 +36,7 @@ class VectorRunner:
         self._model = model
         self._buffers = buffer_mgr.traj_buffer_queues[str(device)]
         self._trajectories = buffer_mgr.traj_tensors_torch[str(device)]
-        self._environment = make_environment(ENV_NAME, cfg, AttrDict(env_id=number))
+        self._environment = make_environment(cfg.env, cfg, AttrDict(env_id=number))
         self._vector = self._environment.vector
         observation, _ = self._vector.reset()
         size = self._vector.num_envs
@@ -45,8 +45,10 @@ class VectorRunner:
             for name, entry in {**observation, GAME_ENTRY: self._environment.game_entry}.items()
         }
         self._state = torch.zeros(size, cfg.rnn_size, device=device)
-        self._chosen = torch.zeros(size, dtype=torch.int64, device=device)
-        self._actions = torch.zeros(size, dtype=torch.int64, pin_memory=device.type == "cuda")
+        actions = self._environment.actions
+        shape, kind = (size, actions.count), torch.float32 if actions.continuous else torch.int64
+        self._chosen = torch.zeros(shape, dtype=kind, device=device)
+        self._actions = torch.zeros(shape, dtype=kind, pin_memory=device.type == "cuda")
         self._rows = torch.zeros(size, dtype=torch.int64, device=device)  # of the trajectories
         self._index = torch.zeros(1, dtype=torch.int64, device=device)  # of the step in the rollout
         self._version = torch.zeros(1, device=device)
@@ -122,12 +124,12 @@ class VectorRunner:
             self._trajectories[name][at] = outputs[name]
         self._trajectories["policy_version"][at] = self._version
         self._state.copy_(outputs["new_rnn_states"])
-        self._chosen.copy_(outputs["actions"].view(-1))
+        self._chosen.copy_(outputs["actions"].view(self._chosen.shape))
 
     def send(self) -> None:
         """Wait for the actions of :meth:`act` and start the simulator's step."""
         self._acted.wait()
-        self._vector.step_async(self._actions.numpy())
+        self._environment.send(self._actions.numpy())
         self.playing = True
 
     def observe(self) -> tuple[slice | None, dict[str, Any] | None]:
@@ -142,11 +144,12 @@ class VectorRunner:
         return self._finished() if self._step == self._cfg.rollout else None, self._episodes(infos)
 
     def _receive(self) -> dict[str, Any]:
-        observation, rewards, terminated, _, infos = self._vector.step_wait()
+        observation, rewards, terminated, truncated, infos = self._vector.step_wait()
         self.playing = False
         self._arrived = {
             "rewards": torch.as_tensor(rewards),
-            "dones": torch.as_tensor(terminated),
+            "terminated": torch.as_tensor(terminated),
+            "truncated": torch.as_tensor(truncated),
             "observation": {name: torch.as_tensor(entry) for name, entry in observation.items()},
         }
         self._launch_take_in({})
@@ -157,11 +160,13 @@ class VectorRunner:
         arrived, limit = self._arrived, self._cfg.reward_clip
         at, following = (self._rows, self._index), (self._rows, self._index + 1)
         self._trajectories["rewards"][at] = (arrived["rewards"] * self._cfg.reward_scale).clamp(-limit, limit)
-        self._trajectories["dones"][at] = arrived["dones"]
+        dones = arrived["terminated"] | arrived["truncated"]
+        self._trajectories["dones"][at] = dones
+        self._trajectories["time_outs"][at] = arrived["truncated"]
         for name, entry in arrived["observation"].items():
             self._observation[name].copy_(entry)
             self._trajectories["obs"][name][following] = self._observation[name]
-        self._state.masked_fill_(arrived["dones"][:, None], 0)
+        self._state.masked_fill_(dones[:, None], 0)
         self._index.add_(1)
 
     def _finished(self) -> slice | None:
