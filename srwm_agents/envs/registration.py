@@ -11,7 +11,7 @@ from typing import Any
 
 
 def register() -> None:
-    """Register ``srwm/Procgen-GAME-MODE-v0`` for each game and mode, and the multi-task ``srwm/Procgen-v0``, once."""
+    """Register ``srwm/Procgen-GAME-MODE-v0`` for each game and mode, the multi-task ``srwm/Procgen-v0`` and CartPole, once."""
     from gymnasium.envs import registration
 
     from srwm_agents.envs.games import GAMES
@@ -27,6 +27,12 @@ def register() -> None:
                 vector_entry_point=f"srwm_agents.envs.registration:vector_{game.name}_{mode}",
                 kwargs={"game": game.name, "distribution_mode": mode},
             )
+    registration.register(
+        id="srwm/CartPole-positions-v0",
+        entry_point="srwm_agents.envs.cartpole:CartPolePositions",
+        vector_entry_point="srwm_agents.envs.cartpole:CartPolePositionsVector",
+        max_episode_steps=500,
+    )
     registration.register(id=multi_task, vector_entry_point="srwm_agents.envs.registration:make_vector")
 
 
