@@ -64,7 +64,9 @@ class WorkerProcesses:
 
     def finish(self) -> None:
         for pipe, process in zip(self._pipes, self._processes, strict=True):
-            answer = os.read(pipe.fileno(), 1)
+            answer = b""
+            with contextlib.suppress(ConnectionResetError):  # it has ended
+                answer = os.read(pipe.fileno(), 1)
             if answer == _DONE:
                 continue
             if answer == _FAILED:
