@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import difflib
 import io
+import json
 import shlex
 import sys
 import tempfile
@@ -140,6 +141,17 @@ class OneLineParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         return super().parse_known_args(underscored(sys.argv[1:] if args is None else args), namespace)
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """An argument that is a JSON object, for argparse."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is no JSON object, expected one like {{"size": 5}}')
+    return value
 
 
 def underscored(arguments: Sequence[str]) -> list[str]:

@@ -46,8 +46,10 @@ class AgentPolicy:
         self._state: Tensor | None = None
 
     def __call__(
-        self, observation: Mapping[str, npt.NDArray[Any] | Tensor], episode_start: Any = None
-    ) -> npt.NDArray[np.int64]:
+        self,
+        observation: Mapping[str, npt.NDArray[Any] | Tensor] | npt.NDArray[Any] | Tensor,
+        episode_start: Any = None,
+    ) -> npt.NDArray[Any]:
         """Choose one action an environment.
 
         Args:
@@ -86,22 +88,37 @@ def check_fits(agent: Agent, env: Any) -> None:
     """
     from gymnasium import spaces  # which a program without environments need not have
 
+    from srwm_agents.spaces.gymnasium_spaces import actions_of, values_of
+
     config = agent.config
     base = getattr(env, "unwrapped", env)  # gymnasium's wrappers warn of being asked for what they do not have
     vector = hasattr(base, "single_observation_space")
     space = env.single_observation_space if vector else env.observation_space
     given = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
-    wanted = {IMAGE_KEY: tuple(config.image_shape), **{name: (width,) for name, width in config.extras.items()}}
-    for name, shape in wanted.items():
+    if not given and list(config.entries) == [IMAGE_KEY] and config.image_shape == ():
+        given = {IMAGE_KEY: space}  # which such an agent takes without a dict
+    for name, entry in config.entries.items():
         if name not in given:
             have = ", ".join(given) if given else f"a {type(space).__name__}"
             raise AgentError(f"the agent needs the observation {name!r}, the environment gives: {have}")
-        found = given[name].shape or ()
-        if tuple(found) != shape:
-            raise AgentError(f"observation {name!r} has shape {list(found)}, the agent was trained on {list(shape)}")
+        found = (1,) if isinstance(given[name], spaces.Discrete) else tuple(given[name].shape or ())
+        if found != entry.shape:
+            raise AgentError(
+                f"observation {name!r} has shape {list(found)}, the agent was trained on {list(entry.shape)}"
+            )
+        if entry.sizes and values_of(given[name]) != entry.sizes:
+            raise AgentError(
+                f"observation {name!r} has {values_of(given[name])} values, the agent was trained on {entry.sizes}"
+            )
     actions = env.single_action_space if vector else env.action_space
-    if not isinstance(actions, spaces.Discrete) or actions.n != config.num_actions:
-        raise AgentError(f"the environment's actions are {actions}, the agent has {config.num_actions} discrete ones")
+    try:
+        fits = actions_of(actions) == config.action_spec
+    except ValueError:
+        fits = False
+    if not fits:
+        kind = config.action_spec.kind
+        ours = f"{config.num_actions} discrete ones" if kind == "discrete" else f"others: {config.actions}"
+        raise AgentError(f"the environment's actions are {actions}, the agent has {ours}")
     trained = config.environment.get("games", ())
     for game in _games(env):
         if trained and game not in trained:

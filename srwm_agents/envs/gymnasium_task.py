@@ -70,8 +70,8 @@ class GymnasiumTask:
         except Exception as error:
             raise self._unmade(error) from error
 
-    def spaces(self) -> tuple[list[Leaf], ActionSpec, gymnasium.Space[Any]]:
-        """Entries of its observations, its actions, and its action space, of an environment made for a moment.
+    def described(self) -> tuple[list[Leaf], ActionSpec, gymnasium.Space[Any], dict[str, Any]]:
+        """Entries of observations, actions, action space and metadata, of an environment that is made for a moment.
 
         Raises:
             TaskError: it cannot be made, or has spaces that an agent cannot have.
@@ -84,7 +84,7 @@ class GymnasiumTask:
             observations, actions = environment.observation_space, environment.action_space
         environment.close()
         try:
-            return leaves_of(observations), actions_of(actions), actions
+            return leaves_of(observations), actions_of(actions), actions, dict(environment.metadata)
         except ValueError as error:
             raise TaskError(f"{self.id}: {error}") from error
 

@@ -48,8 +48,6 @@ class GymnasiumVectorEnv(VectorEnv):
     processes the environments are stepped in ``step_wait``.
     """
 
-    metadata = {"render_modes": ["rgb_array"], **AUTORESET}  # noqa: RUF012 (gymnasium's convention)
-
     def __init__(
         self,
         task: GymnasiumTask,
@@ -69,7 +67,8 @@ class GymnasiumVectorEnv(VectorEnv):
         """What is played, in a list as Procgen has it."""
         self.game_index = np.zeros(num_envs, np.int64)
         """[N], zeros: all environments play the same."""
-        self.leaves, self.actions, action_space = task.spaces()
+        self.leaves, self.actions, action_space, metadata = task.described()
+        self.metadata = {**metadata, **AUTORESET}
         self.device = device
         self.render_mode = render_mode
         self._extras = (last_reward, last_action)

@@ -11,7 +11,8 @@ from typing import Any
 
 
 def register() -> None:
-    """Register ``srwm/Procgen-GAME-MODE-v0`` for each game and mode, the multi-task ``srwm/Procgen-v0`` and CartPole, once."""
+    """Register ``srwm/Procgen-GAME-MODE-v0`` for each game and mode, ``srwm/Procgen-v0`` for several games, and
+    ``srwm/CartPole-positions-v0``; once."""
     from gymnasium.envs import registration
 
     from srwm_agents.envs.games import GAMES

@@ -11,24 +11,21 @@ import pandas as pd
 import torch
 from rich.console import Console
 
-from srwm_agents.agent import Agent, AgentError, load_agent
-from srwm_agents.command_line import OneLineParser, fail, program, reason, say, user_path, writable_folder
+from srwm_agents.agent import AgentError
+from srwm_agents.command_line import OneLineParser, fail, json_object, program, reason, say, user_path, writable_folder
 from srwm_agents.display import make_console, progress_bar
-from srwm_agents.envs import IMAGE_SHAPE, NUM_ACTIONS, SimulatorError, parse_games
-from srwm_agents.envs.games import MODES, check_levels, check_mode
+from srwm_agents.envs import SimulatorError
+from srwm_agents.envs.games import MODES
+from srwm_agents.evaluation.arenas import GymnasiumArena, ProcgenArena
 from srwm_agents.evaluation.reports import aggregate_table, games_table, write_reports
-from srwm_agents.evaluation.rollouts import Policy, RandomPolicy
-from srwm_agents.evaluation.side_by_side import EvaluationError, Player, play_ranges
-from srwm_agents.evaluation.splits import NAMES, Split, make_splits
+from srwm_agents.evaluation.side_by_side import EvaluationError, play_ranges
+from srwm_agents.evaluation.splits import NAMES
 from srwm_agents.evaluation.statistics import aggregate, per_game, unseen
+from srwm_agents.evaluation.subject import AGENT_FOLDERS, DEFAULT_SPLITS, subject_of
 from srwm_agents.evaluation.videos import record_video
-from srwm_agents.experiment_folders import experiment_path
 from srwm_agents.machine import available_cores
 from srwm_agents.signals import StopRequest
 
-KNOWN_INPUTS = {"last_reward", "last_action"}
-DEFAULT_SPLITS = "train,test"
-AGENT_FOLDERS = {"latest": "agent", "best": "agent_best", "average": "agent_average"}
 MAX_SEED = 2**31 - 1
 
 
@@ -36,7 +33,8 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line; flags shared with training have its names."""
     parser = OneLineParser(
         prog=program("eval"),
-        description="Evaluate a saved agent on Procgen levels that it has seen and on unseen ones.",
+        description="Evaluate a saved agent on Procgen levels that it has seen and on unseen ones, or on a Gymnasium "
+        "environment.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
@@ -45,11 +43,16 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--agent",
         type=_agent,
-        help="A portable agent's folder or file, or 'random' for the random policy (with --games)",
+        help="A portable agent's folder or file, or 'random' for the random policy (with --games or --env)",
     )
     add("--train_dir", type=user_path, default=Path("train_dir"), help="Where experiments lie")
     add("--load_checkpoint_kind", default="latest", choices=sorted(AGENT_FOLDERS), help="Which agent of an experiment")
     add("--games", help="Some of the games that the agent was trained on; default: all of them")
+    add(
+        "--env",
+        help="Play in this Gymnasium environment; default: the one that the agent was trained on, if it was one",
+    )
+    add("--env_kwargs", type=json_object, help="Arguments that --env is made with, as JSON; default: as trained")
     add("--distribution_mode", choices=MODES, help="Procgen's variant; default: as trained")
     add("--splits", help=f"Level ranges, comma-separated, of: {', '.join(NAMES)}; default: {DEFAULT_SPLITS}")
     add("--start_level", type=int, help="With --num_levels: this range of levels instead of --splits")
@@ -67,7 +70,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--processes",
         type=int,
-        help="Level ranges played at the same time; numbers do not depend on it; default: all, at most one a CPU core",
+        help="Level ranges played at the same time; numbers do not depend on it; default: all, at most one a CPU core. "
+        "Of a Gymnasium environment: processes that step it; default: none",
     )
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where the agent runs")
     add(
@@ -102,11 +106,8 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         torch.zeros(1, device=args.device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device is {args.device!r}, which PyTorch cannot use here; try cpu or cuda") from error
-    policy, environment, path, name, folder = _policy(args)
-    games = _games(args.games, environment)
-    mode = args.distribution_mode or environment.get("distribution_mode", "easy")
-    check_mode(games, mode)
-    splits = _splits(args, environment)
+    subject = subject_of(args)
+    arena, splits, name = subject.arena, subject.splits, subject.name
     if not 0 <= args.seed <= MAX_SEED:
         raise ValueError(f"--seed is {args.seed}, allowed: 0 to {MAX_SEED}")
     if args.episodes < 1:
@@ -117,17 +118,18 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         raise ValueError(f"--max_envs is {args.max_envs}, expected at least 1")
     if not 0 < args.video_seconds < float("inf"):
         raise ValueError(f"--video_seconds is {args.video_seconds}, expected more than 0")
-    folder = writable_folder(args.output or folder)  # now, and not after all the work
+    if args.video and isinstance(arena, GymnasiumArena):
+        arena.check_renders()
+    folder = writable_folder(args.output or subject.folder)  # now, and not after all the work
     # Some of cuDNN's algorithms add in another order each time; the same seed shall give the same numbers.
     torch.backends.cudnn.deterministic = True
-    play: dict[str, Any] = {
+    playing: dict[str, Any] = {
         "seed": args.seed,
         "deterministic": args.policy == "greedy",
-        "last_action": isinstance(policy, Agent) and "last_action" in policy.config.extras,
-        "device": args.device if isinstance(policy, Agent) else "cpu",
+        "device": "cpu" if subject.agent is None else args.device,
     }
-    player = Player(path, args.device, args.forget)
     processes = min(len(splits), available_cores()) if args.processes is None else args.processes
+    games = arena.tasks
     with StopRequest() as stop, progress_bar(console, "episodes") as progress:
         whole = progress.add_task("all", total=args.episodes * len(games) * len(splits))
         tasks = [progress.add_task(split.name, total=args.episodes * len(games)) for split in splits]
@@ -138,39 +140,45 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
 
         def played(index: int, frame: pd.DataFrame) -> None:
             if not console.is_terminal and len(frame):  # where bars are not drawn
-                score = frame["normalised_score"].mean()
-                console.print(f"{splits[index].name}: {len(frame):,} episodes, mean normalised score {score:.3f}")
+                scored = frame["normalised_score"].notna().any()
+                score, of = ("normalised_score", "normalised score") if scored else ("return", "return")
+                console.print(f"{splits[index].name}: {len(frame):,} episodes, mean {of} {frame[score].mean():.3f}")
 
         frames = play_ranges(
-            player,
+            subject.player,
+            arena,
             splits,
             processes=processes,
             on_episode=finished,
             on_range=played,
             stop=lambda: bool(stop),
-            games=games,
-            distribution_mode=mode,
             episodes=args.episodes,
             max_envs=args.max_envs,
-            **play,
+            **playing,
         )
     episodes = pd.concat(frames, ignore_index=True)
     if stop and episodes.empty:
         say(f"{program('eval')}: interrupted before every environment had finished an episode, nothing was written")
         return stop.exit_status
-    pooled = pd.concat([episodes, unseen(episodes)])  # of no row where no unseen split was asked for
-    by_game, over_games = per_game(episodes, args.seed), aggregate(pooled, args.seed)
+    by_game, over_games = per_game(episodes, args.seed), pd.DataFrame()
     forgetting = ", no memory" if args.forget else ""
-    console.print(games_table(by_game, f"{name}, {args.policy} actions, {mode}{forgetting}"))
-    console.print(aggregate_table(over_games))
+    console.print(games_table(by_game, f"{name}, {args.policy} actions, {arena.about}{forgetting}"))
+    if isinstance(arena, ProcgenArena):
+        pooled = pd.concat([episodes, unseen(episodes)])  # of no row where no unseen split was asked for
+        over_games = aggregate(pooled, args.seed)
+        console.print(aggregate_table(over_games))
     about = {
         "agent": name,
         "policy": args.policy,
         "forget": args.forget,
-        "distribution_mode": mode,
+        **(
+            {"distribution_mode": arena.mode}
+            if isinstance(arena, ProcgenArena)
+            else {"env": arena.env, "env_kwargs": dict(arena.env_kwargs)}
+        ),
         "seed": args.seed,
         "episodes_per_game_and_split": args.episodes,
-        "training": policy.config.training if isinstance(policy, Agent) else {},
+        "training": {} if subject.agent is None else subject.agent.config.training,
     }
     kind = f"{args.policy}_forget" if args.forget else args.policy
     if stop:
@@ -178,83 +186,11 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
     files = write_reports(folder, f"eval_{kind}", episodes, by_game, over_games, about)
     if args.video and not stop:
         video = folder / f"gameplay_{kind}.mp4"
-        files.append(record_video(video, player.policy(), games, mode, splits[-1], seconds=args.video_seconds, **play))
+        policy = subject.player.policy()
+        files.append(record_video(video, policy, arena, splits[-1], seconds=args.video_seconds, **playing))
     for file in files:
         console.print(f"wrote {file}", highlight=False, soft_wrap=True, markup=False)
     if stop:
         asked_for = args.episodes * len(games) * len(splits)
         say(f"{program('eval')}: interrupted after {len(episodes):,} of {asked_for:,} episodes")
     return stop.exit_status
-
-
-def _policy(args: argparse.Namespace) -> tuple[Policy, dict[str, Any], Path | None, str, Path]:
-    """Who plays, what it was trained on, its file if it has one, its name, and where its reports go."""
-    if (args.experiment is None) == (args.agent is None):
-        raise ValueError("name one of --experiment and --agent")
-    if args.agent == "random":
-        if args.games is None:
-            raise ValueError("--agent random needs --games")
-        training_levels = {"start_level": 0, "num_levels": 200}
-        return (
-            RandomPolicy(),
-            {"games": parse_games(args.games), **training_levels},
-            None,
-            "random",
-            Path("evaluation/random"),
-        )
-    if args.experiment is not None:
-        experiment = experiment_path(args.train_dir, args.experiment)
-        if not experiment.is_dir():
-            known = sorted(folder.parent.name for folder in args.train_dir.glob("*/agent"))
-            raise AgentError(
-                f"no experiment {args.experiment!r} in {args.train_dir}; there: {', '.join(known) or 'none'}"
-            )
-        path, name = experiment / AGENT_FOLDERS[args.load_checkpoint_kind], args.experiment
-        folder = experiment / "evaluation"
-    else:
-        path = Path(args.agent)
-        home = path.parent if path.is_file() else path  # the file of an agent has the name of its folder
-        name = home.resolve().name
-        folder = home.parent / "evaluation" / name
-    agent = load_agent(path, args.device)
-    config = agent.config
-    if config.num_actions != NUM_ACTIONS:
-        raise AgentError(
-            f"{path} has {config.num_actions} actions, Procgen has {NUM_ACTIONS}: trained on something else"
-        )
-    if tuple(config.image_shape) != IMAGE_SHAPE:
-        raise AgentError(f"{path} sees images of {list(config.image_shape)}, Procgen's are {list(IMAGE_SHAPE)}")
-    if unknown := set(config.extras) - KNOWN_INPUTS:
-        raise AgentError(
-            f"{path} wants the input {sorted(unknown)[0]!r}, Procgen gives: {', '.join(sorted(KNOWN_INPUTS))}"
-        )
-    return agent, config.environment, path, name, folder
-
-
-def _games(wanted: str | None, environment: dict[str, Any]) -> list[str]:
-    trained = list(environment.get("games", ()))
-    if wanted is None:
-        if not trained:
-            raise ValueError("the agent does not record its games; name them with --games")
-        return parse_games(trained)
-    games = parse_games(wanted)
-    for game in games:
-        if trained and game not in trained:
-            raise ValueError(f"the agent was not trained on {game!r}, allowed: {', '.join(trained)}")
-    return games
-
-
-def _splits(args: argparse.Namespace, environment: dict[str, Any]) -> list[Split]:
-    if args.start_level is None and args.num_levels is None:
-        wanted = DEFAULT_SPLITS if args.splits is None else args.splits
-        names = [name.strip() for name in wanted.split(",") if name.strip()]
-        if not names:
-            raise ValueError(f"--splits is {wanted!r}, expected some of: {', '.join(NAMES)}")
-        return make_splits(names, environment)
-    if args.start_level is None or args.num_levels is None:
-        raise ValueError("--start_level and --num_levels go together")
-    if args.splits is not None:
-        raise ValueError("name --splits or --start_level and --num_levels, not both")
-    check_levels(args.num_levels, args.start_level)
-    name = f"levels {args.start_level}-{args.start_level + args.num_levels - 1}" if args.num_levels else "all levels"
-    return [Split(name, args.start_level, args.num_levels)]

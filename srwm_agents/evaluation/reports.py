@@ -16,7 +16,9 @@ from srwm_agents.files import write_together
 
 def games_table(games: pd.DataFrame, title: str) -> Table:
     """A row a game and split: mean return with its interval, raw and normalised, and n, the number of episodes."""
-    table = _table(title, ["split", "game"], ["return", "95 % interval", "norm.", "95 % interval", "n"])
+    scored = bool(games["normalised_score"].notna().any())  # as only Procgen's games are
+    score = ["norm.", "95 % interval"] if scored else []
+    table = _table(title, ["split", "game"], ["return", "95 % interval", *score, "n"])
     last = None
     for row in games.to_dict("records"):
         if last is not None and row["split"] != last:
@@ -26,8 +28,7 @@ def games_table(games: pd.DataFrame, title: str) -> Table:
             str(row["game"]),
             f"{row['return']:.2f}",
             _interval(row, "return", 2),
-            f"{row['normalised_score']:.3f}",
-            _interval(row, "normalised_score", 3),
+            *([f"{row['normalised_score']:.3f}", _interval(row, "normalised_score", 3)] if scored else []),
             str(row["episodes"]),
         )
         last = row["split"]

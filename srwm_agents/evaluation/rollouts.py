@@ -11,13 +11,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from srwm_agents.envs import NUM_ACTIONS, make_procgen, normalised_score
+from srwm_agents.envs import NUM_ACTIONS
+from srwm_agents.evaluation.arenas import NOOP, Arena, ProcgenArena
 from srwm_agents.evaluation.splits import Split
+from srwm_agents.spaces.actions import ActionSpec
 
 COLUMNS = ("split", "game", "episode", "return", "normalised_score", "length", "level", "completed")
 
-NOOP = 4
-"""Procgen's action without effect."""
+__all__ = ["COLUMNS", "NOOP", "Forgetful", "Policy", "RandomPolicy", "play", "play_episodes"]
 
 
 class Policy(Protocol):
@@ -31,13 +32,17 @@ class Policy(Protocol):
         resets: npt.NDArray[np.bool_] | None = None,
         deterministic: bool = True,
         generator: torch.Generator | None = None,
-    ) -> tuple[npt.NDArray[np.int64], Tensor]:
-        """Choose actions [N] and return them with the next state; see :meth:`srwm_agents.Agent.act`."""
+    ) -> tuple[npt.NDArray[Any], Tensor]:
+        """Choose actions [N, …] and return them with the next state; see :meth:`srwm_agents.Agent.act`."""
         ...
 
 
 class RandomPolicy:
     """The uniformly random policy, the baseline of every evaluation."""
+
+    def __init__(self, actions: ActionSpec | None = None) -> None:
+        """``actions``: the environment's; None for Procgen's."""
+        self._actions = actions or ActionSpec.discrete(NUM_ACTIONS)
 
     def act(
         self,
@@ -46,10 +51,15 @@ class RandomPolicy:
         *,
         generator: torch.Generator | None = None,
         **_: Any,
-    ) -> tuple[npt.NDArray[np.int64], Tensor]:
-        """Draw actions from ``generator``; the other options are ignored."""
-        batch = len(observation["obs"])
-        return torch.randint(NUM_ACTIONS, (batch,), generator=generator).numpy(), torch.zeros(batch, 0)
+    ) -> tuple[npt.NDArray[Any], Tensor]:
+        """Draw actions from ``generator``; the other options are ignored. Of a range without bounds: from -1 to 1."""
+        batch, actions = _batch_of(observation), self._actions
+        if actions.continuous:
+            chosen = torch.rand(batch, actions.count, generator=generator) * 2 - 1
+        else:
+            columns = [torch.randint(size, (batch,), generator=generator) for size in actions.sizes]
+            chosen = torch.stack(columns, dim=1)
+        return actions.native(chosen.numpy()), torch.zeros(batch, 0)
 
 
 class Forgetful:
@@ -66,9 +76,9 @@ class Forgetful:
         *,
         resets: npt.NDArray[np.bool_] | None = None,
         **options: Any,
-    ) -> tuple[npt.NDArray[np.int64], Tensor]:
+    ) -> tuple[npt.NDArray[Any], Tensor]:
         """Act as at the first step of an episode; ``resets`` is ignored."""
-        always = np.ones(len(observation["obs"]), dtype=bool)
+        always = np.ones(_batch_of(observation), dtype=bool)
         return self._policy.act(observation, state, resets=always, **options)
 
 
@@ -88,10 +98,7 @@ def play_episodes(
     on_episode: Callable[[int], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> pd.DataFrame:
-    """Play exactly ``episodes`` episodes of each game on the levels of a split.
-
-    Every environment plays a fixed number of episodes and then idles. Taking the first episodes to *finish* instead
-    would be biased to short ones, which have other scores.
+    """Play exactly ``episodes`` episodes of each Procgen game on the levels of a split; see :func:`play`.
 
     Args:
         policy: the policy.
@@ -115,24 +122,58 @@ def play_episodes(
     Raises:
         ValueError: ``episodes`` is below 1, or as :func:`srwm_agents.envs.make_procgen`.
     """
+    arena = ProcgenArena(games, distribution_mode, last_action)
+    return play(
+        policy,
+        arena,
+        split,
+        episodes=episodes,
+        seed=seed,
+        deterministic=deterministic,
+        max_envs=max_envs,
+        device=device,
+        num_threads=num_threads,
+        on_episode=on_episode,
+        stop=stop,
+    )
+
+
+def play(
+    policy: Policy,
+    arena: Arena,
+    split: Split,
+    *,
+    episodes: int,
+    seed: int = 0,
+    deterministic: bool = False,
+    max_envs: int = 32,
+    device: torch.device | str = "cpu",
+    num_threads: int | None = None,
+    on_episode: Callable[[int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> pd.DataFrame:
+    """Play exactly ``episodes`` episodes of each task of an arena on the levels of a split.
+
+    Every environment plays a fixed number of episodes and then idles. Taking the first episodes to *finish* instead
+    would be biased to short ones, which have other scores.
+
+    Arguments as of :func:`play_episodes`. Returns one row an episode, columns as ``COLUMNS``; ordered by task and
+    environment, not by time.
+
+    Raises:
+        ValueError: ``episodes`` is below 1, or as the arena's vectors.
+    """
     if episodes < 1:
         raise ValueError(f"episodes is {episodes}, expected at least 1")
+    games = arena.tasks
     per_game = min(max_envs, episodes)
-    env = make_procgen(
-        games,
-        per_game * len(games),
-        distribution_mode,
-        split.num_levels,
-        split.start_level,
-        seed,
-        num_threads=num_threads,
-        last_action=last_action,
-    )
+    env = arena.make(per_game, split, seed, num_threads=num_threads)
+    idle = arena.idle(env.num_envs)
     generator = torch.Generator(device).manual_seed(seed)
     # Environment i is the (i // games)-th of its game; the first ones play the remainder, one episode more.
     quota = np.array([episodes // per_game + (i // len(games) < episodes % per_game) for i in range(env.num_envs)])
     played = np.zeros(env.num_envs, dtype=int)
-    rows: list[tuple[int, int, float, int, int, bool]] = []
+    rows: list[_Row] = []
     state: Tensor | None = None
     previous = active = np.arange(env.num_envs)
     observation, _ = env.reset()
@@ -146,7 +187,7 @@ def play_episodes(
             if state is not None and len(active) < len(previous):
                 state = state[torch.as_tensor(np.isin(previous, active), device=state.device)]
             previous = active
-            actions = np.full(env.num_envs, NOOP)
+            actions = idle.copy()
             actions[active], state = policy.act(
                 {name: entry[active] for name, entry in observation.items()},
                 state,
@@ -154,7 +195,8 @@ def play_episodes(
                 deterministic=deterministic,
                 generator=generator,
             )
-            observation, _, resets, _, infos = env.step(actions)
+            observation, _, _, _, infos = env.step(actions)
+            resets = infos["episode_ended"]
             finished = np.flatnonzero(resets & (played < quota))
             for i in finished:
                 rows.append(
@@ -163,8 +205,7 @@ def play_episodes(
                         int(played[i]),
                         float(infos["episode_return"][i]),
                         int(infos["episode_length"][i]),
-                        int(infos["prev_level_seed"][i]),
-                        bool(infos["prev_level_complete"][i]),
+                        *arena.level(infos, int(i)),
                     )
                 )
             played[finished] += 1
@@ -172,21 +213,23 @@ def play_episodes(
                 on_episode(len(finished))
     finally:
         env.close()
-    return _frame(rows, env.game_index, games, distribution_mode, split)
+    return _frame(rows, env.game_index, arena, split)
 
 
-def _frame(
-    rows: list[tuple[int, int, float, int, int, bool]],
-    game_index: npt.NDArray[np.int_],
-    games: Sequence[str],
-    mode: str,
-    split: Split,
-) -> pd.DataFrame:
+_Row = tuple[int, int, float, int, int | None, bool | None]
+"""Environment, number of its episode, return, length, level, whether that was completed."""
+
+
+def _frame(rows: list[_Row], game_index: npt.NDArray[np.int_], arena: Arena, split: Split) -> pd.DataFrame:
     table = []
-    counts = dict.fromkeys(games, 0)
+    counts = dict.fromkeys(arena.tasks, 0)
     for i, _, score, length, level, completed in sorted(rows, key=lambda row: (game_index[row[0]], row[0], row[1])):
-        game = games[int(game_index[i])]
-        normalised = normalised_score(game, mode, score)
+        game = arena.tasks[int(game_index[i])]
+        normalised = arena.normalised(game, score)
         table.append((split.name, game, counts[game], score, normalised, length, level, completed))
         counts[game] += 1
     return pd.DataFrame(table, columns=list(COLUMNS))
+
+
+def _batch_of(observation: Mapping[str, Any]) -> int:
+    return len(next(iter(observation.values())))

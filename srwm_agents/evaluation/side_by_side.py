@@ -16,10 +16,12 @@ import pandas as pd
 import torch
 
 from srwm_agents.agent import load_agent
-from srwm_agents.evaluation.rollouts import Forgetful, Policy, RandomPolicy, play_episodes
+from srwm_agents.evaluation.arenas import Arena
+from srwm_agents.evaluation.rollouts import Forgetful, Policy, RandomPolicy, play
 from srwm_agents.evaluation.splits import Split
 from srwm_agents.machine import available_cores
 from srwm_agents.signals import STOP_SIGNALS
+from srwm_agents.spaces.actions import ActionSpec
 
 _LOOK_EVERY_SECONDS = 0.1
 
@@ -38,6 +40,8 @@ class Player:
     """Where the agent runs."""
     forget: bool = False
     """Whether the memory is wiped before every step."""
+    random_actions: ActionSpec | None = None
+    """What the random policy draws from; None for Procgen's."""
 
     def policy(self) -> Policy:
         """Load it.
@@ -45,12 +49,17 @@ class Player:
         Raises:
             AgentError: as :func:`srwm_agents.load_agent`.
         """
-        policy: Policy = RandomPolicy() if self.agent is None else load_agent(self.agent, self.device)
+        policy: Policy
+        if self.agent is None:
+            policy = RandomPolicy(self.random_actions)
+        else:
+            policy = load_agent(self.agent, self.device)
         return Forgetful(policy) if self.forget else policy
 
 
 def play_ranges(
     player: Player,
+    arena: Arena,
     ranges: Sequence[Split],
     *,
     processes: int,
@@ -65,15 +74,16 @@ def play_ranges(
 
     Args:
         player: who plays.
+        arena: what is played.
         ranges: the ranges of levels.
         processes: how many ranges are played at the same time; with 1 they are played in this process, in turn.
         on_episode: called with a range's index and the number of its episodes that have just finished.
         on_range: called with a range's index and all of its episodes, when it ends.
         stop: asked again and again; once it is true, all ranges end with the rounds that they have finished.
-        options: of :func:`.rollouts.play_episodes`.
+        options: of :func:`.rollouts.play`.
 
     Returns:
-        The data frames of :func:`.rollouts.play_episodes`, in the order of ``ranges``.
+        The data frames of :func:`.rollouts.play`, in the order of ``ranges``.
 
     Raises:
         EvaluationError: a process ended without its result.
@@ -84,7 +94,7 @@ def play_ranges(
         policy = player.policy()
         for index, split in enumerate(ranges):
             tell = functools.partial(on_episode, index)
-            results[index] = play_episodes(policy, split=split, on_episode=tell, stop=stop, **options)
+            results[index] = play(policy, arena, split, on_episode=tell, stop=stop, **options)
             on_range(index, results[index])
         return list(results.values())
     context = multiprocessing.get_context("spawn")  # CUDA does not work in a forked process
@@ -97,7 +107,7 @@ def play_ranges(
         while len(results) < len(ranges):
             while waiting and len(playing) < processes:
                 index, split = waiting.pop(0)
-                arguments = (index, player, split, threads, messages, stopping, options)
+                arguments = (index, player, arena, split, threads, messages, stopping, options)
                 playing[index] = context.Process(target=_play, args=arguments, daemon=True)
                 with _deaf_to_stop_signals():
                     playing[index].start()
@@ -146,15 +156,23 @@ def _ending(code: int) -> str:
 
 
 def _play(
-    index: int, player: Player, split: Split, threads: int, messages: Any, stopping: Any, options: dict[str, Any]
+    index: int,
+    player: Player,
+    arena: Arena,
+    split: Split,
+    threads: int,
+    messages: Any,
+    stopping: Any,
+    options: dict[str, Any],
 ) -> None:
     """The work of one process: play a range, and send what comes of it."""
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True
     try:
-        frame = play_episodes(
+        frame = play(
             player.policy(),
-            split=split,
+            arena,
+            split,
             on_episode=lambda count: messages.put(("episodes", index, count)),
             stop=stopping.is_set,
             num_threads=max(0, min(4, threads - 1)),

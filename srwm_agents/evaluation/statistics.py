@@ -25,7 +25,7 @@ def per_game(episodes: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
     Returns:
         One row for each split and game, with columns episodes, return, return_low, return_high, and the same three for
-        normalised_score; the interval is NaN for fewer than two episodes.
+        normalised_score (NaN where that is unknown); the interval is NaN for fewer than two episodes.
     """
     rows: list[dict[str, Any]] = []
     for name, group in episodes.groupby(["split", "game"], sort=False):
@@ -34,7 +34,9 @@ def per_game(episodes: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         for column in ("return", "normalised_score"):
             sample = (group[column].to_numpy(dtype=np.float64),)
             row[column] = float(sample[0].mean())
-            row[f"{column}_low"], row[f"{column}_high"] = _interval(sample, _mean, seed)
+            unknown = np.isnan(row[column])  # without a scale of scores, as outside of Procgen
+            low, high = (row[column], row[column]) if unknown else _interval(sample, _mean, seed)
+            row[f"{column}_low"], row[f"{column}_high"] = low, high
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -160,6 +160,17 @@ def actions_of(space: spaces.Space[Any]) -> ActionSpec:
     raise SpaceError(f"the action space is {_text(space)}, allowed: {_ALLOWED_ACTIONS}")
 
 
+def values_of(space: spaces.Space[Any]) -> tuple[int, ...]:
+    """The numbers of values of whole numbers that count from 0, in whichever space; () for another space."""
+    if isinstance(space, spaces.Discrete):
+        return (int(space.n),)
+    if isinstance(space, spaces.MultiDiscrete):
+        return tuple(int(size) for size in space.nvec.reshape(-1))
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer):
+        return tuple(int(high) + 1 for high in space.high.reshape(-1))
+    return ()
+
+
 def _where(name: str) -> str:
     return "the observation space" if name == ROOT else f"the observation space's {name.removeprefix(ROOT + '/')!r}"
 

@@ -14,7 +14,7 @@ from typing import Any
 from sample_factory.cfg import cfg as sf_cfg
 from sample_factory.utils.utils import str2bool
 
-from srwm_agents.command_line import OneLineParser, program, underscored, user_path
+from srwm_agents.command_line import OneLineParser, json_object, program, underscored, user_path
 from srwm_agents.cores import CORES, CoreConfig
 from srwm_agents.cores.config import core_setting_names
 from srwm_agents.encoders import ENCODERS
@@ -174,13 +174,7 @@ def _absolute(text: str) -> str:
 
 def _json_object(text: str) -> str:
     """A JSON object, in one spelling."""
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f'{text!r} is no JSON object, expected one like {{"size": 5}}')
-    return json.dumps(value, sort_keys=True)
+    return json.dumps(json_object(text), sort_keys=True)
 
 
 def _preset(text: str) -> str:

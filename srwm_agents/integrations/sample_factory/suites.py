@@ -179,4 +179,4 @@ def _actions(env: str, env_kwargs: str) -> ActionSpec:
     """The actions of an environment, which is made for a moment: once a process, though agents are saved often."""
     from srwm_agents.envs.gymnasium_task import GymnasiumTask
 
-    return GymnasiumTask(env, json.loads(env_kwargs)).spaces()[1]
+    return GymnasiumTask(env, json.loads(env_kwargs)).described()[1]

@@ -1,0 +1,155 @@
+"""Where agents play in an evaluation: levels of Procgen's games, or a Gymnasium environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from srwm_agents.envs import make_procgen, normalised_score
+from srwm_agents.envs.gymnasium_task import GymnasiumTask, TaskError
+from srwm_agents.envs.gymnasium_vector import make_gymnasium
+from srwm_agents.evaluation.splits import Split
+
+NOOP = 4
+"""Procgen's action without effect."""
+
+EPISODES = Split("episodes", 0, 0)
+"""The only split of an environment that has no levels."""
+
+
+class Arena(Protocol):
+    """Tasks, and the vector environments in which they are played; other processes get a copy of it."""
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        """Names of the tasks, in the order of their indices."""
+        ...
+
+    @property
+    def about(self) -> str:
+        """The tasks in a few words, for titles."""
+        ...
+
+    def make(
+        self, each: int, split: Split, seed: int, *, num_threads: int | None = None, render_mode: str | None = None
+    ) -> Any:
+        """A vector of ``each`` environments a task on a split's levels, as ``make_procgen`` returns one."""
+        ...
+
+    def idle(self, number: int) -> npt.NDArray[Any]:
+        """Actions for ``number`` environments that have played all of their episodes."""
+        ...
+
+    def level(self, infos: Mapping[str, Any], index: int) -> tuple[int | None, bool | None]:
+        """The level of an environment's episode that has ended, and whether it was completed; None where unknown."""
+        ...
+
+    def normalised(self, task: str, score: float) -> float:
+        """A return on the scale from 0 to 1; NaN where there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class ProcgenArena:
+    """Games of Procgen."""
+
+    games: Sequence[str]
+    mode: str
+    """Procgen's variant of the games."""
+    last_action: bool = False
+    """Whether the policy needs its last action in the observation."""
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        return self.games
+
+    @property
+    def about(self) -> str:
+        return self.mode
+
+    def make(
+        self, each: int, split: Split, seed: int, *, num_threads: int | None = None, render_mode: str | None = None
+    ) -> Any:
+        return make_procgen(
+            self.games,
+            each * len(self.games),
+            self.mode,
+            split.num_levels,
+            split.start_level,
+            seed,
+            num_threads=num_threads,
+            last_action=self.last_action,
+            render_mode=render_mode,
+        )
+
+    def idle(self, number: int) -> npt.NDArray[Any]:
+        return np.full(number, NOOP)
+
+    def level(self, infos: Mapping[str, Any], index: int) -> tuple[int | None, bool | None]:
+        return int(infos["prev_level_seed"][index]), bool(infos["prev_level_complete"][index])
+
+    def normalised(self, task: str, score: float) -> float:
+        return normalised_score(task, self.mode, score)
+
+
+@dataclass(frozen=True)
+class GymnasiumArena:
+    """A Gymnasium environment."""
+
+    env: str
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    last_action: bool = False
+    last_reward: bool = False
+    """Whether the policy needs these in the observation."""
+    processes: int = 0
+    """That step the environments; the numbers do not depend on it."""
+
+    @property
+    def task(self) -> GymnasiumTask:
+        """The environment."""
+        return GymnasiumTask(self.env, self.env_kwargs)
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        return [self.env]
+
+    @property
+    def about(self) -> str:
+        return self.env
+
+    def make(
+        self, each: int, split: Split, seed: int, *, num_threads: int | None = None, render_mode: str | None = None
+    ) -> Any:
+        return make_gymnasium(
+            self.env,
+            each,
+            seed,
+            kwargs=self.env_kwargs,
+            processes=0 if render_mode else self.processes,
+            last_action=self.last_action,
+            last_reward=self.last_reward,
+            render_mode=render_mode,
+        )
+
+    def idle(self, number: int) -> npt.NDArray[Any]:
+        actions = self.task.described()[1]
+        return actions.native(np.zeros((number, actions.count), np.float32 if actions.continuous else np.int64))
+
+    def level(self, infos: Mapping[str, Any], index: int) -> tuple[int | None, bool | None]:
+        return None, None
+
+    def normalised(self, task: str, score: float) -> float:
+        return float("nan")
+
+    def check_renders(self) -> None:
+        """Raise ``TaskError`` unless the environment can be rendered as pictures."""
+        environment = self.task.make()
+        modes = environment.metadata.get("render_modes") or []
+        environment.close()
+        if "rgb_array" not in modes:
+            have = ", ".join(map(str, modes)) or "none"
+            raise TaskError(f"--video: {self.env} has no render mode rgb_array, it has: {have}")
