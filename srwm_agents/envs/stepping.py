@@ -146,7 +146,10 @@ class Environments:
             self._results.observations[leaf.name][:] = leaf.convert(values)
 
     def render(self) -> list[Array]:
-        frames: list[Any] = [environment.render() for environment in self._environments]
+        try:
+            frames: list[Any] = [environment.render() for environment in self._environments]
+        except Exception as error:
+            raise failure(self._task, error) from error
         if any(not isinstance(frame, np.ndarray) or frame.ndim != 3 for frame in frames):
             raise EnvironmentFailedError(f"{self._task.id} renders no pictures, expected arrays [height, width, 3]")
         return frames

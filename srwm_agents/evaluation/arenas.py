@@ -146,10 +146,14 @@ class GymnasiumArena:
         return float("nan")
 
     def check_renders(self) -> None:
-        """Raise ``TaskError`` unless the environment can be rendered as pictures."""
-        environment = self.task.make()
-        modes = environment.metadata.get("render_modes") or []
-        environment.close()
+        """Raise ``TaskError`` or ``EnvironmentFailedError`` unless the environment can be rendered as pictures."""
+        modes = self.task.described()[3].get("render_modes") or []
         if "rgb_array" not in modes:
             have = ", ".join(map(str, modes)) or "none"
             raise TaskError(f"--video: {self.env} has no render mode rgb_array, it has: {have}")
+        vector = self.make(1, EPISODES, 0, render_mode="rgb_array")
+        try:
+            vector.reset()
+            vector.render()
+        finally:
+            vector.close()

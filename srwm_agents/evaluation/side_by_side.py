@@ -49,11 +49,8 @@ class Player:
         Raises:
             AgentError: as :func:`srwm_agents.load_agent`.
         """
-        policy: Policy
-        if self.agent is None:
-            policy = RandomPolicy(self.random_actions)
-        else:
-            policy = load_agent(self.agent, self.device)
+        random = RandomPolicy(self.random_actions)
+        policy: Policy = random if self.agent is None else load_agent(self.agent, self.device)
         return Forgetful(policy) if self.forget else policy
 
 
