@@ -88,7 +88,7 @@ class ActionSpec:
         """The environment's actions [N, *shape] of choices [N, K] (or [N] where K is 1), float32 or int64."""
         flat = chosen.reshape(len(chosen), self.count)
         if self.continuous:
-            middle, half = self._ranges()
+            middle, half = self.ranges()
             flat = middle + half * np.where(self._bounded(), np.clip(flat, -1, 1), flat).astype(np.float32)
         else:
             flat = flat.astype(np.int64, copy=False)
@@ -100,7 +100,7 @@ class ActionSpec:
         """Environments' actions [N, *shape] as inputs of a network, float32 [N, width]: one-hot, or from -1 to 1."""
         flat = np.asarray(actions).reshape(len(actions), self.count)
         if self.continuous:
-            middle, half = self._ranges()
+            middle, half = self.ranges()
             return ((flat - middle) / half).astype(np.float32)
         if self.start:
             flat = flat - np.asarray(self.start)
@@ -112,8 +112,8 @@ class ActionSpec:
     def _bounded(self) -> Array:
         return np.array([low is not None for low in self.low])
 
-    def _ranges(self) -> tuple[Array, Array]:
-        """Middle and half of each range; 0 and 1 where there is none."""
+    def ranges(self) -> tuple[Array, Array]:
+        """Middle and half of each real number's range, float32 [K]; 0 and 1 where there is none."""
         low = np.array([-1 if bound is None else bound for bound in self.low], np.float32)
         high = np.array([1 if bound is None else bound for bound in self.high], np.float32)
         return (low + high) / 2, (high - low) / 2

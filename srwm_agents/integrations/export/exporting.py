@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from srwm_agents.agent import Agent, AgentError
-from srwm_agents.encoders import IMAGE_KEY
 from srwm_agents.extras import MissingPackageError, require
 from srwm_agents.files import write_atomically
 
@@ -66,9 +65,10 @@ class ActingStep(nn.Module):
 def export_agent(agent: Agent, path: str | os.PathLike[str], format: str = "onnx") -> Exported:
     """Write one acting step of ``agent`` as a file that runs without this package.
 
-    Inputs are the agent's observations (``obs`` uint8 [B, C, H, W], ``last_reward`` float32 [B, 1], …), ``state``
-    float32 [B, state_size] (zeros are a fresh episode) and ``reset`` bool [B] (forget before this step); outputs
-    ``logits`` [B, num_actions], ``value`` [B] and ``next_state``. B is free. The file is run for a few steps and
+    Inputs are the agent's observations (images uint8 [B, C, H, W], numbers float32 [B, width], categories int64
+    [B, K]; for Procgen ``obs`` and ``last_reward`` [B, 1], …), ``state`` float32 [B, state_size] (zeros are a fresh
+    episode) and ``reset`` bool [B] (forget before this step); outputs ``logits`` [B, num_actions] (the parameters of
+    the policy's distributions), ``value`` [B] and ``next_state``. B is free. The file is run for a few steps and
     compared with the agent before it takes its place. It also holds the agent's configuration.
 
     Args:
@@ -106,16 +106,22 @@ def _portable_copy(agent: Agent) -> Agent:
 
 
 def _entries(agent: Agent) -> tuple[str, ...]:
-    return (IMAGE_KEY, *agent.config.extras)
+    return tuple(agent.config.entries)
 
 
 def _example(agent: Agent, batch: int, seed: int) -> Arguments:
     generator = torch.Generator().manual_seed(seed)
-    image = torch.randint(256, (batch, *agent.config.image_shape), generator=generator, dtype=torch.uint8)
-    extras = {
-        name: torch.rand(batch, width, generator=generator) * 2 - 1 for name, width in agent.config.extras.items()
-    }
-    return {IMAGE_KEY: image, **extras}, agent.initial_state(batch), torch.zeros(batch, dtype=torch.bool)
+    observation = {}
+    for name, entry in agent.config.entries.items():
+        shape = (batch, *entry.shape)
+        if entry.kind == "image":
+            observation[name] = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+        elif entry.kind == "vector":
+            observation[name] = torch.rand(shape, generator=generator) * 2 - 1
+        else:
+            columns = [torch.randint(size, (batch,), generator=generator) for size in entry.sizes]
+            observation[name] = torch.stack(columns, dim=1)
+    return observation, agent.initial_state(batch), torch.zeros(batch, dtype=torch.bool)
 
 
 def _metadata(agent: Agent) -> str:

@@ -36,11 +36,17 @@ def model_card(
         ValueError: ``evaluation`` is no such table.
     """
     scores = None if evaluation is None else _scores(evaluation)
-    games = list(config.environment.get("games", ()))
+    games, env = list(config.environment.get("games", ())), config.environment.get("env", "")
     data = ModelCardData(
         library_name=LIBRARY,
         pipeline_tag="reinforcement-learning",
-        tags=["reinforcement-learning", "srwm", config.core, *(["procgen", *games] if games else [])],
+        tags=[
+            "reinforcement-learning",
+            "srwm",
+            config.core,
+            *(["procgen", *games] if games else []),
+            *(["gymnasium", env] if env else []),
+        ],
         license=license,
         model_name=repo_id.rsplit("/", 1)[-1],
         eval_results=None if scores is None else [_result(row, config) for row in scores],
@@ -76,13 +82,16 @@ def _played_on(config: AgentConfig) -> str:
 
 
 def _network(config: AgentConfig) -> str:
-    entries = {"obs": list(config.image_shape), **{name: [width] for name, width in config.extras.items()}}
-    observations = ", ".join(f"`{name}` {shape}" for name, shape in entries.items())
+    observations = ", ".join(f"`{name}` {list(entry.shape)}" for name, entry in config.entries.items())
+    spec = config.action_spec
+    actions = (
+        f"{spec.count} real numbers, clipped" if spec.continuous else f"{', '.join(map(str, spec.sizes))}, discrete"
+    )
     core = vars(CoreConfig(input_size=1, **config.core_settings))
     settings = ", ".join(f"{name} {_plain(core[name])}" for name in core_setting_names(core=config.core))
     return (
         "## Network\n\n"
-        f"- **observations**: {observations}\n- **actions**: {config.num_actions}, discrete\n"
+        f"- **observations**: {observations}\n- **actions**: {actions}\n"
         f"- **encoder**: {config.encoder}, fully connected {list(config.encoder_mlp_layers)}\n"
         f"- **core**: {config.core} ({settings})"
     )
@@ -91,11 +100,16 @@ def _network(config: AgentConfig) -> str:
 def _score_table(scores: list[dict[str, Any]]) -> str:
     rows = [
         f"| {row['split']} | {row['game']} | {row['return']:.2f} | {row['return_low']:.2f}, {row['return_high']:.2f} | "
-        f"{row['normalised_score']:.3f} | {row['episodes']} |"
+        f"{_score(row)} | {row['episodes']} |"
         for row in scores
     ]
     head = "| split | game | return | 95 % interval | normalised | episodes |\n|---|---|---|---|---|---|"
     return "## Scores\n\n" + "\n".join([head, *rows])
+
+
+def _score(row: dict[str, Any]) -> str:
+    """A normalised score, which only Procgen's games have."""
+    return "–" if pd.isna(row["normalised_score"]) else f"{row['normalised_score']:.3f}"
 
 
 def _scores(evaluation: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -110,6 +124,10 @@ def _scores(evaluation: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def _result(row: dict[str, Any], config: AgentConfig) -> EvalResult:
+    if env := config.environment.get("env"):
+        dataset = {"dataset_type": str(env), "dataset_name": str(env)}
+        value = round(float(row["return"]), 3)
+        return EvalResult("reinforcement-learning", **dataset, metric_type="mean_reward", metric_value=value)
     game = f"{row['game']} ({config.environment.get('distribution_mode', 'easy')}, {row['split']} levels)"
     return EvalResult(
         task_type="reinforcement-learning",
