@@ -22,6 +22,9 @@ if not torch.cuda.is_available():
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# For small_environments.py, which processes that step environments import by its name.
+sys.path.append(str(Path(__file__).parent))
+
 # Looked up once for all: not while a test has something else in the place of torch.empty.
 _device_constructors()
 

@@ -1,0 +1,73 @@
+"""Small environments of every kind of space, which tests name as ``small_environments:test/…``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+IMAGE = spaces.Box(0, 255, (36, 40, 3), np.uint8)
+OBSERVATIONS: dict[str, spaces.Space] = {
+    "vector": spaces.Box(-1, 1, (3,), np.float32),
+    "discrete": spaces.Discrete(4, start=1),
+    "tuple": spaces.Tuple([spaces.Discrete(2), spaces.MultiDiscrete([3, 4]), spaces.Box(0, 1, (2, 2), np.float32)]),
+    "dict": spaces.Dict({"image": IMAGE, "goal": spaces.Box(-1, 1, (2,), np.float32)}),
+    "image": IMAGE,
+}
+ACTIONS: dict[str, spaces.Space] = {
+    "discrete": spaces.Discrete(3, start=5),
+    "multi": spaces.MultiDiscrete([2, 3]),
+    "box": spaces.Box(np.array([-2, 0], np.float32), np.array([2, 1], np.float32)),
+}
+
+
+class Small(gymnasium.Env):
+    """Random observations; the reward says what the action was; episodes end after 3 steps, or by time after 5."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012 (gymnasium's convention)
+
+    def __init__(
+        self,
+        observations: str = "vector",
+        actions: str = "discrete",
+        fails_at: int = -1,
+        render_mode: str | None = None,
+    ) -> None:
+        self.observation_space, self.action_space = OBSERVATIONS[observations], ACTIONS[actions]
+        self.render_mode = render_mode
+        self.steps, self.episodes, self.fails_at = 0, 0, fails_at
+
+    def _observation(self) -> Any:
+        self.observation_space.seed(int(self.np_random.integers(2**31)))
+        return self.observation_space.sample()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.steps = 0
+        self.episodes += 1
+        return self._observation(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(np.asarray(action, self.action_space.dtype)), action
+        self.steps += 1
+        if self.steps == self.fails_at:
+            raise RuntimeError("out of order")
+        if self.steps == -self.fails_at - 10:  # -11: at the first step
+            os._exit(3)
+        ends, late = self.steps == 3 and self.episodes % 2 == 1, self.steps == 5
+        return self._observation(), float(np.sum(action)), ends, late, {}
+
+    def render(self) -> Any:
+        return np.full((20, 30, 3), self.steps, np.uint8)
+
+
+class WithoutPictures(Small):
+    metadata = {"render_modes": []}  # noqa: RUF012
+
+
+for name, kind in (("Small", Small), ("WithoutPictures", WithoutPictures)):
+    if f"test/{name}-v0" not in gymnasium.registry:
+        gymnasium.register(f"test/{name}-v0", kind)
