@@ -14,8 +14,12 @@ from gymnasium.envs.registration import EnvSpec
 
 from srwm_agents.envs.compatibility import make_own_vector, steps_at_once_at_ends
 from srwm_agents.envs.simulator import SimulatorError
+from srwm_agents.extras import require
 from srwm_agents.spaces.actions import ActionSpec
 from srwm_agents.spaces.gymnasium_spaces import Leaf, actions_of, leaves_of
+
+_EXTRAS = {"popgym": "popgym"}
+"""Modules with environments that an extra of this package installs."""
 
 
 class TaskError(ValueError):
@@ -99,6 +103,8 @@ class EnvironmentFailedError(SimulatorError):
 
 def _imported(id: str) -> EnvSpec:
     module, _, name = id.partition(":")
+    if module in _EXTRAS:
+        require(_EXTRAS[module], module)
     __import__(module)
     return gymnasium.spec(name)
 

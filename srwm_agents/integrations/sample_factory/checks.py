@@ -237,7 +237,7 @@ def _vectors_fit_updates(cfg: Any) -> str | None:
 
 def _advice(cfg: Any) -> str:
     """Sizes that fit, for the end of a message on those that do not."""
-    return sizes_of(Request(dict(cfg.request, games=cfg.games or cfg.request["games"]), frozenset())).advice()
+    return sizes_of(Request(dict(cfg.request, games=cfg.games), frozenset())).advice()
 
 
 def learners_stay_equal(cfg: Any, processes: int) -> str | None:

@@ -55,7 +55,7 @@ class Derived:
     tasks: list[str]
     """The games, or the environment's id."""
     games: str
-    """Comma-separated; empty for another environment than Procgen."""
+    """Comma-separated; without a meaning for another environment than Procgen."""
     game_gammas: str
     random_starts: str
     reward_clip: float
@@ -114,7 +114,7 @@ def derive(request: Request, machine: Machine) -> Derived:
     return Derived(
         core=core_of(request),
         tasks=games,
-        games=",".join(games) if procgen else "",
+        games=",".join(games) if procgen else request["games"],
         **by_game,
         reward_clip=_reward_clip(request),
         normalize_input_keys=_normalize_input_keys(request, procgen),

@@ -25,9 +25,16 @@ NOT_OF_THE_NETWORK = ("rollout_length", "backend")
 """Core settings of which one is ``--rollout``, and one says how to compute, not what."""
 
 ARCHITECTURE = (
-    *("core", *core_setting_names(exclude=NOT_OF_THE_NETWORK, fixed=True), "games", "last_action"),
-    *("env", "env_kwargs", "last_reward", "encoder_mlp_layers"),
-    *("encoder_conv_architecture", "encoder_conv_mlp_layers", "nonlinearity", "decoder_mlp_layers", "normalize_input"),
+    *("env", "env_kwargs"),
+    *("core", *core_setting_names(exclude=NOT_OF_THE_NETWORK, fixed=True), "games", "last_action", "last_reward"),
+    *(
+        "encoder_conv_architecture",
+        "encoder_conv_mlp_layers",
+        "encoder_mlp_layers",
+        "nonlinearity",
+        "decoder_mlp_layers",
+        "normalize_input",
+    ),
     *("popart", "reward_treatment", "critic"),
 )
 """Settings that cannot change when an experiment is resumed: what the network is, and what its values are of."""

@@ -132,7 +132,7 @@ class GymnasiumSuite:
         try:
             _task(cfg).spec()
         except ValueError as error:
-            return f"--env: {error}"
+            return f"--env is {cfg.env!r}, allowed: {PROCGEN}, or the id of a Gymnasium environment: {error}"
         return None
 
     def vector(self, cfg: Any, number: int, device: torch.device | None, **options: Any) -> Any:

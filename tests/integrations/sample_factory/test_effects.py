@@ -30,7 +30,7 @@ HONOURED = set(
         keep_checkpoints load_checkpoint_kind save_milestones_sec save_best_every_sec save_best_metric
         save_best_after benchmark encoder_conv_architecture encoder_conv_mlp_layers use_rnn decoder_mlp_layers
         nonlinearity policy_initialization policy_init_gain actor_critic_share_weights env_gpu_observations
-        with_wandb with_pbt
+        with_wandb with_pbt encoder_mlp_layers value_bootstrap
         """,
     )
 )
@@ -49,14 +49,17 @@ def test_every_flag_of_sample_factory_acts_or_is_refused() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--env_frameskip=4"], "--env_frameskip is 4, allowed: 1 (Procgen shows every frame"),
+        (["--env_frameskip=4"], "--env_frameskip is 4, allowed: 1 (every frame is shown"),
         (["--env_framestack=4"], "--env_framestack is 4, allowed: 1"),
         (["--pixel_format=HWC"], "--pixel_format is HWC, allowed: CHW"),
         (["--algo=DQN"], "--algo is DQN, allowed: APPO"),
         (["--value_bootstrap=True"], "--value_bootstrap is True, allowed: False"),
         (["--use_record_episode_statistics=True"], "--use_record_episode_statistics is True, allowed: False"),
         (["--encoder_mlp_layers", "64"], "--encoder_mlp_layers has no effect: observations are images"),
-        (["--initial_stddev=2"], "--initial_stddev has no effect: actions are discrete"),
+        (["--initial_stddev=2"], "--initial_stddev has no effect: it is half of an action's range"),
+        (["--last_reward=False"], "--last_reward has no effect: agents for Procgen always see the last reward"),
+        (['--env_kwargs={"size": 1}'], "--env_kwargs has no effect: it is for --env=ID"),
+        (["--env=CartPole-v1"], "--games has no effect: it is for --env=procgen"),
         (["--gae_lambda=.5"], "--gae_lambda has no effect without --with_vtrace=False"),
         (["--vtrace_rho=.5", "--with_vtrace=False"], "--vtrace_rho has no effect without --with_vtrace=True"),
         (["--ppo_clip_ratio=.3"], "--ppo_clip_ratio has no effect without --policy_loss=ppo"),
