@@ -135,7 +135,7 @@ def derive(request: Request, machine: Machine) -> Derived:
         else -1,
         vector_size=_vector_size(request),
         num_envs_per_worker=request["worker_num_splits"],
-        env_threads=_env_threads(request, in_process, machine),
+        env_threads=_env_threads(request, device, in_process, machine),
     )
 
 
@@ -161,6 +161,8 @@ def _in_process(request: Request, device: str, machine: Machine) -> bool:
         return False
     if machine.world_size > 1 and "in_process" not in request.given:
         return True
+    if request["env"] != PROCGEN:  # its steps are computed by processes of their own, or are few
+        return request["in_process"]
     return _on_gpu(request, "in_process", device)
 
 
@@ -216,7 +218,7 @@ def sizes_of(request: Request) -> Sizes:
     )
 
 
-def _env_threads(request: Request, in_process: bool, machine: Machine) -> int:
+def _env_threads(request: Request, device: str, in_process: bool, machine: Machine) -> int:
     """C++ threads of each Procgen vector, processes of each vector of another environment.
 
     A worker steps one of its vectors at a time, so its share of the cores serves each of them. In one process all
@@ -228,4 +230,5 @@ def _env_threads(request: Request, in_process: bool, machine: Machine) -> int:
         return 0  # its environments are stepped by the worker that has it
     workers = request["num_workers"]
     at_once = max(1, workers * request["worker_num_splits"] - 1) if in_process else workers
-    return max(1, machine.cores // at_once)
+    cores = machine.cores if device == "gpu" or request["env"] == PROCGEN else machine.cores // 2  # of acting, learning
+    return max(1, cores // at_once)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from sample_factory.algo.utils.context import global_model_factory
 from sample_factory.algo.utils.misc import ExperimentStatus
@@ -172,6 +173,9 @@ def _run(
         os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "4")
     environment = environment_info(cfg)  # the last thing that can fail before what is there is deleted or moved
     check_spaces(cfg, environment)
+    observed = cast(spaces.Dict, environment.obs_space).spaces.values()
+    if cfg.device == "cpu" and not any(len(space.shape or ()) == 3 for space in observed):
+        torch.set_num_threads(1)  # without images tensors are so small that threads would only wait for one another
     if folder is not None:
         folder.begin()
     if ranks is not None:

@@ -57,8 +57,8 @@ def test_what_follows_from_another_environment(finish, tmp_path) -> None:
     assert (cfg.tasks, cfg.save_best_metric, cfg.env_threads) == (["CartPole-v1"], "reward", 0)
     assert cfg.normalize_input_keys is None
     assert cfg.reward_clip == 1e30
-    beside_a_gpu = finish("--env=CartPole-v1", "--in_process=True", machine=Machine(cuda=False, cores=16))
-    assert beside_a_gpu.env_threads == 16  # of each of two vectors, of which one steps while the other is acted for
+    on_a_cpu = finish("--env=CartPole-v1", "--in_process=True", machine=Machine(cuda=False, cores=16))
+    assert on_a_cpu.env_threads == 8  # of each of two vectors, of which one steps while the other is acted for
     procgen = finish_config(parse_train_args([f"--train_dir={tmp_path}", "--experiment=p", "--games=maze"]))
     assert (procgen.tasks, procgen.games, procgen.encoder_mlp_layers) == (["maze"], "maze", [])
 
