@@ -18,13 +18,9 @@ into ``runs/NAME/``, and the agents that are shipped into ``agents/procgen/``, i
 from __future__ import annotations
 
 import argparse
-import os
-import queue
 import re
-import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +29,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from experiments import places
 from experiments.gpus import visible_gpus
 from experiments.procgen.data import RECIPES, RUNS
 from experiments.recipes import Resolved, read_yaml, recipe_names, resolve
@@ -112,20 +109,10 @@ def train(job: Job, gpu: str, cores: set[int], args: argparse.Namespace, until: 
         splits = "train,validation,test" if args.test else "train,validation"
         evaluation = [f"--episodes={args.evaluate}", f"--splits={splits}", "--device=cuda", "--max_envs=100"]
         commands.append([sys.executable, "eval_rl.py", *where, *evaluation])
-    # The cores are set before the command counts them.
-    pinned = ["taskset", "--cpu-list", ",".join(map(str, sorted(cores)))]
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": gpu}
     with (folder / "log.txt").open("a") as log:
         for command in commands:
             began = time.monotonic()
-            process = subprocess.Popen(
-                [*pinned, *command], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
-            try:
-                status = process.wait(timeout=max(1.0, until - began))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGINT)  # saves and stops
-                status = process.wait()
+            status = places.run(command, places.Place(gpu, frozenset(cores)), log, until)
             spent = time.monotonic() - began
             print(f"{job.name} on GPU {gpu}: {command[1]}, status {status}, {spent:.0f} s", flush=True)
             if status:
@@ -143,18 +130,6 @@ def write_draft(folder: Path, job: Job, args: argparse.Namespace, given: list[st
         "command": " ".join(["train_rl.py", *given]),
     }
     (folder / DRAFT).write_text(yaml.safe_dump(draft, sort_keys=False))
-
-
-def work(place: int, gpus: list[str], waiting: queue.SimpleQueue[Job], args: argparse.Namespace, until: float) -> None:
-    """One place's runs, one after another."""
-    cores = sorted(os.sched_getaffinity(0))
-    share = len(cores) // (len(gpus) * args.per_gpu)
-    while time.monotonic() < until - 30:  # what is begun later has hardly started when it must stop
-        try:
-            job = waiting.get_nowait()
-        except queue.Empty:
-            return
-        train(job, gpus[place % len(gpus)], set(cores[place * share : (place + 1) * share]), args, until)
 
 
 def collect(train_dir: Path, stage: str) -> None:
@@ -209,16 +184,13 @@ def main(arguments: list[str] | None = None) -> int:
     gpus = visible_gpus()[: args.gpus]
     if not gpus:
         parser.error("there is no GPU here")
-    waiting: queue.SimpleQueue[Job] = queue.SimpleQueue()
-    for job in named:
-        waiting.put(job)
     until = time.monotonic() + args.seconds
-    places = range(len(gpus) * args.per_gpu)
-    threads = [threading.Thread(target=work, args=(place, gpus, waiting, args, until)) for place in places]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+
+    def start(job: Job, place: places.Place) -> None:
+        assert place.gpu is not None
+        train(job, place.gpu, set(place.cores), args, until)
+
+    places.work_through(named, places.places(gpus, args.per_gpu), start, until)
     return 0
 
 

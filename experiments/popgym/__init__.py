@@ -1,0 +1,1 @@
+"""POPGym: memories on tasks that need one."""
