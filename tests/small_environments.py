@@ -68,6 +68,7 @@ class WithoutPictures(Small):
     metadata = {"render_modes": []}  # noqa: RUF012
 
 
-for name, kind in (("Small", Small), ("WithoutPictures", WithoutPictures)):
+kinds: dict[str, Any] = {"Small": Small, "WithoutPictures": WithoutPictures}
+for name, kind in kinds.items():
     if f"test/{name}-v0" not in gymnasium.registry:
         gymnasium.register(f"test/{name}-v0", kind)

@@ -23,11 +23,13 @@ class OneHot(nn.Module):
         columns = [column for column, size in enumerate(sizes) for _ in range(size)]
         values = [value for size in sizes for value in range(size)]
         # Not of the saved weights: they follow from the sizes.
+        self.columns: Tensor
+        self.values: Tensor
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
         self.register_buffer("values", torch.tensor(values), persistent=False)
 
     def forward(self, indices: Tensor) -> Tensor:
-        return (indices.long()[:, self.columns] == self.values).float()
+        return indices.long()[:, self.columns].eq(self.values).float()
 
 
 class ObservationEncoder(nn.Module):

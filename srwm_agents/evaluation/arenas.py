@@ -34,6 +34,11 @@ class Arena(Protocol):
         """The tasks in a few words, for titles."""
         ...
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a report says of where it was played."""
+        ...
+
     def make(
         self, each: int, split: Split, seed: int, *, num_threads: int | None = None, render_mode: str | None = None
     ) -> Any:
@@ -70,6 +75,10 @@ class ProcgenArena:
     @property
     def about(self) -> str:
         return self.mode
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"distribution_mode": self.mode}
 
     def make(
         self, each: int, split: Split, seed: int, *, num_threads: int | None = None, render_mode: str | None = None
@@ -120,6 +129,10 @@ class GymnasiumArena:
     @property
     def about(self) -> str:
         return self.env
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return {"env": self.env, "env_kwargs": dict(self.env_kwargs)}
 
     def make(
         self, each: int, split: Split, seed: int, *, num_threads: int | None = None, render_mode: str | None = None

@@ -171,11 +171,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         "agent": name,
         "policy": args.policy,
         "forget": args.forget,
-        **(
-            {"distribution_mode": arena.mode}
-            if isinstance(arena, ProcgenArena)
-            else {"env": arena.env, "env_kwargs": dict(arena.env_kwargs)}
-        ),
+        **arena.record,
         "seed": args.seed,
         "episodes_per_game_and_split": args.episodes,
         "training": {} if subject.agent is None else subject.agent.config.training,

@@ -58,7 +58,8 @@ class ActionSpec:
         known = {entry.name for entry in fields(cls)}
         if unknown := sorted(set(raw) - known):
             raise ValueError(f"actions has {unknown[0]!r}, allowed: {', '.join(sorted(known))}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in raw.items()})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items()}
+        return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
         """A dict of JSON's types."""

@@ -57,7 +57,7 @@ def played(vector: GymnasiumVectorEnv) -> list[Any]:
     return everything
 
 
-def one_by_one(kwargs: dict[str, str], number: int, actions: list[np.ndarray]) -> Iterator[Any]:
+def one_by_one(kwargs: dict[str, Any], number: int, actions: list[np.ndarray]) -> Iterator[Any]:
     """The same with single environments, resets by hand: what a vector has to be equal to."""
     environments = [
         FlatObservations(gymnasium.make(SMALL, disable_env_checker=True, **kwargs), last_action=True, last_reward=True)

@@ -22,7 +22,7 @@ IMAGE = spaces.Box(0, 255, (40, 48, 3), np.uint8)
         (spaces.Box(0, 255, (3, 64, 64), np.uint8), {"obs": Entry("image", (3, 64, 64))}),
         (spaces.Box(0, 255, (84, 84), np.uint8), {"obs": Entry("image", (1, 84, 84))}),
         (spaces.Discrete(5, start=2), {"obs": Entry("categories", (1,), (5,))}),
-        (spaces.MultiDiscrete([[2, 3], [4, 5]]), {"obs": Entry("categories", (4,), (2, 3, 4, 5))}),
+        (spaces.MultiDiscrete(np.array([[2, 3], [4, 5]])), {"obs": Entry("categories", (4,), (2, 3, 4, 5))}),
         (spaces.MultiBinary(6), {"obs": Entry("vector", (6,))}),
         (
             spaces.Tuple([spaces.Discrete(2), spaces.Dict({"a.b": IMAGE, "c": spaces.Box(0, 1, ())})]),

@@ -125,9 +125,13 @@ def _scores(evaluation: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def _result(row: dict[str, Any], config: AgentConfig) -> EvalResult:
     if env := config.environment.get("env"):
-        dataset = {"dataset_type": str(env), "dataset_name": str(env)}
-        value = round(float(row["return"]), 3)
-        return EvalResult("reinforcement-learning", **dataset, metric_type="mean_reward", metric_value=value)
+        return EvalResult(
+            task_type="reinforcement-learning",
+            dataset_type=str(env),
+            dataset_name=str(env),
+            metric_type="mean_reward",
+            metric_value=round(float(row["return"]), 3),
+        )
     game = f"{row['game']} ({config.environment.get('distribution_mode', 'easy')}, {row['split']} levels)"
     return EvalResult(
         task_type="reinforcement-learning",

@@ -40,7 +40,7 @@ class _Features(nn.Module):
 class WholeNumbers(torch.distributions.Distribution):
     """Several independent whole numbers, from the logits of all: a ``MultiDiscrete`` action of K numbers from 0."""
 
-    arg_constraints: ClassVar[dict[str, Any]] = {}
+    arg_constraints: ClassVar[dict[str, Any]] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __init__(self, logits: Tensor, sizes: tuple[int, ...]) -> None:
         """logits [*batch, sum(sizes)]."""
