@@ -13,6 +13,7 @@ from srwm_agents.command_line import program
 from srwm_agents.integrations.sample_factory.arguments import make_parser, parse_train_args
 from srwm_agents.integrations.sample_factory.checks import learners_stay_equal
 from srwm_agents.integrations.sample_factory.config import ConfigError, finish_config
+from srwm_agents.integrations.sample_factory.request import PROCGEN
 from srwm_agents.integrations.sample_factory.ranks import choose_gpu
 from srwm_agents.launch import Launch
 
@@ -78,6 +79,8 @@ def parse_distributed_args(argv: Sequence[str]) -> Any:
             raise ConfigError(f"--{name} is {cfg[name]}, expected at least 0")
     if not cfg.with_vtrace:
         raise ConfigError("--with_vtrace is False, allowed: True (rollouts are off-policy)")
+    if cfg.env != PROCGEN:
+        raise ConfigError(f"--env is {cfg.env!r}, allowed: {PROCGEN} (collectors play Procgen's games only)")
     return cfg
 
 

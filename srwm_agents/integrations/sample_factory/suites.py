@@ -141,7 +141,8 @@ class GymnasiumSuite:
         return make_gymnasium(
             cfg.env,
             cfg.vector_size,
-            None if cfg.seed is None else (cfg.seed + number * cfg.vector_size) % (MAX_SEED + 1),
+            # No two vectors of a run, or of ranks that learn together, have an environment of the same seed.
+            None if cfg.seed is None else (cfg.seed + number) * cfg.vector_size % (MAX_SEED + 1),
             kwargs=json.loads(cfg.env_kwargs),
             processes=cfg.env_threads,
             device=device,
