@@ -18,7 +18,8 @@ def inputs(batch: int = 3, steps: int = 9, width: tuple[int, ...] = (2, 3)):
 
 
 def call(tensors, resets, method):
-    return linear_scan(*tensors, resets=resets, method=method)
+    a, b, state = tensors
+    return linear_scan(a, b, state, resets=resets, method=method)
 
 
 def test_equals_a_loop_over_numbers() -> None:
@@ -75,7 +76,8 @@ def test_vmap_and_functional_gradients(method: str, some_resets) -> None:
     resets = some_resets(3, 9)
 
     def loss(a, b, state, resets):
-        return sum(z.square().sum() for z in linear_scan(a, b, state, resets=resets, method=method))
+        states, final = linear_scan(a, b, state, resets=resets, method=method)
+        return states.square().sum() + final.square().sum()
 
     gradient = torch.func.grad(loss, argnums=(0, 1, 2))
     mapped = torch.func.vmap(gradient, in_dims=(0, None, 0, None))(
@@ -83,7 +85,7 @@ def test_vmap_and_functional_gradients(method: str, some_resets) -> None:
     )
     for entry, (a_now, state_now) in enumerate(((a, state), (a / 2, -state))):
         leaves = [z.clone().requires_grad_() for z in (a_now, b, state_now)]
-        expected = torch.autograd.grad(loss(*leaves, resets), leaves)
+        expected = torch.autograd.grad(loss(leaves[0], leaves[1], leaves[2], resets), leaves)
         torch.testing.assert_close([z[entry] for z in mapped], list(expected))
 
 

@@ -23,7 +23,8 @@ def inputs(steps: int = 7, batch: int = B):
 
 
 def call(tensors, resets, method):
-    y, final = mlstm(*tensors[:5], MLSTMState(*tensors[5:]), resets=resets, method=method)
+    q, k, v, log_input, log_forget, *state = tensors
+    y, final = mlstm(q, k, v, log_input, log_forget, MLSTMState(*state), resets=resets, method=method)
     return y, *final
 
 

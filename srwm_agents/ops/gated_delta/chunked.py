@@ -16,21 +16,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from srwm_agents.ops.chunks import finite_part, inverse_unit_lower, poison, reach
-
-CHUNK = 32
-"""Steps in a chunk."""
+from srwm_agents.ops.chunks import chunk_length, finite_part, inverse_unit_lower, poison, reach
 
 
 def gated_delta_chunked(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, resets: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Shapes as in :func:`srwm_agents.ops.gated_delta.gated_delta_rule`, which has checked them; T > 0."""
-    sequences = [z.transpose(1, 2).split(CHUNK, 2) for z in (q, k, v, beta, log_decay)]
-    cuts = [None] * len(sequences[0]) if resets is None else resets.split(CHUNK, 1)
+    length = chunk_length(q)
+    sequences = [z.transpose(1, 2).split(length, 2) for z in (q, k, v, beta, log_decay)]
+    cuts = [None] * len(sequences[0]) if resets is None else resets.split(length, 1)
     outputs = []
-    for *parts, cut in zip(*sequences, cuts, strict=True):
-        y, state = _chunk(*parts, state, cut)
+    for q_part, k_part, v_part, beta_part, decay_part, cut in zip(*sequences, cuts, strict=True):
+        y, state = _chunk(q_part, k_part, v_part, beta_part, decay_part, state, cut)
         outputs.append(y)
     return torch.cat(outputs, dim=2).transpose(1, 2), state
 

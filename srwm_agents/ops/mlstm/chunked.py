@@ -9,22 +9,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from srwm_agents.ops.chunks import finite_part, poison, reach
+from srwm_agents.ops.chunks import chunk_length, finite_part, poison, reach
 from srwm_agents.ops.mlstm.naive import MLSTMState, normalised
-
-CHUNK = 64
-"""Steps in a chunk."""
 
 
 def mlstm_chunked(
     q: Tensor, k: Tensor, v: Tensor, log_input: Tensor, log_forget: Tensor, state: MLSTMState, resets: Tensor | None
 ) -> tuple[Tensor, MLSTMState]:
     """Shapes as in :func:`srwm_agents.ops.mlstm.mlstm`, which has checked them; T > 0."""
-    sequences = [z.transpose(1, 2).split(CHUNK, 2) for z in (q, k, v, log_input, log_forget)]
-    cuts = [None] * len(sequences[0]) if resets is None else resets.split(CHUNK, 1)
+    length = chunk_length(q)
+    sequences = [z.transpose(1, 2).split(length, 2) for z in (q, k, v, log_input, log_forget)]
+    cuts = [None] * len(sequences[0]) if resets is None else resets.split(length, 1)
     outputs = []
-    for *parts, cut in zip(*sequences, cuts, strict=True):
-        y, state = _chunk(*parts, state, cut)
+    for q_part, k_part, v_part, input_part, forget_part, cut in zip(*sequences, cuts, strict=True):
+        y, state = _chunk(q_part, k_part, v_part, input_part, forget_part, state, cut)
         outputs.append(y)
     return torch.cat(outputs, dim=2).transpose(1, 2), state
 
@@ -33,9 +31,9 @@ def _chunk(
     q: Tensor, k: Tensor, v: Tensor, log_input: Tensor, log_forget: Tensor, state: MLSTMState, resets: Tensor | None
 ) -> tuple[Tensor, MLSTMState]:
     """q, k [B, H, C, D], v [B, H, C, O], log_input, log_forget [B, H, C], resets [B, C]."""
-    parts, state, broken, broken_state = finite_part((q, k, v, log_input, log_forget), state)
-    q, k, v, log_input, log_forget = parts
-    memory, normaliser, scale_before = state
+    sequences, before, broken, broken_state = finite_part((q, k, v, log_input, log_forget), state)
+    q, k, v, log_input, log_forget = sequences
+    memory, normaliser, scale_before = before
     now = reach(log_forget, resets)
     nan = poison(broken, broken_state, now)
     # The logarithm of each step's weight at each later one, and of the state's before the chunk. A reset begins

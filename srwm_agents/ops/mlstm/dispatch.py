@@ -46,8 +46,8 @@ def mlstm(
             the state's dtype.
         resets: bool [B, T]; True zeroes the state *before* step t, whatever is in it. None: no resets. Of numbers, any
             but 0 is True.
-        method: "naive" (the reference, step by step), "chunked" (64 steps at a time in matrix products), or "auto":
-            "naive" for a single step, else "chunked".
+        method: "naive" (the reference, step by step), "chunked" (16 steps at a time in matrix products, 32 on a GPU), or
+            "auto": "naive" for a single step, else "chunked".
 
     Returns:
         h [B, T, H, O] and the state after step T-1. T = 0 returns the state unchanged.
@@ -81,5 +81,5 @@ def mlstm(
     resets = checked_resets(resets, q)
     run = mlstm_naive if method == "naive" or (method == "auto" and steps == 1) or steps == 0 else mlstm_chunked
     with without_autocast(q):
-        y, state = run(*(z.to(dtype) for z in (q, k, v, log_input, log_forget)), state, resets)
-    return y.to(q.dtype), state
+        y, final = run(q.to(dtype), k.to(dtype), v.to(dtype), log_input.to(dtype), log_forget.to(dtype), state, resets)
+    return y.to(q.dtype), final
