@@ -77,11 +77,10 @@ class FFMLayer(ResidualLayer):
         # Whole turns change nothing, but large angles lose digits.
         omega = omega - 2 * math.pi * (omega / (2 * math.pi)).round().detach()
         angle = torch.arange(1, steps + 1, device=x.device, dtype=x.dtype)[:, None] * omega
-        turn = torch.stack([angle.cos(), angle.sin()], dim=-1)  # [T, c, 2]
-        inputs = x[..., None, None] * (turn * turn.new_tensor([1.0, -1.0]))[:, None]
+        cos, sin = angle.cos()[:, None], angle.sin()[:, None]  # [T, 1, c]
+        inputs = x[..., None, None] * torch.stack([cos, -sin], dim=-1)
         decay = (-self.log_alpha.to(x.dtype).exp()).exp()[:, None, None].expand(inputs.shape)
         turned, _ = linear_scan(decay, inputs, state[0], resets=resets)
         real, imaginary = turned.unbind(-1)
-        cos, sin = (part[:, None] for part in turn.unbind(-1))
         states = torch.stack([cos * real - sin * imaginary, sin * real + cos * imaginary], dim=-1)
         return states, (states[:, -1] if steps else state[0],)

@@ -17,7 +17,7 @@ class MLSTMLayer(HeadsLayer):
     sigmoid. What is read goes through a layer norm of each head and the output gate sigmoid(W_o x), then
     the output projection.
 
-    Source: Beck et al., NeurIPS 2024, arXiv:2405.04517, equations 15 to 27; gates begin as in the authors' code:
+    Source: Beck et al., NeurIPS 2024, arXiv:2405.04517, section 2.3; gates begin as in the authors' code:
     weights of 0, biases from 3 to 6 over the heads for forgetting, N(0, .1) for input. Deviations: no up-projection,
     convolution or skip connection around the memory (their block, figure 11); the block is the common one of all layers
     here.

@@ -15,7 +15,7 @@ class SHMLayer(HeadsLayer):
     The calibration C[t] = 1 + tanh(theta w[t]^T) is in (0, 2), with w = W_c x and a learned vector theta. Keys and
     queries are relu(W x) divided by their sum, eta = sigmoid(W_eta x), v = W_v x.
 
-    Source: Le et al., "Stable Hadamard Memory", ICLR 2025, arXiv:2410.10132, sections 3.2 and 3.3. Deviations: the
+    Source: Le et al., "Stable Hadamard Memory", ICLR 2025, arXiv:2410.10132, section 3. Deviations: the
     paper draws theta at random at each step, one of L = 128 learned vectors; here it is always the same one. So it is
     in the authors' code (the index is a random number in [0, 1) without its fraction: 0), and a random one would let a
     learner compute other probabilities than those acted on. The paper has one head, ``num_heads=1`` here. Products of

@@ -79,7 +79,7 @@ def poison(broken: Tensor, broken_state: Tensor, now: Reach) -> Tensor:
     ``broken`` [B, H, C] and ``broken_state`` [B, H] as of :func:`finite_part`; returns [B, H, C].
     """
     sees = (broken[..., None, :] & now.seen).any(-1) | (broken_state[..., None] & now.carried)
-    return torch.where(sees, torch.nan, 0.0).to(now.log_since.dtype)
+    return torch.zeros_like(now.log_since).masked_fill(sees, torch.nan)
 
 
 def inverse_unit_lower(lower: Tensor) -> Tensor:

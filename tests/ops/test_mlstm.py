@@ -29,7 +29,7 @@ def call(tensors, resets, method):
 
 
 def test_equals_the_papers_formula_without_a_stabiliser(some_resets) -> None:
-    """Equations 19 to 27, head by head; the state is in units of exp(m)."""
+    """Section 2.3, head by head; the state is in units of exp(m)."""
     q, k, v, log_input, log_forget, *state = inputs(5)
     resets = some_resets(B, 5)
     y, final = mlstm(q, k, v, log_input, log_forget, MLSTMState(*state), resets=resets, method="naive")

@@ -46,8 +46,8 @@ def gated_delta_rule(
             bfloat16; everything is computed in the state's dtype.
         resets: bool [B, T]; True zeroes the state *before* step t, whatever is in it. None: no resets. Of numbers, any
             but 0 is True.
-        method: "naive" (the reference, step by step), "chunked" (16 steps at a time in matrix products, 32 on a GPU), or
-            "auto": "naive" for a single step, else "chunked".
+        method: "naive" (the reference, step by step), "chunked" (matrix products of 16 steps at a time, 32 on a GPU),
+            or "auto": "naive" for a single step, else "chunked".
 
     Returns:
         y [B, T, H, O] and the state after step T-1. T = 0 returns the state unchanged.

@@ -1,6 +1,6 @@
 """The mLSTM in chunks of time: within a chunk every step attends to those before it, weighted by the gates.
 
-Source: Beck et al., 2024, arXiv:2405.04517, appendix A.3 (the parallel form), here with a state before the chunk, which
+Source: Beck et al., 2024, arXiv:2405.04517, appendix A (the parallel form), here with a state before the chunk, which
 is one more candidate for the stabiliser.
 """
 

@@ -30,7 +30,7 @@ def mlstm(
 
         C <- f C + i k^T v        n <- f n + i k        h = q C / max(|n . q|, 1)
 
-    Source: Beck et al., NeurIPS 2024, arXiv:2405.04517, equations 15 to 27 and appendix A. The output gate and the
+    Source: Beck et al., NeurIPS 2024, arXiv:2405.04517, section 2.3 and appendix A. The output gate and the
     factor 1 / sqrt(D) on keys are the layer's business. Deviation: the 1 in the denominator counts as at most e^80 in
     units of exp(m), where h is as good as 0. Differentiable in every argument, any number of times, and through the
     final state; in plain PyTorch, so that all of ``torch.func`` works. Inputs that are not finite make outputs and
@@ -46,8 +46,8 @@ def mlstm(
             the state's dtype.
         resets: bool [B, T]; True zeroes the state *before* step t, whatever is in it. None: no resets. Of numbers, any
             but 0 is True.
-        method: "naive" (the reference, step by step), "chunked" (16 steps at a time in matrix products, 32 on a GPU), or
-            "auto": "naive" for a single step, else "chunked".
+        method: "naive" (the reference, step by step), "chunked" (matrix products of 16 steps at a time, 32 on a GPU),
+            or "auto": "naive" for a single step, else "chunked".
 
     Returns:
         h [B, T, H, O] and the state after step T-1. T = 0 returns the state unchanged.

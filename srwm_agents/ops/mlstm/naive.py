@@ -32,8 +32,8 @@ def mlstm_naive(
 ) -> tuple[Tensor, MLSTMState]:
     """Run over time. Shapes as in :func:`srwm_agents.ops.mlstm.mlstm`, which has checked them.
 
-    Source: Beck et al., "xLSTM: Extended Long Short-Term Memory", NeurIPS 2024, arXiv:2405.04517, equations 15 to 27
-    and, for the stabiliser, appendix A.
+    Source: Beck et al., "xLSTM: Extended Long Short-Term Memory", NeurIPS 2024, arXiv:2405.04517, section 2.3, and for
+    the stabiliser appendix A.
     """
     outputs = []
     memory, normaliser, log_scale = state
