@@ -19,6 +19,8 @@ def register() -> None:
     multi_task = "srwm/Procgen-v0"
     if multi_task in registration.registry:
         return
+    # Any environment with its last observations side by side.
+    registration.register(id="srwm/FrameStack-v0", entry_point="srwm_agents.envs.frame_stack:make_frame_stack")
     for game in GAMES.values():
         for mode in game.modes:
             registration.register(
