@@ -97,6 +97,18 @@ def cpu_table() -> str:
     return "\n".join(lines)
 
 
+def cores_table() -> str:
+    """Parameters, state and time of every core at one width, and the ratio to the GRU core in the same rounds."""
+    report = read("cores.json")
+    works = report["results"]
+    titles = [f"{work}, ms | by gru" for work in works]
+    lines = ["| core | parameters | state | " + " | ".join(titles) + " |", "|---" * (3 + 2 * len(works)) + "|"]
+    for core, size in report["state_size"].items():
+        cells = [f"{ms[core]['median']:.2f} | {ms[core]['ratio']:.2f}" for ms in works.values()]
+        lines.append(f"| `{core}` | {report['parameters'][core]:,} | {size:,} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def actor_thread_table() -> str:
     """Milliseconds of a turn of the acting thread by part, and frames a second, by engine and games in flight."""
     parts = {
@@ -234,7 +246,9 @@ def texts() -> pages.Texts:
         "convolutions": convolution_table(),
         "precision": precision_table(),
     }
-    return {page: pages.fill(page, "experiments.performance.make_page", tables)}
+    cores = pages.DOCS / "cores.md"
+    script = "experiments.performance.make_page"
+    return {page: pages.fill(page, script, tables), cores: pages.fill(cores, script, {"cores": cores_table()})}
 
 
 def draw() -> None:

@@ -10,7 +10,8 @@ from srwm_agents.ops.srwm import BACKENDS
 from srwm_agents.settings import check_choices, check_types, setting
 
 _SRWM = ("srwm", "srwm_no_carry", "sr_delta")
-_HEADS = (*_SRWM, "delta", "fake_sr", "introspective")
+_HEADS = (*_SRWM, "delta", "fake_sr", "introspective", "gated_delta", "shm", "mlstm")
+_LAYERS = (*_HEADS, "min_gru", "ffm")
 
 
 def _used_by(
@@ -40,10 +41,10 @@ class CoreConfig:
         None, 2, "Memory layers of the core, each followed by a feed-forward block (not lstm, gru)"
     )
     num_heads: int = _used_by(_HEADS, 8, "Heads of each memory layer; must divide hidden_size")
-    ff_size: int = _used_by((*_HEADS, "feedforward"), 512, "Width inside the core's feed-forward blocks")
+    ff_size: int = _used_by((*_LAYERS, "feedforward"), 512, "Width inside the core's feed-forward blocks")
     input_softmax: bool = _used_by((*_SRWM, "fake_sr"), True, "Softmax over each SRWM head's inputs")
     input_norm: bool = _used_by(
-        (*_HEADS, "lstm", "gru"),
+        (*_LAYERS, "lstm", "gru"),
         False,
         "Layer norm before each memory layer (lstm, gru: before the first, after an embedding)",
     )
@@ -62,6 +63,8 @@ class CoreConfig:
         _SRWM, False, "Cut the gradient through an SRWM's state at every step, as the published RL code did"
     )
     rollout_length: int = _used_by(("srwm_no_carry",), 50, "Steps after which srwm_no_carry drops its state")
+    trace_size: int = _used_by(("ffm",), 32, "Traces of an ffm layer, each of a decay of its own")
+    context_size: int = _used_by(("ffm",), 4, "Angles by which each of an ffm layer's traces turns")
     backend: str = _used_by(
         (*_SRWM, "delta"),
         "auto",
@@ -73,7 +76,16 @@ class CoreConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("input_size", "hidden_size", "num_layers", "num_heads", "ff_size", "rollout_length"):
+        for name in (
+            "input_size",
+            "hidden_size",
+            "num_layers",
+            "num_heads",
+            "ff_size",
+            "rollout_length",
+            "trace_size",
+            "context_size",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
         if not 0 <= self.dropout < 1:

@@ -11,7 +11,18 @@ from srwm_agents.cores.config import CoreConfig
 from srwm_agents.cores.feedforward import FeedForwardCore
 from srwm_agents.cores.recurrent import GRUCore, LSTMCore
 from srwm_agents.cores.stack import NoCarryCore, StackCore
-from srwm_agents.layers import DeltaLayer, FakeSRLayer, IntrospectiveLayer, SRDeltaLayer, SRWMLayer
+from srwm_agents.layers import (
+    DeltaLayer,
+    FakeSRLayer,
+    FFMLayer,
+    GatedDeltaLayer,
+    IntrospectiveLayer,
+    MinGRULayer,
+    MLSTMLayer,
+    SHMLayer,
+    SRDeltaLayer,
+    SRWMLayer,
+)
 
 CORES: dict[str, Callable[[CoreConfig], Core]] = {
     "srwm": partial(StackCore, layer=SRWMLayer),
@@ -24,6 +35,11 @@ CORES: dict[str, Callable[[CoreConfig], Core]] = {
     "introspective": partial(StackCore, layer=IntrospectiveLayer),
     "lstm": LSTMCore,
     "gru": GRUCore,
+    "min_gru": partial(StackCore, layer=MinGRULayer),
+    "gated_delta": partial(StackCore, layer=GatedDeltaLayer),
+    "shm": partial(StackCore, layer=SHMLayer),
+    "ffm": partial(StackCore, layer=FFMLayer),
+    "mlstm": partial(StackCore, layer=MLSTMLayer),
     "feedforward": FeedForwardCore,
 }
 """Name of a core -> what makes it from its configuration."""

@@ -11,8 +11,9 @@ from typing import Any
 
 
 def register() -> None:
-    """Register ``srwm/Procgen-GAME-MODE-v0`` for each game and mode, ``srwm/Procgen-v0`` for several games, and
-    ``srwm/CartPole-positions-v0``; once."""
+    """Register ``srwm/Procgen-GAME-MODE-v0`` for each game and mode, ``srwm/Procgen-v0`` for several games,
+    ``srwm/CartPole-positions-v0`` and ``srwm/FrameStack-v0``; once.
+    """
     from gymnasium.envs import registration
 
     from srwm_agents.envs.games import GAMES
@@ -20,6 +21,8 @@ def register() -> None:
     multi_task = "srwm/Procgen-v0"
     if multi_task in registration.registry:
         return
+    # Any environment with its last observations side by side.
+    registration.register(id="srwm/FrameStack-v0", entry_point="srwm_agents.envs.frame_stack:make_frame_stack")
     for game in GAMES.values():
         for mode in game.modes:
             registration.register(

@@ -39,26 +39,22 @@ class MemoryLayer(nn.Module):
         raise NotImplementedError
 
 
-class HeadsLayer(MemoryLayer):
-    """Base of the multi-head memory layers: norm, op over heads, output projection, dropout, residual.
+class ResidualLayer(MemoryLayer):
+    """Base of the memory layers: norm, mixing over time, dropout, residual.
 
-    Subclasses implement :meth:`mix`, which turns the (normed) hidden vector into [B, T, H, D] and the next state.
+    Subclasses implement :meth:`mix`, which turns the (normed) hidden vector into what is added to it, and the next
+    state; :meth:`read_out`, between the two, is nothing here.
     """
 
-    def __init__(self, hidden_size: int, num_heads: int, *, input_norm: bool, dropout: float) -> None:
-        """``hidden_size`` must be a multiple of ``num_heads``; each head is D = hidden_size / num_heads wide."""
+    def __init__(self, hidden_size: int, *, input_norm: bool, dropout: float) -> None:
+        """``input_norm``: a layer norm before the mixing; ``dropout``: on what is added to the residual stream."""
         super().__init__()
-        if hidden_size % num_heads:
-            raise ValueError(f"hidden_size is {hidden_size}, expected a multiple of num_heads = {num_heads}")
-        self.num_heads = num_heads
-        self.head_size = hidden_size // num_heads
         self.norm = nn.LayerNorm(hidden_size) if input_norm else nn.Identity()
-        self.project = nn.Linear(hidden_size, hidden_size, bias=False)
         self.dropout = nn.Dropout(dropout)
 
     def initial_state(self, batch_size: int) -> LayerState:
         """Zeros of ``state_shapes`` with a leading ``batch_size``: float32, or float64 in a float64 module."""
-        weight = self.project.weight
+        weight = next(self.parameters())
         return tuple(weight.new_zeros(batch_size, *shape, dtype=state_dtype(weight)) for shape in self.state_shapes)
 
     def forward(
@@ -66,11 +62,31 @@ class HeadsLayer(MemoryLayer):
     ) -> tuple[Tensor, LayerState]:
         resets = checked_resets(resets, h)
         mixed, state = self.mix(self.norm(h), self.initial_state(len(h)) if state is None else state, resets)
-        return h + self.dropout(self.project(mixed.flatten(-2))), state
+        return h + self.dropout(self.read_out(mixed)), state
 
     def mix(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
-        """h [B, T, hidden] and bool resets -> [B, T, H, D] and the next state."""
+        """h [B, T, hidden] and bool resets -> what :meth:`read_out` takes, and the next state."""
         raise NotImplementedError
+
+    def read_out(self, mixed: Tensor) -> Tensor:
+        """:meth:`mix`'s output -> [B, T, hidden]."""
+        return mixed
+
+
+class HeadsLayer(ResidualLayer):
+    """Base of the multi-head memory layers: :meth:`mix` gives [B, T, H, D], which a linear map reads out."""
+
+    def __init__(self, hidden_size: int, num_heads: int, *, input_norm: bool, dropout: float) -> None:
+        """``hidden_size`` must be a multiple of ``num_heads``; each head is D = hidden_size / num_heads wide."""
+        super().__init__(hidden_size, input_norm=input_norm, dropout=dropout)
+        if hidden_size % num_heads:
+            raise ValueError(f"hidden_size is {hidden_size}, expected a multiple of num_heads = {num_heads}")
+        self.num_heads = num_heads
+        self.head_size = hidden_size // num_heads
+        self.project = nn.Linear(hidden_size, hidden_size, bias=False)
+
+    def read_out(self, mixed: Tensor) -> Tensor:
+        return self.project(mixed.flatten(-2))
 
     def heads(self, h: Tensor) -> Tensor:
         """[B, T, hidden] -> [B, T, H, D]."""

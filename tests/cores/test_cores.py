@@ -77,7 +77,7 @@ def test_a_reset_is_a_fresh_episode(name: str) -> None:
     torch.testing.assert_close(final, fresh_final, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["srwm", "sr_delta", "delta", "introspective", "lstm", "gru"])
+@pytest.mark.parametrize("name", sorted(CORES.keys() - {"srwm_no_carry", "fake_sr", "feedforward"}))
 def test_the_final_state_carries_gradient(name: str) -> None:
     core = make(name)
     x, state, _ = inputs(core)
@@ -90,9 +90,10 @@ def test_the_final_state_carries_gradient(name: str) -> None:
 
 
 def memory_parameters(core):
-    return [
-        p for name, p in core.named_parameters() if "w_" in name or "slow" in name or "lstm" in name or "gru" in name
-    ]
+    """Those that make the state; queries and what is read out do not."""
+    written = ("w_", "slow", "lstm", "gru", "layers.0.gate.", "candidate", "log_rate", "step_bias", "theta", "gates")
+    written += ("layers.0.pre", "log_alpha", "omega")
+    return [p for name, p in core.named_parameters() if any(part in name for part in written)]
 
 
 @pytest.mark.parametrize("name", ["fake_sr", "feedforward"])
@@ -270,3 +271,58 @@ def test_a_limit_leaves_small_states_and_drops_broken_ones() -> None:
     assert after.isfinite().all()
     with pytest.raises(ValueError, match=r"state_limit is -1\.0, expected at least 0"):
         make("srwm", state_limit=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        (
+            "min_gru",
+            {"gate.weight": (16, 16), "gate.bias": (16,), "candidate.weight": (16, 16), "candidate.bias": (16,)},
+        ),
+        (
+            "gated_delta",
+            {
+                "project.weight": (16, 16),
+                "slow.weight": (68, 16),
+                "log_rate": (2,),
+                "step_bias": (2,),
+                "read_scale": (8,),
+            },
+        ),
+        ("shm", {"project.weight": (16, 16), "slow.weight": (66, 16), "theta": (2, 8)}),
+        (
+            "ffm",
+            {
+                "pre.weight": (96, 16),
+                "pre.bias": (96,),
+                "post.weight": (16, 256),
+                "post.bias": (16,),
+                "log_alpha": (32,),
+                "omega": (4,),
+            },
+        ),
+        (
+            "mlstm",
+            {
+                "project.weight": (16, 16),
+                "slow.weight": (64, 16),
+                "slow.bias": (64,),
+                "gates.weight": (4, 16),
+                "gates.bias": (4,),
+                "read_scale": (2, 8),
+            },
+        ),
+    ],
+)
+def test_saved_agents_find_their_parameters(name: str, parameters: dict[str, tuple[int, ...]]) -> None:
+    """Names and shapes are what files have; to change one makes every agent saved before unreadable."""
+    saved = make(name, num_layers=1).state_dict()
+    layer = {key.removeprefix("layers.0."): tuple(value.shape) for key, value in saved.items() if "layers.0." in key}
+    assert layer == parameters
+
+
+def test_sizes_of_an_ffm_are_settings() -> None:
+    assert make("ffm", num_layers=1, trace_size=5, context_size=3).state_size == 2 * 5 * 3
+    with pytest.raises(ValueError, match="trace_size is 0, expected at least 1"):
+        make("ffm", trace_size=0)

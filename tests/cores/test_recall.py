@@ -51,7 +51,8 @@ def trained_accuracy(name: str, updates: int, enough: float = 1.0, **settings: A
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "updates"),
-    [("srwm", 500), ("sr_delta", 500), ("delta", 500), ("lstm", 500), ("gru", 500), ("introspective", 200)],
+    [("srwm", 500), ("sr_delta", 500), ("delta", 500), ("lstm", 500), ("gru", 500), ("introspective", 200)]
+    + [(name, 500) for name in ("min_gru", "gated_delta", "shm", "ffm", "mlstm")],
 )
 def test_cores_with_memory_recall_the_cue(name: str, updates: int) -> None:
     assert trained_accuracy(name, updates, enough=0.95) >= 0.95

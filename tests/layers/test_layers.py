@@ -8,11 +8,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from srwm_agents.layers import DeltaLayer, FakeSRLayer, HeadsLayer, IntrospectiveLayer, SRDeltaLayer, SRWMLayer
+from srwm_agents.layers import (
+    DeltaLayer,
+    FakeSRLayer,
+    FFMLayer,
+    GatedDeltaLayer,
+    IntrospectiveLayer,
+    MinGRULayer,
+    MLSTMLayer,
+    ResidualLayer,
+    SHMLayer,
+    SRDeltaLayer,
+    SRWMLayer,
+)
 
 B, T, HIDDEN, HEADS = 3, 6, 16, 2
 
-LAYERS: dict[str, Callable[[], HeadsLayer]] = {
+LAYERS: dict[str, Callable[[], ResidualLayer]] = {
     "srwm": lambda: SRWMLayer(HIDDEN, HEADS),
     "srwm, raw inputs": lambda: SRWMLayer(HIDDEN, HEADS, input_softmax=False, input_norm=True, unit_keys=True),
     "srwm, decay": lambda: SRWMLayer(HIDDEN, HEADS, input_softmax=False, state_decay=0.9),
@@ -25,16 +37,23 @@ LAYERS: dict[str, Callable[[], HeadsLayer]] = {
     "delta": lambda: DeltaLayer(HIDDEN, HEADS, input_norm=True),
     "fake_sr": lambda: FakeSRLayer(HIDDEN, HEADS),
     "introspective": lambda: IntrospectiveLayer(HIDDEN, HEADS),
+    "min_gru": lambda: MinGRULayer(HIDDEN),
+    "gated_delta": lambda: GatedDeltaLayer(HIDDEN, HEADS, input_norm=True),
+    "shm": lambda: SHMLayer(HIDDEN, HEADS),
+    "ffm": lambda: FFMLayer(HIDDEN, trace_size=5, context_size=3),
+    "mlstm": lambda: MLSTMLayer(HIDDEN, HEADS),
 }
 
 
 @pytest.fixture(params=LAYERS)
-def layer(request: pytest.FixtureRequest) -> HeadsLayer:
+def layer(request: pytest.FixtureRequest) -> ResidualLayer:
     torch.manual_seed(0)
     return LAYERS[request.param]()
 
 
-def inputs(layer: HeadsLayer, steps: int = T, dtype: torch.dtype = torch.float32) -> tuple[Tensor, tuple[Tensor, ...]]:
+def inputs(
+    layer: ResidualLayer, steps: int = T, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, tuple[Tensor, ...]]:
     """h, and a state that is none of a fresh episode."""
     generator = torch.Generator().manual_seed(1)
     h = torch.randn(B, steps, HIDDEN, generator=generator, dtype=torch.float64).to(dtype)
@@ -49,7 +68,7 @@ def some_resets() -> Tensor:
     return resets
 
 
-def test_step_by_step_equals_the_whole_sequence(layer: HeadsLayer) -> None:
+def test_step_by_step_equals_the_whole_sequence(layer: ResidualLayer) -> None:
     h, state = inputs(layer)
     resets = some_resets()
     out, final = layer(h, state, resets)
@@ -80,7 +99,7 @@ def test_these_states_meet_their_limit(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.float32])
 @pytest.mark.parametrize("steps", [1, T])
-def test_a_reset_drops_whatever_the_state_is(layer: HeadsLayer, steps: int, dtype: torch.dtype) -> None:
+def test_a_reset_drops_whatever_the_state_is(layer: ResidualLayer, steps: int, dtype: torch.dtype) -> None:
     h, state = inputs(layer, steps)
     resets = torch.zeros(B, steps, dtype=torch.bool)
     resets[0, 0] = resets[1, 0] = resets[2, -1] = True
@@ -104,7 +123,7 @@ def test_a_reset_drops_whatever_the_state_is(layer: HeadsLayer, steps: int, dtyp
     torch.testing.assert_close(got, expected)
 
 
-def test_no_state_is_a_fresh_episode(layer: HeadsLayer) -> None:
+def test_no_state_is_a_fresh_episode(layer: ResidualLayer) -> None:
     h, _ = inputs(layer)
     zeros = layer.initial_state(B)
     assert [tuple(part.shape) for part in zeros] == [(B, *shape) for shape in layer.state_shapes]
@@ -114,14 +133,14 @@ def test_no_state_is_a_fresh_episode(layer: HeadsLayer) -> None:
     assert all(torch.equal(*parts) for parts in zip(final, expected_final, strict=True))
 
 
-def test_no_steps_leave_the_state(layer: HeadsLayer) -> None:
+def test_no_steps_leave_the_state(layer: ResidualLayer) -> None:
     h, state = inputs(layer, steps=0)
     out, final = layer(h, state, torch.zeros(B, 0, dtype=torch.bool))
     assert out.shape == (B, 0, HIDDEN)
     torch.testing.assert_close(final, state, rtol=0, atol=1e-6)
 
 
-def test_wrong_resets_are_named(layer: HeadsLayer) -> None:
+def test_wrong_resets_are_named(layer: ResidualLayer) -> None:
     h, state = inputs(layer)
     with pytest.raises(ValueError, match=r"resets has shape \[3, 5\], expected \[B, T\] = \[3, 6\]"):
         layer(h, state, torch.zeros(B, T - 1, dtype=torch.bool))
@@ -137,7 +156,7 @@ def backward(layer: nn.Module, out: Tensor, final: tuple[Tensor, ...]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("given", [True, False], ids=["state", "fresh"])
-def test_modules_of_other_dtypes(layer: HeadsLayer, dtype: torch.dtype, given: bool) -> None:
+def test_modules_of_other_dtypes(layer: ResidualLayer, dtype: torch.dtype, given: bool) -> None:
     layer.to(dtype)
     h, state = inputs(layer, dtype=dtype)
     out, final = layer(h, state if given else None, some_resets())
@@ -146,14 +165,14 @@ def test_modules_of_other_dtypes(layer: HeadsLayer, dtype: torch.dtype, given: b
     backward(layer, out, final)
 
 
-def test_a_float64_module_is_computed_in_float64(layer: HeadsLayer) -> None:
+def test_a_float64_module_is_computed_in_float64(layer: ResidualLayer) -> None:
     wide, narrow = layer(*inputs(layer))[0], layer.double()(*inputs(layer, dtype=torch.float64))[0]
     torch.testing.assert_close(wide, narrow.float(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["state", "fresh"])
 @pytest.mark.parametrize("h_dtype", [torch.float32, torch.bfloat16])
-def test_under_autocast_states_stay_float32(layer: HeadsLayer, given: bool, h_dtype: torch.dtype) -> None:
+def test_under_autocast_states_stay_float32(layer: ResidualLayer, given: bool, h_dtype: torch.dtype) -> None:
     """What the layers before it hand on may be narrow or not."""
     h, state = inputs(layer)
     h = h.to(h_dtype)

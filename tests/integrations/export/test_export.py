@@ -50,7 +50,9 @@ def agent_step(agent: Agent, observation, state, reset):
     return logits[:, 0].numpy(), value[:, 0].numpy(), state
 
 
-@pytest.mark.parametrize("core", ["srwm", "srwm_no_carry", "lstm", "gru", "feedforward"])
+@pytest.mark.parametrize(
+    "core", ["srwm", "srwm_no_carry", "lstm", "gru", "feedforward", "min_gru", "gated_delta", "shm", "ffm", "mlstm"]
+)
 def test_onnxruntime_computes_what_the_agent_does(core: str, tmp_path) -> None:
     agent = make_agent(core)
     exported = export_agent(agent, tmp_path / "agent.onnx", "onnx")
