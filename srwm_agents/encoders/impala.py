@@ -12,10 +12,7 @@ from srwm_agents.ops.max_pool import max_pool
 
 
 class ConvPool(nn.Module):
-    """A 3×3 convolution, then max-pooling by two: [N, C, H, W] -> [N, out_channels, (H + 1) // 2, (W + 1) // 2].
-
-    The bias is added after pooling, to a quarter of the numbers: the two commute.
-    """
+    """A 3×3 convolution, then max-pooling by two: [N, C, H, W] -> [N, out_channels, (H + 1) // 2, (W + 1) // 2]."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -28,12 +25,10 @@ class ConvPool(nn.Module):
         return image.is_cuda and autocast
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.conv.weight, self.conv.bias
-        assert bias is not None
+        weight = self.conv.weight
         if x.dtype == torch.uint8:  # a quotient would lose digits, the weights' are lost anyway
             x, weight = x.to(torch.bfloat16, memory_format=torch.channels_last), weight / 255
-        pooled = max_pool(conv3x3(x, weight))
-        return pooled + bias.to(pooled.dtype)[:, None, None]
+        return max_pool(conv3x3(x, weight, self.conv.bias))
 
 
 class ResidualBlock(nn.Module):

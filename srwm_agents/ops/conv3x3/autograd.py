@@ -21,8 +21,8 @@ _kernel: Any = conv3x3_kernel
 _weight_gradient_kernel: Any = conv3x3_weight_gradient_kernel
 _pair_weights_kernel: Any = pair_weights_kernel
 
-MIN_CHANNELS = 16
-"""Fewer are images'."""
+MIN_CHANNELS, MIDDLE_CHANNELS = 16, 32
+"""Fewer than the first are images'."""
 
 
 class Launch(NamedTuple):
@@ -35,10 +35,17 @@ class Launch(NamedTuple):
     warps: int = 4
 
 
-# The fastest of 20 to 80 on an H200 with 1,935 images (experiments/performance/conv3x3.json); images are input of four
-# channels.
-CONVOLUTION, CONVOLUTION_OF_IMAGES = Launch(64, 2), Launch(128, 1)
-WEIGHT_GRADIENT, WEIGHT_GRADIENT_OF_IMAGES = Launch(64, 3), Launch(64, 1, warps=2)
+def _launch(channels: int, out: int, *, gradient: bool) -> Launch:
+    """Of the convolution, or of its weight's gradient: the fastest of 20 to 80 for 1,935 images on an H200
+    (experiments/performance/conv3x3.json); 64 channels, which were not tuned, fit into shared memory like this.
+    """
+    if max(channels, out) > MIDDLE_CHANNELS:
+        return Launch(32, 1, warps=8) if gradient else Launch(64, 1, warps=8)
+    if channels < MIN_CHANNELS:
+        return Launch(64, 1, warps=2) if gradient else Launch(128, 1)
+    return Launch(64, 3) if gradient else Launch(64, 2)
+
+
 PROGRAMS = 2 if INTERPRETED else 176
 """That share the pixels in a weight's gradient, for each of three rows: four for each of a large GPU's
 multiprocessors."""
@@ -73,7 +80,7 @@ def _convolve(
     """x [N, C, H, W] channels-last, weights as :func:`_pair_weights` makes them -> [N, O, H, W] channels-last."""
     (channels, height, width), out, pairs = x.shape[1:], weights.shape[2] // 2, _pairs(x)
     y = _empty(x, out)
-    launch = CONVOLUTION_OF_IMAGES if channels < MIN_CHANNELS else CONVOLUTION
+    launch = _launch(channels, out, gradient=False)
     with on_device(x):
         _kernel[(math.ceil(pairs / launch.block),)](
             x, weights, bias, gate, add, y, pairs, height, width, channels, out,
@@ -86,7 +93,7 @@ def _convolve(
 def _weight_gradient(x: Tensor, dy: Tensor, *, relu_in: bool = False) -> tuple[Tensor, Tensor]:
     """Gradients of weight [O, C, 3, 3] and bias [O], float32."""
     (channels, height, width), out, pairs = x.shape[1:], dy.shape[1], _pairs(x)
-    launch = WEIGHT_GRADIENT_OF_IMAGES if channels < MIN_CHANNELS else WEIGHT_GRADIENT
+    launch = _launch(channels, out, gradient=True)
     programs = min(PROGRAMS, math.ceil(pairs / launch.block))
     shares = torch.empty(programs, 12 * channels + 1, 2 * out, dtype=torch.float32, device=x.device)
     with on_device(x):
@@ -104,13 +111,13 @@ def _weight_gradient(x: Tensor, dy: Tensor, *, relu_in: bool = False) -> tuple[T
 
 
 @torch.library.custom_op("srwm_agents::conv3x3", mutates_args=())
-def conv3x3_op(x: Tensor, weight: Tensor) -> Tensor:
-    """x bfloat16 [N, C, H, W], weight [O, C, 3, 3] -> bfloat16 [N, O, H, W], channels-last."""
-    return _convolve(_channels_last(x), _pair_weights(weight))
+def conv3x3_op(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x bfloat16 [N, C, H, W], weight [O, C, 3, 3], bias float32 [O] -> bfloat16 [N, O, H, W], channels-last."""
+    return _convolve(_channels_last(x), _pair_weights(weight), bias=bias)
 
 
 @conv3x3_op.register_fake
-def _(x, weight):
+def _(x, weight, bias):
     return _empty(x, len(weight))
 
 
@@ -126,24 +133,29 @@ def _(weight, dy):
 
 
 @torch.library.custom_op("srwm_agents::conv3x3_weight_gradient", mutates_args=())
-def conv3x3_weight_gradient_op(x: Tensor, dy: Tensor) -> Tensor:
-    """x [N, C, H, W], dy [N, O, H, W] -> float32 [O, C, 3, 3]."""
-    return _weight_gradient(_channels_last(x), _channels_last(dy))[0]
+def conv3x3_weight_gradient_op(x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
+    """x [N, C, H, W], dy [N, O, H, W] -> float32 [O, C, 3, 3] and, of the bias, [O]."""
+    return _weight_gradient(_channels_last(x), _channels_last(dy))
 
 
 @conv3x3_weight_gradient_op.register_fake
 def _(x, dy):
-    return torch.empty(dy.shape[1], x.shape[1], 3, 3, dtype=torch.float32, device=x.device)
+    weight = torch.empty(dy.shape[1], x.shape[1], 3, 3, dtype=torch.float32, device=x.device)
+    return weight, torch.empty(dy.shape[1], dtype=torch.float32, device=x.device)
 
 
 def _conv3x3_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+    ctx.save_for_backward(*inputs[:2])
 
 
-def _conv3x3_gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _conv3x3_gradient(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     x, weight = ctx.saved_tensors
-    dx = conv3x3_input_gradient_op(weight, dy) if ctx.needs_input_grad[0] else None
-    return dx, conv3x3_weight_gradient_op(x, dy).to(weight.dtype) if ctx.needs_input_grad[1] else None
+    needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+    dx = conv3x3_input_gradient_op(weight, dy) if needs_x else None
+    if not needs_weight and not needs_bias:
+        return dx, None, None
+    dweight, dbias = conv3x3_weight_gradient_op(x, dy)
+    return dx, dweight.to(weight.dtype) if needs_weight else None, dbias.to(weight.dtype) if needs_bias else None
 
 
 conv3x3_op.register_autograd(_conv3x3_gradient, setup_context=_conv3x3_context)

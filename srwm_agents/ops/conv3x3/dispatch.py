@@ -15,12 +15,13 @@ IMAGE_CHANNELS = 4
 """And for the input of a single convolution; fewer channels than a width are filled up with zeros."""
 
 
-def conv3x3(x: Tensor, weight: Tensor, *, backend: str = "auto") -> Tensor:
-    """``conv2d(x, weight, padding=1)`` for few channels.
+def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, backend: str = "auto") -> Tensor:
+    """``conv2d(x, weight, bias, padding=1)`` for few channels.
 
     Args:
         x: [N, C, H, W].
         weight: [O, C, 3, 3]. The kernels' products are made of bfloat16 weights, summed in float32.
+        bias: [O], or None.
         backend: "auto" | "naive" | "triton" (x bfloat16, C up to 64, O one of 16, 32, 64; channels-last). "auto" picks
             the fastest that can run; an explicit one never falls back.
 
@@ -33,6 +34,8 @@ def conv3x3(x: Tensor, weight: Tensor, *, backend: str = "auto") -> Tensor:
     """
     check_backend(backend)
     _check(x, "weight", weight)
+    if bias is not None:
+        check_shape("bias", bias, (len(weight),), "[O]")
     channels = x.shape[1]
     width = next((width for width in (IMAGE_CHANNELS, *CHANNELS) if channels <= width), channels)
     if _use_kernels(backend, x, len(weight), *((width,) if width > IMAGE_CHANNELS else ())):
@@ -40,8 +43,8 @@ def conv3x3(x: Tensor, weight: Tensor, *, backend: str = "auto") -> Tensor:
 
         if width > channels:
             x, weight = (functional.pad(tensor, (0, 0, 0, 0, 0, width - channels)) for tensor in (x, weight))
-        return conv3x3_op(x, weight)
-    return functional.conv2d(x, weight.to(x.dtype), padding=1)
+        return conv3x3_op(x, weight, bias)
+    return functional.conv2d(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), padding=1)
 
 
 def residual_block(
