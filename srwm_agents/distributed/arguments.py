@@ -13,8 +13,8 @@ from srwm_agents.command_line import program
 from srwm_agents.integrations.sample_factory.arguments import make_parser, parse_train_args
 from srwm_agents.integrations.sample_factory.checks import learners_stay_equal
 from srwm_agents.integrations.sample_factory.config import ConfigError, finish_config
-from srwm_agents.integrations.sample_factory.request import PROCGEN
 from srwm_agents.integrations.sample_factory.ranks import choose_gpu
+from srwm_agents.integrations.sample_factory.request import PROCGEN
 from srwm_agents.launch import Launch
 
 UNSUPPORTED_FLAGS = (
