@@ -162,6 +162,11 @@ def test_wrong_flags_are_one_line(small_flags, tmp_path, capsys, flags, message)
     assert not list(tmp_path.iterdir())
 
 
+def test_other_environments_are_refused(tmp_path, capsys) -> None:
+    assert main(["train", "--env=CartPole-v1", f"--train_dir={tmp_path}", "--experiment=e", "--device=cpu"]) == 1
+    assert "--env is 'CartPole-v1', allowed: procgen" in capsys.readouterr().err
+
+
 def test_an_unreachable_cluster_is_a_one_line_error(small_flags, tmp_path, capsys) -> None:
     flags = [*small_flags, f"--train_dir={tmp_path}", "--experiment=e", "--ray_address=127.0.0.1:1"]
     assert main(["train", *flags]) == 1
