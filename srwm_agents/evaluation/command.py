@@ -176,6 +176,8 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
     if stop:
         kind += "_interrupted"
     files = write_reports(folder, f"eval_{kind}", episodes, by_game, over_games, about)
+    if files[-1].stem != f"eval_{kind}":
+        console.print(f"kept eval_{kind}.*, which has more episodes", highlight=False, soft_wrap=True, markup=False)
     if args.video and not stop:
         video = folder / f"gameplay_{kind}.mp4"
         files.append(record_video(video, player.policy(), games, mode, splits[-1], seconds=args.video_seconds, **play))
