@@ -24,6 +24,7 @@ from srwm_agents.evaluation.statistics import aggregate, per_game, unseen
 from srwm_agents.evaluation.videos import record_video
 from srwm_agents.experiment_folders import experiment_path
 from srwm_agents.machine import available_cores
+from srwm_agents.report_names import kept
 from srwm_agents.signals import StopRequest
 
 KNOWN_INPUTS = {"last_reward", "last_action"}
@@ -176,8 +177,8 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
     if stop:
         kind += "_interrupted"
     files = write_reports(folder, f"eval_{kind}", episodes, by_game, over_games, about)
-    if files[-1].stem != f"eval_{kind}":
-        console.print(f"kept eval_{kind}.*, which has more episodes", highlight=False, soft_wrap=True, markup=False)
+    if (told := kept(f"eval_{kind}", files[-1])) is not None:
+        console.print(told, highlight=False, soft_wrap=True, markup=False)
     if args.video and not stop:
         video = folder / f"gameplay_{kind}.mp4"
         files.append(record_video(video, player.policy(), games, mode, splits[-1], seconds=args.video_seconds, **play))

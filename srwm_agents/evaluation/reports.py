@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from srwm_agents.files import write_together
+from srwm_agents.report_names import report_name
 
 
 def games_table(games: pd.DataFrame, title: str) -> Table:
@@ -69,14 +70,6 @@ def _interval(row: dict[Any, Any], name: str, digits: int) -> str:
     return "–" if pd.isna(low) else f"{low:.{digits}f}, {high:.{digits}f}"
 
 
-def episodes_in(file: Path) -> int:
-    """Episodes of the evaluation whose JSON report a file is; 0 if it is missing, damaged or no such report."""
-    try:
-        return sum(int(game["episodes"]) for game in json.loads(file.read_text())["games"])
-    except (OSError, ValueError, TypeError, LookupError):
-        return 0
-
-
 def write_reports(
     folder: Path,
     name: str,
@@ -88,10 +81,9 @@ def write_reports(
     """Write ``name.csv`` (a row a game and split), ``name_episodes.csv`` (a row an episode) and ``name.json`` (all).
 
     Where ``name.json`` is, all three are of one evaluation. If the one that is there has more episodes, it stays, and
-    these files' name is ``name_of_N``, N being the number of their episodes.
+    these files are called ``name_of_N`` (:func:`srwm_agents.report_names.report_name`).
     """
-    if episodes_in(folder / f"{name}.json") > len(episodes):
-        name = f"{name}_of_{len(episodes)}"
+    name = report_name(folder, name, "games", len(episodes))
     content = {
         **about,
         "games": _records(games),
