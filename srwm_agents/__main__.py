@@ -25,6 +25,7 @@ class Command(NamedTuple):
 
 
 _TRAINING = ("sample_factory", "gymnasium", "rich", "yaml", "pandas", "scipy", "matplotlib")
+_COMPARING = ("rich", "pandas", "matplotlib", "PIL")
 
 COMMANDS = {
     "train": Command("srwm_agents.train_command:main", "train an agent on Procgen", "train", _TRAINING),
@@ -33,6 +34,13 @@ COMMANDS = {
         "evaluate a saved agent on Procgen",
         "eval",
         ("gymnasium", "rich", "pandas", "scipy", "matplotlib", "imageio", "av", "PIL"),
+    ),
+    "runs": Command("srwm_agents.comparison.listing:main", "list the runs in a folder", "eval", _COMPARING),
+    "compare": Command(
+        "srwm_agents.comparison.command:main",
+        "compare runs: learning curves, scores, settings",
+        "eval",
+        _COMPARING,
     ),
     "distributed": Command(
         "srwm_agents.distributed.command:main",

@@ -8,10 +8,11 @@ import os
 import re
 import shutil
 import socket
+import time
 from _multiprocessing import sem_unlink  # type: ignore[import-not-found]
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from fcntl import LOCK_EX, LOCK_NB, flock
+from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 from pathlib import Path
 from typing import Self
 
@@ -65,6 +66,67 @@ class Contents:
         if self.settings is None or not (folder / self.settings).is_file():
             return False
         return self.settings_say in (folder / self.settings).read_text(errors="replace")
+
+
+TRAINING = Contents(
+    made=(
+        *("config.json", "sf_log.txt", "git.diff", "curves.csv", "learning_curves.png", "checkpoint_p*", ".summary"),
+        *("crashes", "evaluation", "policy_[0-9]*.json", ".tmp-*"),
+        *(f"agent{kind}{more}" for kind in ("", "_best", "_average") for more in ("", "_p[0-9]*", ".old", ".new")),
+    ),
+    marks=("checkpoint_p*", "sf_log.txt"),
+    lock=".training_lock",
+    settings="config.json",
+    settings_say='"num_envs_per_worker"',
+    leftovers=("checkpoint_p*/.*.tmp", "checkpoint_p*/*_temp"),
+)
+"""Of training an agent (``train``, ``distributed``)."""
+
+FEWSHOT = Contents(
+    made=(
+        *("settings.json", "checkpoint.pt", "curves.csv", "learning_curve.png", "evaluation", ".summary", ".tmp-*"),
+        *(f"agent{kind}{more}" for kind in ("", "_best") for more in ("", ".old", ".new")),
+    ),
+    marks=("checkpoint.pt",),
+    lock=".fewshot_lock",
+    settings="settings.json",
+    settings_say='"validation_episodes"',
+)
+"""Of few-shot learning (``fewshot train``)."""
+
+
+def lock_holder(folder: Path, contents: Contents) -> str | None:
+    """The process that trains in a folder, as "process 12 on host"; None if none does. Nothing is changed.
+
+    The lock is asked for as a shared one and given back at once. Where a file system has no locks, none is held.
+
+    Args:
+        folder: an experiment's.
+        contents: what the experiments of its command consist of.
+    """
+    try:
+        descriptor = os.open(folder / contents.lock, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        flock(descriptor, LOCK_SH | LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            return None
+        holder = os.pread(descriptor, 10_000, 0).decode(errors="replace").partition("\n")[0]
+        return holder or "another process"
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _lock_for_training(descriptor: int) -> None:
+    """Take the lock or raise; tried twice, since :func:`lock_holder` has it for a moment."""
+    with contextlib.suppress(OSError):
+        flock(descriptor, LOCK_EX | LOCK_NB)
+        return
+    time.sleep(0.05)
+    flock(descriptor, LOCK_EX | LOCK_NB)
 
 
 def check_present(folder: Path, contents: Contents) -> None:
@@ -180,7 +242,7 @@ class ExperimentFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.path / self.contents.lock, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                flock(self._descriptor, LOCK_EX | LOCK_NB)
+                _lock_for_training(self._descriptor)
             except OSError as error:
                 holder = self._content().partition("\n")[0]
                 if error.errno in (errno.EWOULDBLOCK, errno.EACCES):

@@ -65,6 +65,14 @@ def drawing(picture: Path, width: float, height: float) -> Iterator[Figure]:
     write_atomically(picture, content)
 
 
+def short_number(value: float, _position: object = None) -> str:
+    """1500000 -> 1.5M; as matplotlib calls the formatter of an axis."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
 def label_lines(axes: Axes) -> None:
     """Write each labelled line's label at its right end in its colour, in place of a legend.
 

@@ -24,6 +24,7 @@ from srwm_agents.evaluation.statistics import aggregate, per_game, unseen
 from srwm_agents.evaluation.subject import AGENT_FOLDERS, DEFAULT_SPLITS, subject_of
 from srwm_agents.evaluation.videos import record_video
 from srwm_agents.machine import available_cores
+from srwm_agents.report_names import kept
 from srwm_agents.signals import StopRequest
 
 MAX_SEED = 2**31 - 1
@@ -180,6 +181,8 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
     if stop:
         kind += "_interrupted"
     files = write_reports(folder, f"eval_{kind}", episodes, by_game, over_games, about)
+    if (told := kept(f"eval_{kind}", files[-1])) is not None:
+        console.print(told, highlight=False, soft_wrap=True, markup=False)
     if args.video and not stop:
         video = folder / f"gameplay_{kind}.mp4"
         policy = subject.player.policy()

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from srwm_agents.files import write_together
+from srwm_agents.report_names import report_name
 
 
 def games_table(games: pd.DataFrame, title: str) -> Table:
@@ -80,8 +81,10 @@ def write_reports(
 ) -> list[Path]:
     """Write ``name.csv`` (a row a game and split), ``name_episodes.csv`` (a row an episode) and ``name.json`` (all).
 
-    Where ``name.json`` is, all three are of one evaluation.
+    Where ``name.json`` is, all three are of one evaluation. If the one that is there has more episodes, it stays, and
+    these files are called ``name_of_N`` (:func:`srwm_agents.report_names.report_name`).
     """
+    name = report_name(folder, name, "games", len(episodes))
     content = {
         **about,
         "games": _records(games),

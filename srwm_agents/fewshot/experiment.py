@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 
 from srwm_agents import plotting
+from srwm_agents.experiment_folders import FEWSHOT as CONTENTS
 from srwm_agents.experiment_folders import (
-    Contents,
     ExperimentError,
     ExperimentFolder,
     check_present,
@@ -24,19 +24,6 @@ from srwm_agents.fewshot.settings import Settings
 from srwm_agents.files import remove_leftovers, write_atomically
 
 AGENT_FOLDERS = {"latest": "agent", "best": "agent_best"}
-
-
-CONTENTS = Contents(
-    made=(
-        *("settings.json", "checkpoint.pt", "curves.csv", "learning_curve.png", "evaluation", ".summary", ".tmp-*"),
-        *(f"agent{kind}{more}" for kind in ("", "_best") for more in ("", ".old", ".new")),
-    ),
-    marks=("checkpoint.pt",),
-    lock=".fewshot_lock",
-    settings="settings.json",
-    settings_say='"validation_episodes"',
-)
-"""What the experiments of few-shot learning consist of."""
 
 
 class Experiment:

@@ -25,6 +25,7 @@ from srwm_agents.fewshot.experiment import AGENT_FOLDERS
 from srwm_agents.fewshot.tasks import Shape
 from srwm_agents.files import write_together
 from srwm_agents.processes import Processes
+from srwm_agents.report_names import kept, report_name
 
 
 def evaluate_agent(args: argparse.Namespace, console: Console) -> int:
@@ -75,8 +76,11 @@ def evaluate_agent(args: argparse.Namespace, console: Console) -> int:
     }
     summary, curve = pd.concat(summaries, ignore_index=True), pd.concat(curves, ignore_index=True)
     console.print(_table(summary, f"{name}: {shape.ways}-way {shape.shots}-shot, {args.split} classes"))
-    for file in write_reports(output, f"eval_{args.split}_{shape.shots}shot", summary, curve, about):
-        console.print(f"wrote {file}", highlight=False, soft_wrap=True, markup=False)
+    reports = f"eval_{args.split}_{shape.shots}shot"
+    files = write_reports(output, reports, summary, curve, about)
+    lines = [*filter(None, [kept(reports, files[-1])]), *(f"wrote {file}" for file in files)]
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     return 0
 
 
@@ -100,8 +104,10 @@ def write_reports(
 ) -> list[Path]:
     """Write ``name.csv`` (the curve), ``name.png`` and ``name.json`` (everything); returns their paths.
 
-    Where ``name.json`` is, all three are of one evaluation.
+    Where ``name.json`` is, all three are of one evaluation. If the one that is there has more episodes, it stays, and
+    these files are called ``name_of_N`` (:func:`srwm_agents.report_names.report_name`).
     """
+    name = report_name(folder, name, "accuracy", int(summary["episodes"].sum()))
     content = {**about, "accuracy": _records(summary), "curve": _records(curve)}
     title = f"{about['agent']}: {about['ways']}-way {about['shots']}-shot, {about['split']} classes"
     return write_together(

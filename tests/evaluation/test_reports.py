@@ -13,6 +13,7 @@ import srwm_agents.files
 from srwm_agents.evaluation.reports import write_reports
 from srwm_agents.fewshot.reporting import write_reports as write_fewshot_reports
 from srwm_agents.files import write_together
+from srwm_agents.report_names import kept, report_name
 
 
 def write(folder: Path, value: float) -> None:
@@ -86,3 +87,46 @@ def test_few_shot_reports_are_written_together(tmp_path) -> None:
     assert [file.name for file in files] == ["eval.csv", "eval.png", "eval.json"]
     assert {file.name for file in (tmp_path / "new").iterdir()} == {file.name for file in files}
     assert (tmp_path / "new/eval.png").read_bytes().startswith(b"\x89PNG")
+
+
+def evaluation(episodes: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    games = pd.DataFrame({"split": "train", "game": ["maze", "heist"], "episodes": [episodes // 2, episodes // 2]})
+    return pd.DataFrame({"return": [1.0] * episodes}), games
+
+
+def test_a_smaller_evaluation_stands_beside_a_larger_one(tmp_path) -> None:
+    def put(episodes: int) -> list[str]:
+        files = write_reports(tmp_path, "eval", *evaluation(episodes), pd.DataFrame(), {})
+        assert len(pd.read_csv(files[1])) == episodes
+        return [file.name for file in files]
+
+    usual = ["eval.csv", "eval_episodes.csv", "eval.json"]
+    assert put(8) == usual
+    smaller = ["eval_of_4.csv", "eval_of_4_episodes.csv", "eval_of_4.json"]
+    assert put(4) == smaller
+    assert put(4) == smaller  # which its equal replaces
+    assert len(pd.read_csv(tmp_path / "eval_episodes.csv")) == 8
+    assert put(8) == usual
+    assert put(10) == usual
+    (tmp_path / "eval.json").write_text("{")  # what is damaged is not worth keeping
+    assert put(2) == usual
+
+
+def test_a_smaller_few_shot_evaluation_stands_beside_a_larger_one(tmp_path) -> None:
+    about = {"agent": "a", "ways": 5, "shots": 1, "split": "val"}
+    for episodes, name in ((9, "eval"), (3, "eval_of_3"), (12, "eval")):
+        curve = pd.DataFrame({"segment": "g", "axis": ["shots"], "x": 0, "accuracy": 0.5, "interval": 0.1})
+        curve["episodes"] = episodes
+        files = write_fewshot_reports(tmp_path, "eval", curve, curve, about)
+        assert files[-1].stem == name
+        assert kept("eval", files[-1]) == (
+            None if name == "eval" else f"kept {tmp_path / 'eval'}.*, which has more episodes"
+        )
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"games": 3}', '{"games": [{}]}', '{"games": [{"episodes": "x"}]}']
+)
+def test_a_report_that_is_none_has_no_episodes(tmp_path, content: str) -> None:
+    (tmp_path / "eval.json").write_text(content)
+    assert report_name(tmp_path, "eval", "games", 0) == "eval"

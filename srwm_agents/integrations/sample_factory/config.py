@@ -9,7 +9,8 @@ from typing import Any
 from sample_factory.utils.attr_dict import AttrDict
 
 from srwm_agents.cores.config import core_setting_names
-from srwm_agents.experiment_folders import Contents, ExperimentError, experiment_path
+from srwm_agents.experiment_folders import TRAINING as CONTENTS
+from srwm_agents.experiment_folders import ExperimentError, experiment_path
 from srwm_agents.integrations.sample_factory.checks import check, check_numbers
 from srwm_agents.integrations.sample_factory.core import ConfigError, check_no_size_flags, core_settings
 from srwm_agents.integrations.sample_factory.deriving import Machine, derive
@@ -36,21 +37,6 @@ __all__ = [
 
 _ABOUT_THE_COMMAND = ("cli_args", "command_line", "git_hash", "git_repo_name")
 """What Sample Factory expects in a configuration beside settings."""
-
-
-CONTENTS = Contents(
-    made=(
-        *("config.json", "sf_log.txt", "git.diff", "curves.csv", "learning_curves.png", "checkpoint_p*", ".summary"),
-        *("crashes", "evaluation", "policy_[0-9]*.json", ".tmp-*"),
-        *(f"agent{kind}{more}" for kind in ("", "_best", "_average") for more in ("", "_p[0-9]*", ".old", ".new")),
-    ),
-    marks=("checkpoint_p*", "sf_log.txt"),
-    lock=".training_lock",
-    settings="config.json",
-    settings_say='"num_envs_per_worker"',
-    leftovers=("checkpoint_p*/.*.tmp", "checkpoint_p*/*_temp"),
-)
-"""What the experiments of training on games consist of."""
 
 
 def experiment_folder(cfg: Any) -> Path:

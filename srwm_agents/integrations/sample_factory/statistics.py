@@ -17,11 +17,11 @@ from sample_factory.algo.runners.runner import AlgoObserver, Runner
 from sample_factory.algo.utils.misc import EPISODIC
 from sample_factory.utils.utils import log
 
+from srwm_agents.curves import CURVES_FILE
 from srwm_agents.envs import normalised_score
 from srwm_agents.files import write_atomically
 from srwm_agents.integrations.sample_factory.environment import GAME_KEYS
 
-CURVES_FILE = "curves.csv"
 COLUMNS: tuple[str, ...] = ("frames", "seconds", "game", "episodes", "mean_return", "mean_length", "normalised_score")
 
 
@@ -56,7 +56,11 @@ class GameStatistics(AlgoObserver):
         runner.policy_msg_handlers[EPISODIC] = [self._episodes_finished]
 
     def resume_from(self, frames: int) -> None:
-        """Drop rows of frames that were lost with a killed run, and go on counting seconds where the rest ends."""
+        """Drop rows of frames that were lost with a killed run, and go on where the rest ends.
+
+        Seconds go on, and so do the means: a game's window begins with its last mean, which new episodes replace one by
+        one, so that the first ones to end, which are short, do not stand for all.
+        """
         file = self.folder / CURVES_FILE
         if not file.is_file():
             return
@@ -70,6 +74,12 @@ class GameStatistics(AlgoObserver):
         writer.writerows(rows)
         write_atomically(file, table.getvalue())
         self._seconds_before = max((float(row["seconds"]) for row in rows), default=0.0)
+        self._written_at = max((int(row["frames"]) for row in rows), default=None)
+        for game, row in {row["game"]: row for row in rows}.items():  # a game's last one
+            if (window := self.windows.get(game)) is not None:
+                episodes = min(int(float(row["episodes"])), window.returns.maxlen or 0)
+                window.returns.extend([float(row["mean_return"])] * episodes)
+                window.lengths.extend([float(row["mean_length"])] * episodes)
 
     def _episodes_finished(self, runner: Runner, msg: dict[str, Any], policy_id: int) -> None:
         stats = dict(msg[EPISODIC])

@@ -27,6 +27,30 @@ def test_a_number_of_frames_has_one_row_for_each_game(tmp_path) -> None:
     ]
 
 
+def test_a_resumed_run_goes_on_from_its_means(tmp_path) -> None:
+    """The first episodes to end after a resume are short: alone they would be a fall, or a rise, of the curve."""
+    writer = SimpleNamespace(add_scalar=lambda *_: None)
+    unused: Any = None
+    before = GameStatistics(["starpilot", "leaper"], "easy", 100, tmp_path)
+    before.add([0] * 300, [20.0] * 300, [500] * 300)
+    before.add([1] * 4, [8.0] * 4, [60] * 4)
+    before.extra_summaries(unused, 0, writer, 640)
+    before.extra_summaries(unused, 0, writer, 1280)
+
+    after = GameStatistics(["starpilot", "leaper"], "easy", 100, tmp_path)
+    after.resume_from(1000)  # what came later was lost with a killed run
+    assert after.mean_return("starpilot") == 20.0
+    after.extra_summaries(unused, 0, writer, 640)  # before anything is learned: the row that is there already
+    after.add([0] * 10 + [1] * 4, [0.0] * 14, [5] * 14)
+    after.extra_summaries(unused, 0, writer, 700)
+    curves = pd.read_csv(tmp_path / "curves.csv")
+    assert curves["frames"].tolist() == [640, 640, 700, 700]
+    assert curves["episodes"].tolist() == [300, 4, 10, 4]
+    assert curves["mean_return"].tolist() == [20.0, 8.0, 18.0, 4.0]  # 90 of 100 are from before, 4 of 8
+    assert curves["mean_length"].tolist()[2] == 450.5
+    assert after.mean_score() is not None
+
+
 def test_the_age_of_the_data_is_said_once_it_is_known() -> None:
     assert lag_text({}) == ""
     lag = {"version_diff_min": 0.0, "version_diff_avg": 4.04, "version_diff_max": 8.0}
