@@ -30,15 +30,22 @@ class Launch(NamedTuple):
     """At most so many neighbouring columns in one thread; see ``tile_offsets``."""
     registers: int
     """At most so many a thread: fewer let more programs share a multiprocessor, until they spill."""
+    unroll: int = 1
+    """Steps of the loop over time that are unrolled: several need no moves of what was loaded ahead, but registers."""
 
 
-FORWARD = {16: Launch(1, 1, 255), 32: Launch(1, 2, 255), 64: Launch(2, 1, 255), 128: Launch(8, 2, 255)}
+FORWARD = {16: Launch(1, 1, 128, 2), 32: Launch(1, 1, 255), 64: Launch(2, 1, 255), 128: Launch(8, 2, 255)}
 """By the smallest key at or above the padded width of the wider of D and O."""
-FORWARD_WITH_LIMIT = {**FORWARD, 32: Launch(2, 2, 255), 64: Launch(8, 2, 255)}
+FORWARD_WITH_LIMIT = {16: Launch(1, 1, 255), 32: Launch(2, 2, 255), 64: Launch(8, 2, 255), 128: Launch(8, 2, 255)}
 """More threads share the shifts that are measured, which else do not fit the registers; chosen by that, not timed."""
+PACKED_WIDTH = 16
+"""Up to this width the forward kernel, of one warp, holds the y and the b block as one tile: b costs nothing there."""
 BACKWARD = {16: Launch(1, 4, 128), 32: Launch(2, 4, 255), 64: Launch(8, 2, 255), 128: Launch(8, 4, 255)}
 BACKWARD_WITH_DECAY = {**BACKWARD, 16: Launch(1, 4, 255)}
 """With a decay, the slow weights' gradient is a second accumulator in registers."""
+BACKWARD_OF_Y = {128: Launch(8, 4, 255)}
+"""Widths at which the y block's gradient has a launch of its own: all four blocks and their gradients exceed the
+registers of a multiprocessor (at D = 128, 389 floats a thread of 255), and what spills exceeds its cache."""
 
 LARGEST_GROWTH = 100.0
 """Largest factor by which undoing a decay may multiply a rounding (6e-8 in float32): an error of 6e-6 at most."""
@@ -56,19 +63,31 @@ def steps_at_once(rule: Rule) -> int | None:
 
 
 @functools.cache
-def _launch(dim: int, out: int, decays: bool, limits: bool, unit_keys: bool, backward: bool) -> dict[str, Any]:
-    """A kernel's constants and options, as keyword arguments."""
-    block_d, block_o = padded(dim), padded(out)
+def _launch(dim: int, out: int, decays: bool, limits: bool, unit_keys: bool, backward: bool) -> list[dict[str, Any]]:
+    """The constants and options of a kernel's launches, one or, in the backward pass of wide heads, two, as keyword
+    arguments."""
     decays = decays or (backward and limits)  # the gradient of a limit's factor has the form of a decay's
+    block_d, block_o = padded(dim), padded(out)
+    width = max(block_d, block_o)
     table = FORWARD_WITH_LIMIT if limits else FORWARD
     if backward:
         table = BACKWARD_WITH_DECAY if decays else BACKWARD
-    launch = next(launch for width, launch in table.items() if max(block_d, block_o) <= width)
-    return {
-        "D": dim, "OUT": out, "BD": block_d, "BO": block_o, "BB": 4, "ROW": _row(dim, out, limits),
+    common = {
+        "D": dim, "OUT": out, "BD": block_d, "BO": block_o, "ROW": _row(dim, out, limits),
         "DECAYS": decays, "LIMITS": limits, "UNIT_KEYS": unit_keys,
-        "LANE_COLUMNS": launch.lane_columns, "num_warps": launch.warps, "maxnreg": launch.registers,
     }  # fmt: skip
+
+    def launched(table: dict[int, Launch], **constants: Any) -> dict[str, Any]:
+        launch = next(launch for key, launch in table.items() if width <= key)
+        options = {"LANE_COLUMNS": launch.lane_columns, "UNROLL": launch.unroll}
+        return {**common, **constants, **options, "num_warps": launch.warps, "maxnreg": launch.registers}
+
+    if not backward:
+        packed = width <= PACKED_WIDTH
+        return [launched(table, PACKED=packed, BO=padded(out + 4) if packed else block_o)]
+    if width not in BACKWARD_OF_Y:
+        return [launched(table, Y=True, REST=True)]
+    return [launched(BACKWARD_OF_Y, Y=True, REST=False), launched(table, Y=False, REST=True)]
 
 
 def _row(dim: int, out: int, limits: bool) -> int:
@@ -89,22 +108,25 @@ def _reads_state(resets: Tensor | None, limit: float) -> bool:
 
 def _forward(x, weights, state, resets, decay, unit_keys, limit, y, final, saved) -> None:
     _, steps, heads, dim = x.shape
+    (constants,) = _launch(dim, y.shape[-1], decay != 1, limit > 0, unit_keys, backward=False)
     with on_device(x):
         _forward_kernel[(len(x) * heads,)](
-            *contiguous(x, *weights, *state, resets), y, *final, saved, steps, heads, decay, limit,
-            **_launch(dim, y.shape[-1], decay != 1, limit > 0, unit_keys, backward=False),
-        )  # fmt: skip
+            *contiguous(x, *weights, *state, resets), y, *final, saved, steps, heads, decay, limit, **constants
+        )
 
 
 def _backward(
     x, weights, state, resets, decay, unit_keys, limit, final, saved, dy, dfinal, dx, shares, dstate
 ) -> None:  # fmt: skip
-    _, steps, heads, dim = x.shape
+    batch, steps, heads, dim = x.shape
+    launches = _launch(dim, dy.shape[-1], decay != 1, limit > 0, unit_keys, backward=True)
+    read = contiguous(x, *weights, *state, resets, *final, saved, dy, *dfinal)
+    parts = None
+    if len(launches) > 1:
+        parts = torch.empty((batch, heads, steps, 3 * dim + 1), dtype=torch.float32, device=x.device)
     with on_device(x):
-        _backward_kernel[(len(x) * heads,)](
-            *contiguous(x, *weights, *state, resets, *final, saved, dy, *dfinal), dx, shares, *dstate,
-            steps, heads, decay, **_launch(dim, dy.shape[-1], decay != 1, limit > 0, unit_keys, backward=True),
-        )  # fmt: skip
+        for constants in launches:
+            _backward_kernel[(batch * heads,)](*read, dx, shares, *dstate, parts, steps, heads, decay, **constants)
 
 
 srwm_forward_op, srwm_forward = register("srwm", Kernels(_forward, _backward, _saved_shape, _reads_state))

@@ -32,18 +32,24 @@ from srwm_agents.ops.kernel_helpers import segment_start, tile_offsets
 
 
 @triton.jit
-def _sum_over_columns(ay, aq, ak, ab, cy, cq, ck, cb, BD: tl.constexpr, BO: tl.constexpr, BB: tl.constexpr):
-    """``[a_y | a_q | a_k | a_b] @ [c_y | c_q | c_k | c_b]``: [BD]. Blocks of equal width share one reduction."""
-    products = aq * cq[:, None] + ak * ck[:, None]
-    if BO == BD:
-        products += ay * cy[:, None]
-    if BB == BD:
-        products += ab * cb[:, None]
-    total = tl.sum(products, axis=0)
-    if BO != BD:
-        total += tl.sum(ay * cy[:, None], axis=0)
-    if BB != BD:
-        total += tl.sum(ab * cb[:, None], axis=0)
+def _sum_over_columns(
+    ay, aq, ak, ab, cy, cq, ck, cb,
+    BD: tl.constexpr, BO: tl.constexpr, Y: tl.constexpr, REST: tl.constexpr,
+):  # fmt: skip
+    """``[a_y | a_q | a_k | a_b] @ [c_y | c_q | c_k | c_b]``: [BD]; without ``Y`` or ``REST`` (q, k, b) of the others.
+
+    Blocks share reductions where they can: those of equal width, and b's, whose columns are dealt to as many lanes as
+    the others' groups of columns.
+    """
+    if REST:
+        products = aq * cq[:, None] + ak * ck[:, None]
+        if Y and BO == BD:
+            products += ay * cy[:, None]
+        total = tl.sum(tl.sum(tl.reshape(products, [4, BD // 4, BD]), axis=1) + ab * cb[:, None], axis=0)
+        if Y and BO != BD:
+            total += tl.sum(ay * cy[:, None], axis=0)
+    else:
+        total = tl.sum(ay * cy[:, None], axis=0)
     return total
 
 
@@ -67,33 +73,53 @@ def _load_blocks(
 
 
 @triton.jit
-def _store_blocks(
-    y_ptr, q_ptr, k_ptr, b_ptr, n, to, td, tb, mo, md, mb, y, q, k, b,
-    D: tl.constexpr, OUT: tl.constexpr,
+def _load_pair(a_ptr, b_ptr, a_at, b_at, a_mask, b_mask):
+    """A tile of two blocks side by side, in float32; the masks are disjoint, zero outside both."""
+    a = tl.load(a_ptr + a_at, mask=a_mask, other=0.0).to(tl.float32)
+    return a + tl.load(b_ptr + b_at, mask=b_mask, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _load_tiles(
+    y_ptr, q_ptr, k_ptr, b_ptr, n, ty, tq, tb, my, mq, mk, mb,
+    D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, PACKED: tl.constexpr,
 ):  # fmt: skip
-    """Write the four blocks of the ``n``-th matrix."""
-    tl.store(y_ptr + n * D * OUT + to, y, mask=mo)
-    tl.store(q_ptr + n * D * D + td, q, mask=md)
-    tl.store(k_ptr + n * D * D + td, k, mask=md)
-    tl.store(b_ptr + n * D * 4 + tb, b, mask=mb)
+    """The ``n``-th matrix as the forward kernel holds it: [q | k], then y and b, or [y | b] and 0 if PACKED."""
+    q_ptr, k_ptr, y_ptr, b_ptr = q_ptr + n * D * D, k_ptr + n * D * D, y_ptr + n * D * OUT, b_ptr + n * D * 4
+    p = _load_pair(q_ptr, k_ptr, tq, tq - BD, mq, mk)
+    if PACKED:
+        y, b = _load_pair(y_ptr, b_ptr, ty, tb, my, mb), tl.full([], 0.0, tl.float32)
+    else:
+        y = tl.load(y_ptr + ty, mask=my, other=0.0).to(tl.float32)
+        b = tl.load(b_ptr + tb, mask=mb, other=0.0).to(tl.float32)
+    return p, y, b
 
 
 @triton.jit
-def _size(tile):
-    """Frobenius norm, as a scalar."""
-    return tl.sqrt(tl.sum(tl.sum(tile * tile, axis=1), axis=0))
+def _sizes(tile, first):
+    """Frobenius norms of a tile's two blocks, as scalars; ``first`` [J] says which columns are the first one's."""
+    squares = tl.sum(tile * tile, axis=1)
+    return tl.sqrt(tl.sum(tl.where(first, squares, 0.0), axis=0)), tl.sqrt(
+        tl.sum(tl.where(first, 0.0, squares), axis=0)
+    )
 
 
 @triton.jit
-def _limited(w, allowed, slow_ptr, mask):
-    """``w`` with its shift from the slow weights scaled down to the size ``allowed``, and the factor: 1 leaves ``w`` as
-    it is, bit by bit; 0 drops a shift that is not finite."""
-    slow = tl.load(slow_ptr, mask=mask, other=0.0).to(tl.float32)
+def _factor(size, allowed):
+    """What scales a shift of this size down to the allowed one: at most 1; 0 for one that is not finite."""
+    return tl.where(size < float("inf"), tl.minimum(allowed / tl.maximum(size, 1e-37), 1.0), 0.0)
+
+
+@triton.jit
+def _limited(w, slow, first, a_allowed, b_allowed):
+    """``w`` with the shifts of its two blocks from the slow weights scaled down to the allowed sizes, and the factors:
+    1 leaves a block as it is, bit by bit; 0 drops a shift that is not finite."""
     shift = w - slow
-    size = _size(shift)
-    factor = tl.where(size < float("inf"), tl.minimum(allowed / tl.maximum(size, 1e-37), 1.0), 0.0)
+    a_size, b_size = _sizes(shift, first)
+    a_factor, b_factor = _factor(a_size, a_allowed), _factor(b_size, b_allowed)
+    factor = tl.where(first, a_factor, b_factor)[:, None]
     scaled = tl.where(factor > 0.0, slow + factor * shift, slow)
-    return tl.where(factor < 1.0, scaled, w), factor
+    return tl.where(factor < 1.0, scaled, w), a_factor, b_factor
 
 
 @triton.jit
@@ -115,33 +141,48 @@ def _segment_stop(resets_ptr, t, T):
     return stop
 
 
+@triton.jit
+def _rates(b, jb, first, A: tl.constexpr, B: tl.constexpr, OUT: tl.constexpr, PACKED: tl.constexpr):
+    """The learning rate of each column of a tile of two blocks, the ``A``-th and the ``B``-th of y, q, k, b."""
+    if PACKED:  # one warp has them all: a shuffle
+        rates = tl.gather(b, tl.where(first, OUT + A, OUT + B), axis=0)
+    else:
+        rates = tl.where(first, _entry(b, jb, A), _entry(b, jb, B))
+    return rates
+
+
 @triton.jit(do_not_specialize=["T", "H", "decay", "limit"])
 def srwm_forward_kernel(
     x_ptr, wy_ptr, wq_ptr, wk_ptr, wb_ptr, sy_ptr, sq_ptr, sk_ptr, sb_ptr, resets_ptr,
     y_ptr, fy_ptr, fq_ptr, fk_ptr, fb_ptr, saved_ptr,
     T, H, decay, limit,
-    D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, BB: tl.constexpr,
-    ROW: tl.constexpr, DECAYS: tl.constexpr, LIMITS: tl.constexpr, UNIT_KEYS: tl.constexpr, LANE_COLUMNS: tl.constexpr,
+    D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, PACKED: tl.constexpr,
+    ROW: tl.constexpr, DECAYS: tl.constexpr, LIMITS: tl.constexpr, UNIT_KEYS: tl.constexpr,
+    LANE_COLUMNS: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """Forward over time.
 
     x [B, T, H, D], w* [H, D, *], s* [B, H, D, *] or None, resets [B, T] or None -> y [B, T, H, O], f* [B, H, D, *],
-    saved [B, H, T, ROW] or None, a row being q (D), k (D), v_y (O), v_q (D), v_k (D), v_b (4), b (4) and, with LIMITS,
-    the limit's factors (4).
+    saved [B, H, T, ROW] or None, a row being q (D), k (D), u_q (D), u_k (D), u_y (O), u_b (4), b (4) and, with LIMITS,
+    the limit's factors (4), both in the order y, q, k, b.
+
+    The q and the k block are one tile ``p`` of 2 BD columns, so that they share reductions; with PACKED, the y and the
+    b block are one tile, too, of BO columns, at least O + 4.
     """
     program = tl.program_id(0).to(tl.int64)
     batch = program // H
     head = program % H
     i = tl.arange(0, BD)
-    jo = tl.arange(0, BO)
-    jd = tl.arange(0, BD)
-    jb = tl.arange(0, BB)
-    to = tile_offsets(i, jo, OUT, LANE_COLUMNS)
-    td = tile_offsets(i, jd, D, LANE_COLUMNS)
-    tb = tile_offsets(i, jb, 4, LANE_COLUMNS)
-    mo = (i[None, :] < D) & (jo[:, None] < OUT)
-    md = (i[None, :] < D) & (jd[:, None] < D)
-    mb = (i[None, :] < D) & (jb[:, None] < 4)
+    jp = tl.arange(0, 2 * BD)
+    jy = tl.arange(0, BO)
+    jb = jy - OUT if PACKED else tl.arange(0, 4)
+    is_q, is_y, is_b = jp < BD, jy < OUT, (jb >= 0) & (jb < 4)
+    is_k = (jp >= BD) & (jp < BD + D)
+    tq = tile_offsets(i, jp, D, LANE_COLUMNS)
+    ty = tile_offsets(i, jy, OUT, LANE_COLUMNS)
+    tb = tile_offsets(i, jb, 4, 1)
+    rows = i[None, :] < D
+    mq, mk, my, mb = rows & (jp < D)[:, None], rows & is_k[:, None], rows & is_y[:, None], rows & is_b[:, None]
 
     x_ptr += (batch * T * H + head) * D
     y_ptr += (batch * T * H + head) * OUT
@@ -152,13 +193,20 @@ def srwm_forward_kernel(
     wk_ptr += head * D * D
     wb_ptr += head * D * 4
 
-    wy, wq, wk, wb = _load_blocks(wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, to, td, tb, mo, md, mb, D, OUT)
+    wp, wy, wb = _load_tiles(wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, ty, tq, tb, my, mq, mk, mb, D, OUT, BD, PACKED)
     if LIMITS:
-        ly, lq, lk, lb = limit * _size(wy), limit * _size(wq), limit * _size(wk), limit * _size(wb)
+        lq, lk = _sizes(wp, is_q)
+        ly, lb = _sizes(wy, is_y)
+        if not PACKED:
+            lb, _ = _sizes(wb, is_b)
+        ly, lq, lk, lb = limit * ly, limit * lq, limit * lk, limit * lb
     if sy_ptr is not None:
-        sy, sq, sk, sb = _load_blocks(sy_ptr, sq_ptr, sk_ptr, sb_ptr, program, to, td, tb, mo, md, mb, D, OUT)
-        wy, wq, wk, wb = wy + sy, wq + sq, wk + sk, wb + sb
+        sp, sy, sb = _load_tiles(
+            sy_ptr, sq_ptr, sk_ptr, sb_ptr, program, ty, tq, tb, my, mq, mk, mb, D, OUT, BD, PACKED
+        )
+        wp, wy, wb = wp + sp, wy + sy, wb + sb
 
+    at_p = tl.where(is_q, jp, jp - BD + D)  # in a saved row
     if resets_ptr is not None:
         resets_ptr += batch * T
     start = 0
@@ -167,59 +215,62 @@ def srwm_forward_kernel(
         if resets_ptr is not None:
             stop = _segment_stop(resets_ptr, start, T)
             if tl.load(resets_ptr + start) != 0:
-                wy, wq, wk, wb = _load_blocks(wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, to, td, tb, mo, md, mb, D, OUT)
+                wp, wy, wb = _load_tiles(
+                    wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, ty, tq, tb, my, mq, mk, mb, D, OUT, BD, PACKED
+                )
         # Loads run one step ahead, so that their latency hides behind the step's arithmetic.
         x_next = tl.load(x_ptr + start * H * D + i, mask=i < D, other=0.0)
-        for t in range(start, stop):
+        for t in tl.range(start, stop, loop_unroll_factor=UNROLL):
             x_i = x_next.to(tl.float32)
             x_next = tl.load(x_ptr + tl.minimum(t + 1, T - 1) * H * D + i, mask=i < D, other=0.0)
 
-            q_j = tl.sum(x_i[None, :] * wq, axis=1)
-            k_j = tl.sum(x_i[None, :] * wk, axis=1)
-            b_j = tl.sum(x_i[None, :] * wb, axis=1)
-            y_j = tl.sum(x_i[None, :] * wy, axis=1)
-            tl.store(y_ptr + t * H * OUT + jo, y_j, mask=jo < OUT)  # before the update, as published
-            b_j = 1.0 / (1.0 + tl.exp(-b_j))
+            p = tl.reshape(tl.sum(x_i[None, :] * wp, axis=1), [2, BD])
+            y = tl.sum(x_i[None, :] * wy, axis=1)
+            b = y
+            if not PACKED:
+                b = tl.sum(x_i[None, :] * wb, axis=1)
+            tl.store(y_ptr + t * H * OUT + jy, y, mask=is_y)  # before the update, as published
+            b = 1.0 / (1.0 + tl.exp(-b))
             if BD != D:
-                q_j = tl.where(jd < D, q_j, float("-inf"))
-                k_j = tl.where(jd < D, k_j, float("-inf"))
-            q_j = tl.exp(q_j - tl.max(q_j, axis=0))
-            k_j = tl.exp(k_j - tl.max(k_j, axis=0))
-            if UNIT_KEYS:
-                q_j = q_j * tl.rsqrt(tl.sum(q_j * q_j, axis=0))
-                k_j = k_j * tl.rsqrt(tl.sum(k_j * k_j, axis=0))
-            else:
-                q_j = q_j * (1.0 / tl.sum(q_j, axis=0))
-                k_j = k_j * (1.0 / tl.sum(k_j, axis=0))
+                p = tl.where((i < D)[None, :], p, float("-inf"))
+            p = tl.exp(p - tl.max(p, axis=1)[:, None])
+            p = p * (tl.rsqrt(tl.sum(p * p, axis=1)) if UNIT_KEYS else 1.0 / tl.sum(p, axis=1))[:, None]
 
-            d_i, k_i = q_j - k_j, k_j  # used along rows from here on
-            vy = tl.sum(d_i[None, :] * wy, axis=1)
-            vq = tl.sum(d_i[None, :] * wq, axis=1)
-            vk = tl.sum(d_i[None, :] * wk, axis=1)
-            vb = tl.sum(d_i[None, :] * wb, axis=1)
+            # Along rows from here on: d = q - k, and k.
+            of_q = (tl.arange(0, 2) == 0)[:, None]
+            d_i = tl.sum(tl.where(of_q, p, -p), axis=0)
+            k_i = tl.sum(tl.where(of_q, 0.0, p), axis=0)
+            up = _rates(b, jb, is_q, 1, 2, OUT, PACKED) * tl.sum(d_i[None, :] * wp, axis=1)
+            uy = _rates(b, jb, is_y, 0, 3, OUT, PACKED) * tl.sum(d_i[None, :] * wy, axis=1)
+            if not PACKED:
+                ub = _entry(b, jb, 3) * tl.sum(d_i[None, :] * wb, axis=1)
             if saved_ptr is not None:
                 row_ptr = saved_ptr + t * ROW
-                tl.store(row_ptr + jd, q_j, mask=jd < D)
-                tl.store(row_ptr + D + jd, k_j, mask=jd < D)
-                tl.store(row_ptr + 2 * D + jo, vy, mask=jo < OUT)
-                tl.store(row_ptr + 2 * D + OUT + jd, vq, mask=jd < D)
-                tl.store(row_ptr + 3 * D + OUT + jd, vk, mask=jd < D)
-                tl.store(row_ptr + 4 * D + OUT + jb, vb, mask=jb < 4)
-                tl.store(row_ptr + 4 * D + OUT + 4 + jb, b_j, mask=jb < 4)
+                tl.store(row_ptr + at_p, tl.reshape(p, [2 * BD]), mask=(jp < D) | is_k)
+                tl.store(row_ptr + 2 * D + at_p, up, mask=(jp < D) | is_k)
+                if PACKED:
+                    tl.store(row_ptr + 4 * D + jy, uy, mask=jy < OUT + 4)
+                else:
+                    tl.store(row_ptr + 4 * D + jy, uy, mask=is_y)
+                    tl.store(row_ptr + 4 * D + OUT + jb, ub)
+                tl.store(row_ptr + 4 * D + OUT + 4 + jb, b, mask=is_b)
+            if DECAYS or LIMITS:
+                slow_p, slow_y, slow_b = _load_tiles(
+                    wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, ty, tq, tb, my, mq, mk, mb, D, OUT, BD, PACKED
+                )
             if DECAYS:
-                wy = _decayed(wy, decay, wy_ptr + to, mo)
-                wq = _decayed(wq, decay, wq_ptr + td, md)
-                wk = _decayed(wk, decay, wk_ptr + td, md)
-                wb = _decayed(wb, decay, wb_ptr + tb, mb)
-            wy += k_i[None, :] * (_entry(b_j, jb, 0) * vy)[:, None]
-            wq += k_i[None, :] * (_entry(b_j, jb, 1) * vq)[:, None]
-            wk += k_i[None, :] * (_entry(b_j, jb, 2) * vk)[:, None]
-            wb += k_i[None, :] * (_entry(b_j, jb, 3) * vb)[:, None]
+                wp = decay * wp + (1.0 - decay) * slow_p
+                wy = decay * wy + (1.0 - decay) * slow_y
+                wb = decay * wb + (1.0 - decay) * slow_b
+            wp += k_i[None, :] * up[:, None]
+            wy += k_i[None, :] * uy[:, None]
+            if not PACKED:
+                wb += k_i[None, :] * ub[:, None]
             if LIMITS:
-                wy, factor_y = _limited(wy, ly, wy_ptr + to, mo)
-                wq, factor_q = _limited(wq, lq, wq_ptr + td, md)
-                wk, factor_k = _limited(wk, lk, wk_ptr + td, md)
-                wb, factor_b = _limited(wb, lb, wb_ptr + tb, mb)
+                wp, factor_q, factor_k = _limited(wp, slow_p, is_q, lq, lk)
+                wy, factor_y, factor_b = _limited(wy, slow_y, is_y, ly, lb)
+                if not PACKED:
+                    wb, factor_b, _ = _limited(wb, slow_b, is_b, lb, lb)
                 if saved_ptr is not None:
                     row_ptr = saved_ptr + t * ROW + 4 * D + OUT + 8
                     tl.store(row_ptr, factor_y)
@@ -229,10 +280,16 @@ def srwm_forward_kernel(
         start = stop
 
     # The state is the shift from the slow weights.
-    ay, aq, ak, ab = _load_blocks(wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, to, td, tb, mo, md, mb, D, OUT)
-    _store_blocks(
-        fy_ptr, fq_ptr, fk_ptr, fb_ptr, program, to, td, tb, mo, md, mb, wy - ay, wq - aq, wk - ak, wb - ab, D, OUT
+    slow_p, slow_y, slow_b = _load_tiles(
+        wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, ty, tq, tb, my, mq, mk, mb, D, OUT, BD, PACKED
     )
+    tl.store(fq_ptr + program * D * D + tq, wp - slow_p, mask=mq)
+    tl.store(fk_ptr + program * D * D + tq - BD, wp - slow_p, mask=mk)
+    tl.store(fy_ptr + program * D * OUT + ty, wy - slow_y, mask=my)
+    if PACKED:
+        tl.store(fb_ptr + program * D * 4 + tb, wy - slow_y, mask=mb)
+    else:
+        tl.store(fb_ptr + program * D * 4 + tb, wb - slow_b, mask=mb)
 
 
 @triton.jit
@@ -240,21 +297,21 @@ def _load_step(
     x_ptr, dy_ptr, saved_ptr, t, H, i, jo, jd, jb,
     D: tl.constexpr, OUT: tl.constexpr, ROW: tl.constexpr,
 ):  # fmt: skip
-    """What the backward pass needs of step ``t``."""
+    """What the backward pass needs of step ``t``: x, q, k, u = b v of each block, b, dy."""
     row_ptr = saved_ptr + t * ROW
     x_i = tl.load(x_ptr + t * H * D + i, mask=(i < D), other=0.0)
     q_i = tl.load(row_ptr + i, mask=(i < D), other=0.0)
     k_i = tl.load(row_ptr + D + i, mask=(i < D), other=0.0)
-    vy = tl.load(row_ptr + 2 * D + jo, mask=(jo < OUT), other=0.0)
-    vq = tl.load(row_ptr + 2 * D + OUT + jd, mask=(jd < D), other=0.0)
-    vk = tl.load(row_ptr + 3 * D + OUT + jd, mask=(jd < D), other=0.0)
-    vb = tl.load(row_ptr + 4 * D + OUT + jb, mask=(jb < 4), other=0.0)
+    uq = tl.load(row_ptr + 2 * D + jd, mask=(jd < D), other=0.0)
+    uk = tl.load(row_ptr + 3 * D + jd, mask=(jd < D), other=0.0)
+    uy = tl.load(row_ptr + 4 * D + jo, mask=(jo < OUT), other=0.0)
+    ub = tl.load(row_ptr + 4 * D + OUT + jb)
     by = tl.load(row_ptr + 4 * D + OUT + 4)
     bq = tl.load(row_ptr + 4 * D + OUT + 5)
     bk = tl.load(row_ptr + 4 * D + OUT + 6)
     bb = tl.load(row_ptr + 4 * D + OUT + 7)
     dy = tl.load(dy_ptr + t * H * OUT + jo, mask=(jo < OUT), other=0.0)
-    return x_i, q_i, k_i, vy, vq, vk, vb, by, bq, bk, bb, dy
+    return x_i, q_i, k_i, uy, uq, uk, ub, by, bq, bk, bb, dy
 
 
 @triton.jit
@@ -294,16 +351,22 @@ def srwm_backward_kernel(
     x_ptr, wy_ptr, wq_ptr, wk_ptr, wb_ptr, sy_ptr, sq_ptr, sk_ptr, sb_ptr, resets_ptr,
     fy_ptr, fq_ptr, fk_ptr, fb_ptr, saved_ptr,
     dy_ptr, dfy_ptr, dfq_ptr, dfk_ptr, dfb_ptr,
-    dx_ptr, dw_ptr, dsy_ptr, dsq_ptr, dsk_ptr, dsb_ptr,
+    dx_ptr, dw_ptr, dsy_ptr, dsq_ptr, dsk_ptr, dsb_ptr, parts_ptr,
     T, H, decay,
-    D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, BB: tl.constexpr,
-    ROW: tl.constexpr, DECAYS: tl.constexpr, LIMITS: tl.constexpr, UNIT_KEYS: tl.constexpr, LANE_COLUMNS: tl.constexpr,
+    D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, Y: tl.constexpr, REST: tl.constexpr,
+    ROW: tl.constexpr, DECAYS: tl.constexpr, LIMITS: tl.constexpr, UNIT_KEYS: tl.constexpr,
+    LANE_COLUMNS: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """Backward over time; derivation in this folder's README.
 
     In: the forward kernel's inputs and outputs, dy [B, T, H, O], df* [B, H, D, *] or None.
     Out: dx [B, T, H, D]; dw [B, H D (O + 2D + 4)], each batch element's share of the slow weights' gradient (blocks
     one after another, each [H, D, *]), to be summed over B by the caller; ds* [B, H, D, *] or None.
+
+    The gradient of the y block needs none of the others', so a launch may do it alone (``Y`` without ``REST``) where
+    all four do not fit the registers. It leaves in parts [B, H, T, 3D + 1] what it adds at each step to the gradients
+    of k as it is written with, of q - k, of x, and of b_y, the last as the sum of du u; the launch for the others
+    (``REST`` without ``Y``) reads that.
     """
     program = tl.program_id(0).to(tl.int64)
     batch = program // H
@@ -311,10 +374,10 @@ def srwm_backward_kernel(
     i = tl.arange(0, BD)
     jo = tl.arange(0, BO)
     jd = tl.arange(0, BD)
-    jb = tl.arange(0, BB)
+    jb = tl.arange(0, 4)
     to = tile_offsets(i, jo, OUT, LANE_COLUMNS)
     td = tile_offsets(i, jd, D, LANE_COLUMNS)
-    tb = tile_offsets(i, jb, 4, LANE_COLUMNS)
+    tb = tile_offsets(i, jb, 4, 1)
     mo = (i[None, :] < D) & (jo[:, None] < OUT)
     md = (i[None, :] < D) & (jd[:, None] < D)
     mb = (i[None, :] < D) & (jb[:, None] < 4)
@@ -323,6 +386,8 @@ def srwm_backward_kernel(
     dx_ptr += (batch * T * H + head) * D
     dy_ptr += (batch * T * H + head) * OUT
     saved_ptr += program * T * ROW
+    if parts_ptr is not None:
+        parts_ptr += program * T * (3 * D + 1)
     wy_ptr += head * D * OUT
     wq_ptr += head * D * D
     wk_ptr += head * D * D
@@ -377,7 +442,7 @@ def srwm_backward_kernel(
                     )
                     wy, wq, wk, wb = wy + sy, wq + sq, wk + sk, wb + sb
                 for t in tl.range(origin, last + 1, loop_unroll_factor=4):  # four loads under way at once
-                    _, _, k_i, vy, vq, vk, vb, by, bq, bk, bb, _ = _load_step(
+                    _, _, k_i, uy, uq, uk, ub, _, _, _, _, _ = _load_step(
                         x_ptr, dy_ptr, saved_ptr, t, H, i, jo, jd, jb, D, OUT, ROW
                     )
                     if LIMITS:
@@ -385,7 +450,7 @@ def srwm_backward_kernel(
                         whole = t == last
                         ey, eq = tl.where(whole, 1.0, ey), tl.where(whole, 1.0, eq)
                         ek, eb = tl.where(whole, 1.0, ek), tl.where(whole, 1.0, eb)
-                        by, bq, bk, bb = ey * by, eq * bq, ek * bk, eb * bb
+                        uy, uq, uk, ub = ey * uy, eq * uq, ek * uk, eb * ub
                         wy = _decayed(wy, decay * ey, wy_ptr + to, mo)
                         wq = _decayed(wq, decay * eq, wq_ptr + td, md)
                         wk = _decayed(wk, decay * ek, wk_ptr + td, md)
@@ -395,27 +460,26 @@ def srwm_backward_kernel(
                         wq = _decayed(wq, decay, wq_ptr + td, md)
                         wk = _decayed(wk, decay, wk_ptr + td, md)
                         wb = _decayed(wb, decay, wb_ptr + tb, mb)
-                    wy += k_i[None, :] * (by * vy)[:, None]
-                    wq += k_i[None, :] * (bq * vq)[:, None]
-                    wk += k_i[None, :] * (bk * vk)[:, None]
-                    wb += k_i[None, :] * (bb * vb)[:, None]
+                    wy += k_i[None, :] * uy[:, None]
+                    wq += k_i[None, :] * uq[:, None]
+                    wk += k_i[None, :] * uk[:, None]
+                    wb += k_i[None, :] * ub[:, None]
             rebuild = T >= 0
-        x_n, q_n, k_n, vy_n, vq_n, vk_n, vb_n, by_n, bq_n, bk_n, bb_n, dy_n = _load_step(
+        x_n, q_n, k_n, uy_n, uq_n, uk_n, ub_n, by_n, bq_n, bk_n, bb_n, dy_n = _load_step(
             x_ptr, dy_ptr, saved_ptr, last, H, i, jo, jd, jb, D, OUT, ROW
         )
-        for step in range(last - start + 1):
+        for step in tl.range(0, last - start + 1, loop_unroll_factor=UNROLL):
             t = last - step
             x_i = x_n.to(tl.float32)
             dy = dy_n.to(tl.float32)
-            q_i, k_i, vy, vq, vk, vb, by, bq, bk, bb = q_n, k_n, vy_n, vq_n, vk_n, vb_n, by_n, bq_n, bk_n, bb_n
+            q_i, k_i, uy, uq, uk, ub, by, bq, bk, bb = q_n, k_n, uy_n, uq_n, uk_n, ub_n, by_n, bq_n, bk_n, bb_n
             # One step ahead, as in the forward kernel.
-            x_n, q_n, k_n, vy_n, vq_n, vk_n, vb_n, by_n, bq_n, bk_n, bb_n, dy_n = _load_step(
+            x_n, q_n, k_n, uy_n, uq_n, uk_n, ub_n, by_n, bq_n, bk_n, bb_n, dy_n = _load_step(
                 x_ptr, dy_ptr, saved_ptr, tl.maximum(t - 1, 0), H, i, jo, jd, jb, D, OUT, ROW
             )
 
-            # W_c <- W_c + k^T (b_c v_c), undone. Its gradient in k, in u = b v, then in v.
-            uy, uq, uk, ub = by * vy, bq * vq, bk * vk, bb * vb
-            dk_i = _sum_over_columns(gy, gq, gk, gb, uy, uq, uk, ub, BD, BO, BB)
+            # W_c <- W_c + k^T u_c, undone. Its gradient in k, in u, then in v = u / b.
+            dk_i = _sum_over_columns(gy, gq, gk, gb, uy, uq, uk, ub, BD, BO, Y, REST)
             duy = tl.sum(k_i[None, :] * gy, axis=1)
             duq = tl.sum(k_i[None, :] * gq, axis=1)
             duk = tl.sum(k_i[None, :] * gk, axis=1)
@@ -432,24 +496,41 @@ def srwm_backward_kernel(
             dvy, dvq, dvk, dvb = by * duy, bq * duq, bk * duk, bb * dub
 
             # v_c = (q - k) W_c with W_{t-1}.
-            dd_i = _sum_over_columns(wy, wq, wk, wb, dvy, dvq, dvk, dvb, BD, BO, BB)
-            dk_i -= dd_i
-
-            # q, k and b from their pre-activations z = x W.
-            along_q, along_k = tl.sum(q_i * dd_i, axis=0), tl.sum(k_i * dk_i, axis=0)
-            if UNIT_KEYS:
-                dzq_i = q_i * (dd_i - q_i * along_q)
-                dzk_i = k_i * (dk_i - k_i * along_k)
+            dd_i = _sum_over_columns(wy, wq, wk, wb, dvy, dvq, dvk, dvb, BD, BO, Y, REST)
+            if not (Y and REST):
+                part_ptr = parts_ptr + t * (3 * D + 1)
+            if Y:
+                eb_y = tl.sum(duy * uy, axis=0)
             else:
-                dzq_i = q_i * (dd_i - along_q)
-                dzk_i = k_i * (dk_i - along_k)
-            dzb = tl.where(jb == 0, by * (1 - by) * tl.sum(duy * vy, axis=0), 0.0)
-            dzb = tl.where(jb == 1, bq * (1 - bq) * tl.sum(duq * vq, axis=0), dzb)
-            dzb = tl.where(jb == 2, bk * (1 - bk) * tl.sum(duk * vk, axis=0), dzb)
-            dzb = tl.where(jb == 3, bb * (1 - bb) * tl.sum(dub * vb, axis=0), dzb)
-            dzq, dzk = dzq_i, dzk_i  # used along columns from here on
-            dx_i = _sum_over_columns(wy, wq, wk, wb, dy, dzq, dzk, dzb, BD, BO, BB)
-            tl.store(dx_ptr + t * H * D + i, dx_i, mask=i < D)
+                dk_i += tl.load(part_ptr + i, mask=i < D, other=0.0)
+                dd_i += tl.load(part_ptr + D + i, mask=i < D, other=0.0)
+                eb_y = tl.load(part_ptr + 3 * D)
+            if REST:
+                # q, k and b from their pre-activations z = x W.
+                dk_i -= dd_i
+                along_q, along_k = tl.sum(q_i * dd_i, axis=0), tl.sum(k_i * dk_i, axis=0)
+                if UNIT_KEYS:
+                    dzq_i = q_i * (dd_i - q_i * along_q)
+                    dzk_i = k_i * (dk_i - k_i * along_k)
+                else:
+                    dzq_i = q_i * (dd_i - along_q)
+                    dzk_i = k_i * (dk_i - along_k)
+                dzq, dzk = dzq_i, dzk_i  # used along columns from here on
+                # db = sum of du v = sum of du u / b, and dz = b (1 - b) db.
+                dzb = tl.where(jb == 0, (1 - by) * eb_y, 0.0)
+                dzb = tl.where(jb == 1, (1 - bq) * tl.sum(duq * uq, axis=0), dzb)
+                dzb = tl.where(jb == 2, (1 - bk) * tl.sum(duk * uk, axis=0), dzb)
+                dzb = tl.where(jb == 3, (1 - bb) * tl.sum(dub * ub, axis=0), dzb)
+                dx_i = _sum_over_columns(wy, wq, wk, wb, dy, dzq, dzk, dzb, BD, BO, Y, REST)
+                if not Y:
+                    dx_i += tl.load(part_ptr + 2 * D + i, mask=i < D, other=0.0)
+                tl.store(dx_ptr + t * H * D + i, dx_i, mask=i < D)
+            else:
+                dzq, dzk, dzb = uq, uk, ub  # of blocks that this launch leaves alone: the compiler drops them
+                tl.store(part_ptr + i, dk_i, mask=i < D)
+                tl.store(part_ptr + D + i, dd_i, mask=i < D)
+                tl.store(part_ptr + 2 * D + i, tl.sum(wy * dy[:, None], axis=0), mask=i < D)
+                tl.store(part_ptr + 3 * D, eb_y)
 
             d_i = q_i - k_i
             if DECAYS:
@@ -474,24 +555,33 @@ def srwm_backward_kernel(
             if after_reset & (start == origin):
                 # The segment started from the slow weights: its gradient goes to them alone.
                 if not DECAYS:
-                    _add_to(dwy_ptr + to, gy, mo, seen)
-                    _add_to(dwq_ptr + td, gq, md, seen)
-                    _add_to(dwk_ptr + td, gk, md, seen)
-                    _add_to(dwb_ptr + tb, gb, mb, seen)
+                    if Y:
+                        _add_to(dwy_ptr + to, gy, mo, seen)
+                    if REST:
+                        _add_to(dwq_ptr + td, gq, md, seen)
+                        _add_to(dwk_ptr + td, gk, md, seen)
+                        _add_to(dwb_ptr + tb, gb, mb, seen)
                     seen = T >= 0
                 tl.debug_barrier()
                 gy, gq = _zeros_like(gy, never), _zeros_like(gq, never)
                 gk, gb = _zeros_like(gk, never), _zeros_like(gb, never)
 
     if dsy_ptr is not None:
-        _store_blocks(dsy_ptr, dsq_ptr, dsk_ptr, dsb_ptr, program, to, td, tb, mo, md, mb, gy, gq, gk, gb, D, OUT)
+        if Y:
+            tl.store(dsy_ptr + program * D * OUT + to, gy, mask=mo)
+        if REST:
+            tl.store(dsq_ptr + program * D * D + td, gq, mask=md)
+            tl.store(dsk_ptr + program * D * D + td, gk, mask=md)
+            tl.store(dsb_ptr + program * D * 4 + tb, gb, mask=mb)
     if DECAYS:
         gy, gq, gk, gb = ay, aq, ak, ab
     elif dfy_ptr is not None:
         # final = W_T - slow.
         cy, cq, ck, cb = _load_blocks(dfy_ptr, dfq_ptr, dfk_ptr, dfb_ptr, program, to, td, tb, mo, md, mb, D, OUT)
         gy, gq, gk, gb = gy - cy, gq - cq, gk - ck, gb - cb
-    _add_to(dwy_ptr + to, gy, mo, seen)
-    _add_to(dwq_ptr + td, gq, md, seen)
-    _add_to(dwk_ptr + td, gk, md, seen)
-    _add_to(dwb_ptr + tb, gb, mb, seen)
+    if Y:
+        _add_to(dwy_ptr + to, gy, mo, seen)
+    if REST:
+        _add_to(dwq_ptr + td, gq, md, seen)
+        _add_to(dwk_ptr + td, gk, md, seen)
+        _add_to(dwb_ptr + tb, gb, mb, seen)
