@@ -14,11 +14,13 @@ from torch import Tensor
 
 from srwm_agents.ops.srwm.operators import NO_BLOCKS, Kernels, register
 from srwm_agents.ops.srwm.triton_kernels import srwm_backward_kernel, srwm_forward_kernel
+from srwm_agents.ops.srwm.triton_narrow import srwm_narrow_forward_kernel
 from srwm_agents.ops.srwm.types import Rule, SRWMState, SRWMWeights
 from srwm_agents.ops.triton_support import contiguous, differentiable, on_device, padded
 
 # A launch, kernel[grid](…), is beyond what a type checker knows of these.
 _forward_kernel: Any = srwm_forward_kernel
+_narrow_forward_kernel: Any = srwm_narrow_forward_kernel
 _backward_kernel: Any = srwm_backward_kernel
 
 
@@ -34,14 +36,16 @@ class Launch(NamedTuple):
     """Steps of the loop over time that are unrolled: several need no moves of what was loaded ahead, but registers."""
 
 
-FORWARD = {16: Launch(1, 1, 128, 2), 32: Launch(1, 1, 255), 64: Launch(2, 1, 255), 128: Launch(8, 2, 255)}
+NARROW_WIDTH = 16
+"""Up to this width, and without a limit, the forward pass is ``triton_narrow``'s kernel."""
+NARROW_FORWARD = Launch(1, 1, 96, unroll=2)
+GATHER = True
+FORWARD = {16: Launch(1, 1, 255), 32: Launch(1, 2, 255), 64: Launch(4, 1, 255), 128: Launch(8, 2, 255)}
 """By the smallest key at or above the padded width of the wider of D and O."""
-FORWARD_WITH_LIMIT = {16: Launch(1, 1, 255), 32: Launch(2, 2, 255), 64: Launch(8, 2, 255), 128: Launch(8, 2, 255)}
+FORWARD_WITH_LIMIT = {**FORWARD, 32: Launch(2, 2, 255), 64: Launch(8, 2, 255)}
 """More threads share the shifts that are measured, which else do not fit the registers; chosen by that, not timed."""
-PACKED_WIDTH = 16
-"""Up to this width the forward kernel, of one warp, holds the y and the b block as one tile: b costs nothing there."""
-BACKWARD = {16: Launch(1, 4, 128), 32: Launch(2, 4, 255), 64: Launch(8, 2, 255), 128: Launch(8, 4, 255)}
-BACKWARD_WITH_DECAY = {**BACKWARD, 16: Launch(1, 4, 255)}
+BACKWARD = {16: Launch(1, 4, 128), 32: Launch(2, 4, 255), 64: Launch(4, 4, 255), 128: Launch(8, 4, 255)}
+BACKWARD_WITH_DECAY = {**BACKWARD, 16: Launch(1, 4, 255), 64: Launch(8, 2, 255)}
 """With a decay, the slow weights' gradient is a second accumulator in registers."""
 BACKWARD_OF_Y = {128: Launch(8, 4, 255)}
 """Widths at which the y block's gradient has a launch of its own: all four blocks and their gradients exceed the
@@ -64,30 +68,34 @@ def steps_at_once(rule: Rule) -> int | None:
 
 @functools.cache
 def _launch(dim: int, out: int, decays: bool, limits: bool, unit_keys: bool, backward: bool) -> list[dict[str, Any]]:
-    """The constants and options of a kernel's launches, one or, in the backward pass of wide heads, two, as keyword
-    arguments."""
+    """The constants and options of a kernel's launches, as keyword arguments: one, or two in the backward pass of wide
+    heads. Without "LIMITS", they are for the narrow forward kernel."""
     decays = decays or (backward and limits)  # the gradient of a limit's factor has the form of a decay's
     block_d, block_o = padded(dim), padded(out)
     width = max(block_d, block_o)
-    table = FORWARD_WITH_LIMIT if limits else FORWARD
-    if backward:
-        table = BACKWARD_WITH_DECAY if decays else BACKWARD
     common = {
-        "D": dim, "OUT": out, "BD": block_d, "BO": block_o, "ROW": _row(dim, out, limits),
-        "DECAYS": decays, "LIMITS": limits, "UNIT_KEYS": unit_keys,
+        "D": dim, "OUT": out, "BD": block_d, "ROW": _row(dim, out, limits), "DECAYS": decays, "UNIT_KEYS": unit_keys,
     }  # fmt: skip
 
     def launched(table: dict[int, Launch], **constants: Any) -> dict[str, Any]:
         launch = next(launch for key, launch in table.items() if width <= key)
-        options = {"LANE_COLUMNS": launch.lane_columns, "UNROLL": launch.unroll}
-        return {**common, **constants, **options, "num_warps": launch.warps, "maxnreg": launch.registers}
+        return {
+            **common, **constants, "BO": block_o, "LIMITS": limits,
+            "LANE_COLUMNS": launch.lane_columns, "SHARE": launch.warps > 1, "UNROLL": launch.unroll,
+            "num_warps": launch.warps, "maxnreg": launch.registers,
+        }  # fmt: skip
 
-    if not backward:
-        packed = width <= PACKED_WIDTH
-        return [launched(table, PACKED=packed, BO=padded(out + 4) if packed else block_o)]
-    if width not in BACKWARD_OF_Y:
-        return [launched(table, Y=True, REST=True)]
-    return [launched(BACKWARD_OF_Y, Y=True, REST=False), launched(table, Y=False, REST=True)]
+    if backward:
+        table = BACKWARD_WITH_DECAY if decays else BACKWARD
+        if width not in BACKWARD_OF_Y:
+            return [launched(table, Y=True, REST=True)]
+        return [launched(BACKWARD_OF_Y, Y=True, REST=False), launched(table, Y=False, REST=True)]
+    if width <= NARROW_WIDTH and not limits:
+        return [{
+            **common, "BY": padded(out + 4), "UNROLL": NARROW_FORWARD.unroll, "GATHER": GATHER,
+            "num_warps": NARROW_FORWARD.warps, "maxnreg": NARROW_FORWARD.registers,
+        }]  # fmt: skip
+    return [launched(FORWARD_WITH_LIMIT if limits else FORWARD)]
 
 
 def _row(dim: int, out: int, limits: bool) -> int:
@@ -109,10 +117,12 @@ def _reads_state(resets: Tensor | None, limit: float) -> bool:
 def _forward(x, weights, state, resets, decay, unit_keys, limit, y, final, saved) -> None:
     _, steps, heads, dim = x.shape
     (constants,) = _launch(dim, y.shape[-1], decay != 1, limit > 0, unit_keys, backward=False)
+    arguments = [*contiguous(x, *weights, *state, resets), y, *final, saved, steps, heads, decay]
     with on_device(x):
-        _forward_kernel[(len(x) * heads,)](
-            *contiguous(x, *weights, *state, resets), y, *final, saved, steps, heads, decay, limit, **constants
-        )
+        if "LIMITS" in constants:
+            _forward_kernel[(len(x) * heads,)](*arguments, limit, **constants)
+        else:
+            _narrow_forward_kernel[(len(x) * heads,)](*arguments, **constants)
 
 
 def _backward(

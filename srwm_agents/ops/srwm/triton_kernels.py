@@ -28,7 +28,43 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from srwm_agents.ops.kernel_helpers import segment_start, tile_offsets
+from srwm_agents.ops.kernel_helpers import segment_start, segment_stop, tile_offsets
+
+
+@triton.jit
+def _add_two(a0, a1, b0, b1):
+    return a0 + b0, a1 + b1
+
+
+@triton.jit
+def _add_three(a0, a1, a2, b0, b1, b2):
+    return a0 + b0, a1 + b1, a2 + b2
+
+
+@triton.jit
+def _max_two(a0, a1, b0, b1):
+    return tl.maximum(a0, b0), tl.maximum(a1, b1)
+
+
+@triton.jit
+def _sum_two(a, b, axis: tl.constexpr, SHARE: tl.constexpr):
+    """Sums of two tensors of one shape; with ``SHARE`` in one reduction, hence one exchange between warps."""
+    if SHARE:
+        a, b = tl.reduce((a, b), axis, _add_two)
+    else:
+        a, b = tl.sum(a, axis=axis), tl.sum(b, axis=axis)
+    return a, b
+
+
+@triton.jit
+def _sum_three(y, q, k, axis: tl.constexpr, SAME: tl.constexpr, SHARE: tl.constexpr):
+    """Sums of something of the y, q and k blocks; ``SAME`` says that all three are of one shape."""
+    if SAME and SHARE:
+        y, q, k = tl.reduce((y, q, k), axis, _add_three)
+    else:
+        y = tl.sum(y, axis=axis)
+        q, k = _sum_two(q, k, axis, SHARE)
+    return y, q, k
 
 
 @triton.jit
@@ -73,53 +109,33 @@ def _load_blocks(
 
 
 @triton.jit
-def _load_pair(a_ptr, b_ptr, a_at, b_at, a_mask, b_mask):
-    """A tile of two blocks side by side, in float32; the masks are disjoint, zero outside both."""
-    a = tl.load(a_ptr + a_at, mask=a_mask, other=0.0).to(tl.float32)
-    return a + tl.load(b_ptr + b_at, mask=b_mask, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _load_tiles(
-    y_ptr, q_ptr, k_ptr, b_ptr, n, ty, tq, tb, my, mq, mk, mb,
-    D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, PACKED: tl.constexpr,
+def _store_blocks(
+    y_ptr, q_ptr, k_ptr, b_ptr, n, to, td, tb, mo, md, mb, y, q, k, b,
+    D: tl.constexpr, OUT: tl.constexpr,
 ):  # fmt: skip
-    """The ``n``-th matrix as the forward kernel holds it: [q | k], then y and b, or [y | b] and 0 if PACKED."""
-    q_ptr, k_ptr, y_ptr, b_ptr = q_ptr + n * D * D, k_ptr + n * D * D, y_ptr + n * D * OUT, b_ptr + n * D * 4
-    p = _load_pair(q_ptr, k_ptr, tq, tq - BD, mq, mk)
-    if PACKED:
-        y, b = _load_pair(y_ptr, b_ptr, ty, tb, my, mb), tl.full([], 0.0, tl.float32)
-    else:
-        y = tl.load(y_ptr + ty, mask=my, other=0.0).to(tl.float32)
-        b = tl.load(b_ptr + tb, mask=mb, other=0.0).to(tl.float32)
-    return p, y, b
+    """Write the four blocks of the ``n``-th matrix."""
+    tl.store(y_ptr + n * D * OUT + to, y, mask=mo)
+    tl.store(q_ptr + n * D * D + td, q, mask=md)
+    tl.store(k_ptr + n * D * D + td, k, mask=md)
+    tl.store(b_ptr + n * D * 4 + tb, b, mask=mb)
 
 
 @triton.jit
-def _sizes(tile, first):
-    """Frobenius norms of a tile's two blocks, as scalars; ``first`` [J] says which columns are the first one's."""
-    squares = tl.sum(tile * tile, axis=1)
-    return tl.sqrt(tl.sum(tl.where(first, squares, 0.0), axis=0)), tl.sqrt(
-        tl.sum(tl.where(first, 0.0, squares), axis=0)
-    )
+def _size(tile):
+    """Frobenius norm, as a scalar."""
+    return tl.sqrt(tl.sum(tl.sum(tile * tile, axis=1), axis=0))
 
 
 @triton.jit
-def _factor(size, allowed):
-    """What scales a shift of this size down to the allowed one: at most 1; 0 for one that is not finite."""
-    return tl.where(size < float("inf"), tl.minimum(allowed / tl.maximum(size, 1e-37), 1.0), 0.0)
-
-
-@triton.jit
-def _limited(w, slow, first, a_allowed, b_allowed):
-    """``w`` with the shifts of its two blocks from the slow weights scaled down to the allowed sizes, and the factors:
-    1 leaves a block as it is, bit by bit; 0 drops a shift that is not finite."""
+def _limited(w, allowed, slow_ptr, mask):
+    """``w`` with its shift from the slow weights scaled down to the size ``allowed``, and the factor: 1 leaves ``w`` as
+    it is, bit by bit; 0 drops a shift that is not finite."""
+    slow = tl.load(slow_ptr, mask=mask, other=0.0).to(tl.float32)
     shift = w - slow
-    a_size, b_size = _sizes(shift, first)
-    a_factor, b_factor = _factor(a_size, a_allowed), _factor(b_size, b_allowed)
-    factor = tl.where(first, a_factor, b_factor)[:, None]
+    size = _size(shift)
+    factor = tl.where(size < float("inf"), tl.minimum(allowed / tl.maximum(size, 1e-37), 1.0), 0.0)
     scaled = tl.where(factor > 0.0, slow + factor * shift, slow)
-    return tl.where(factor < 1.0, scaled, w), a_factor, b_factor
+    return tl.where(factor < 1.0, scaled, w), factor
 
 
 @triton.jit
@@ -128,61 +144,34 @@ def _decayed(w, factor, slow_ptr, mask):
     return factor * w + (1.0 - factor) * tl.load(slow_ptr, mask=mask, other=0.0).to(tl.float32)
 
 
-@triton.jit
-def _segment_stop(resets_ptr, t, T):
-    """One past the last step of the segment that starts at step ``t``: the first reset after it, or T."""
-    stop = T
-    bottom = t + 1
-    while (stop == T) & (bottom < T):
-        at = bottom + tl.arange(0, 64)
-        is_reset = tl.load(resets_ptr + at, mask=at < T, other=0) != 0
-        stop = tl.min(tl.where(is_reset, at, T), axis=0)
-        bottom += 64
-    return stop
-
-
-@triton.jit
-def _rates(b, jb, first, A: tl.constexpr, B: tl.constexpr, OUT: tl.constexpr, PACKED: tl.constexpr):
-    """The learning rate of each column of a tile of two blocks, the ``A``-th and the ``B``-th of y, q, k, b."""
-    if PACKED:  # one warp has them all: a shuffle
-        rates = tl.gather(b, tl.where(first, OUT + A, OUT + B), axis=0)
-    else:
-        rates = tl.where(first, _entry(b, jb, A), _entry(b, jb, B))
-    return rates
-
-
 @triton.jit(do_not_specialize=["T", "H", "decay", "limit"])
 def srwm_forward_kernel(
     x_ptr, wy_ptr, wq_ptr, wk_ptr, wb_ptr, sy_ptr, sq_ptr, sk_ptr, sb_ptr, resets_ptr,
     y_ptr, fy_ptr, fq_ptr, fk_ptr, fb_ptr, saved_ptr,
     T, H, decay, limit,
-    D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, PACKED: tl.constexpr,
+    D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr,
     ROW: tl.constexpr, DECAYS: tl.constexpr, LIMITS: tl.constexpr, UNIT_KEYS: tl.constexpr,
-    LANE_COLUMNS: tl.constexpr, UNROLL: tl.constexpr,
+    LANE_COLUMNS: tl.constexpr, SHARE: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
-    """Forward over time.
+    """Forward over time, four blocks in four tiles.
 
     x [B, T, H, D], w* [H, D, *], s* [B, H, D, *] or None, resets [B, T] or None -> y [B, T, H, O], f* [B, H, D, *],
     saved [B, H, T, ROW] or None, a row being q (D), k (D), u_q (D), u_k (D), u_y (O), u_b (4), b (4) and, with LIMITS,
     the limit's factors (4), both in the order y, q, k, b.
-
-    The q and the k block are one tile ``p`` of 2 BD columns, so that they share reductions; with PACKED, the y and the
-    b block are one tile, too, of BO columns, at least O + 4.
     """
     program = tl.program_id(0).to(tl.int64)
     batch = program // H
     head = program % H
     i = tl.arange(0, BD)
-    jp = tl.arange(0, 2 * BD)
-    jy = tl.arange(0, BO)
-    jb = jy - OUT if PACKED else tl.arange(0, 4)
-    is_q, is_y, is_b = jp < BD, jy < OUT, (jb >= 0) & (jb < 4)
-    is_k = (jp >= BD) & (jp < BD + D)
-    tq = tile_offsets(i, jp, D, LANE_COLUMNS)
-    ty = tile_offsets(i, jy, OUT, LANE_COLUMNS)
-    tb = tile_offsets(i, jb, 4, 1)
-    rows = i[None, :] < D
-    mq, mk, my, mb = rows & (jp < D)[:, None], rows & is_k[:, None], rows & is_y[:, None], rows & is_b[:, None]
+    jo = tl.arange(0, BO)
+    jd = tl.arange(0, BD)
+    jb = tl.arange(0, 4)
+    to = tile_offsets(i, jo, OUT, LANE_COLUMNS)
+    td = tile_offsets(i, jd, D, LANE_COLUMNS)
+    tb = tile_offsets(i, jb, 4, LANE_COLUMNS)
+    mo = (i[None, :] < D) & (jo[:, None] < OUT)
+    md = (i[None, :] < D) & (jd[:, None] < D)
+    mb = (i[None, :] < D) & (jb[:, None] < 4)
 
     x_ptr += (batch * T * H + head) * D
     y_ptr += (batch * T * H + head) * OUT
@@ -193,84 +182,75 @@ def srwm_forward_kernel(
     wk_ptr += head * D * D
     wb_ptr += head * D * 4
 
-    wp, wy, wb = _load_tiles(wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, ty, tq, tb, my, mq, mk, mb, D, OUT, BD, PACKED)
+    wy, wq, wk, wb = _load_blocks(wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, to, td, tb, mo, md, mb, D, OUT)
     if LIMITS:
-        lq, lk = _sizes(wp, is_q)
-        ly, lb = _sizes(wy, is_y)
-        if not PACKED:
-            lb, _ = _sizes(wb, is_b)
-        ly, lq, lk, lb = limit * ly, limit * lq, limit * lk, limit * lb
+        ly, lq, lk, lb = limit * _size(wy), limit * _size(wq), limit * _size(wk), limit * _size(wb)
     if sy_ptr is not None:
-        sp, sy, sb = _load_tiles(
-            sy_ptr, sq_ptr, sk_ptr, sb_ptr, program, ty, tq, tb, my, mq, mk, mb, D, OUT, BD, PACKED
-        )
-        wp, wy, wb = wp + sp, wy + sy, wb + sb
+        sy, sq, sk, sb = _load_blocks(sy_ptr, sq_ptr, sk_ptr, sb_ptr, program, to, td, tb, mo, md, mb, D, OUT)
+        wy, wq, wk, wb = wy + sy, wq + sq, wk + sk, wb + sb
 
-    at_p = tl.where(is_q, jp, jp - BD + D)  # in a saved row
     if resets_ptr is not None:
         resets_ptr += batch * T
     start = 0
     while start < T:  # over segments; what happens between them takes no registers from the loop over steps
         stop = T
         if resets_ptr is not None:
-            stop = _segment_stop(resets_ptr, start, T)
+            stop = segment_stop(resets_ptr, start, T)
             if tl.load(resets_ptr + start) != 0:
-                wp, wy, wb = _load_tiles(
-                    wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, ty, tq, tb, my, mq, mk, mb, D, OUT, BD, PACKED
-                )
+                wy, wq, wk, wb = _load_blocks(wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, to, td, tb, mo, md, mb, D, OUT)
         # Loads run one step ahead, so that their latency hides behind the step's arithmetic.
         x_next = tl.load(x_ptr + start * H * D + i, mask=i < D, other=0.0)
         for t in tl.range(start, stop, loop_unroll_factor=UNROLL):
             x_i = x_next.to(tl.float32)
             x_next = tl.load(x_ptr + tl.minimum(t + 1, T - 1) * H * D + i, mask=i < D, other=0.0)
 
-            p = tl.reshape(tl.sum(x_i[None, :] * wp, axis=1), [2, BD])
-            y = tl.sum(x_i[None, :] * wy, axis=1)
-            b = y
-            if not PACKED:
-                b = tl.sum(x_i[None, :] * wb, axis=1)
-            tl.store(y_ptr + t * H * OUT + jy, y, mask=is_y)  # before the update, as published
-            b = 1.0 / (1.0 + tl.exp(-b))
+            y_j, q_j, k_j = _sum_three(x_i[None, :] * wy, x_i[None, :] * wq, x_i[None, :] * wk, 1, BO == BD, SHARE)
+            b_j = tl.sum(x_i[None, :] * wb, axis=1)
+            tl.store(y_ptr + t * H * OUT + jo, y_j, mask=jo < OUT)  # before the update, as published
+            b_j = 1.0 / (1.0 + tl.exp(-b_j))
             if BD != D:
-                p = tl.where((i < D)[None, :], p, float("-inf"))
-            p = tl.exp(p - tl.max(p, axis=1)[:, None])
-            p = p * (tl.rsqrt(tl.sum(p * p, axis=1)) if UNIT_KEYS else 1.0 / tl.sum(p, axis=1))[:, None]
+                q_j = tl.where(jd < D, q_j, float("-inf"))
+                k_j = tl.where(jd < D, k_j, float("-inf"))
+            if SHARE:
+                q_max, k_max = tl.reduce((q_j, k_j), 0, _max_two)
+            else:
+                q_max, k_max = tl.max(q_j, axis=0), tl.max(k_j, axis=0)
+            q_j = tl.exp(q_j - q_max)
+            k_j = tl.exp(k_j - k_max)
+            if UNIT_KEYS:
+                q_size, k_size = _sum_two(q_j * q_j, k_j * k_j, 0, SHARE)
+                q_j, k_j = q_j * tl.rsqrt(q_size), k_j * tl.rsqrt(k_size)
+            else:
+                q_size, k_size = _sum_two(q_j, k_j, 0, SHARE)
+                q_j, k_j = q_j * (1.0 / q_size), k_j * (1.0 / k_size)
 
-            # Along rows from here on: d = q - k, and k.
-            of_q = (tl.arange(0, 2) == 0)[:, None]
-            d_i = tl.sum(tl.where(of_q, p, -p), axis=0)
-            k_i = tl.sum(tl.where(of_q, 0.0, p), axis=0)
-            up = _rates(b, jb, is_q, 1, 2, OUT, PACKED) * tl.sum(d_i[None, :] * wp, axis=1)
-            uy = _rates(b, jb, is_y, 0, 3, OUT, PACKED) * tl.sum(d_i[None, :] * wy, axis=1)
-            if not PACKED:
-                ub = _entry(b, jb, 3) * tl.sum(d_i[None, :] * wb, axis=1)
+            d_i, k_i = q_j - k_j, k_j  # used along rows from here on
+            vy, vq, vk = _sum_three(d_i[None, :] * wy, d_i[None, :] * wq, d_i[None, :] * wk, 1, BO == BD, SHARE)
+            uy, uq, uk = _entry(b_j, jb, 0) * vy, _entry(b_j, jb, 1) * vq, _entry(b_j, jb, 2) * vk
+            ub = _entry(b_j, jb, 3) * tl.sum(d_i[None, :] * wb, axis=1)
             if saved_ptr is not None:
                 row_ptr = saved_ptr + t * ROW
-                tl.store(row_ptr + at_p, tl.reshape(p, [2 * BD]), mask=(jp < D) | is_k)
-                tl.store(row_ptr + 2 * D + at_p, up, mask=(jp < D) | is_k)
-                if PACKED:
-                    tl.store(row_ptr + 4 * D + jy, uy, mask=jy < OUT + 4)
-                else:
-                    tl.store(row_ptr + 4 * D + jy, uy, mask=is_y)
-                    tl.store(row_ptr + 4 * D + OUT + jb, ub)
-                tl.store(row_ptr + 4 * D + OUT + 4 + jb, b, mask=is_b)
-            if DECAYS or LIMITS:
-                slow_p, slow_y, slow_b = _load_tiles(
-                    wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, ty, tq, tb, my, mq, mk, mb, D, OUT, BD, PACKED
-                )
+                tl.store(row_ptr + jd, q_j, mask=jd < D)
+                tl.store(row_ptr + D + jd, k_j, mask=jd < D)
+                tl.store(row_ptr + 2 * D + jd, uq, mask=jd < D)
+                tl.store(row_ptr + 3 * D + jd, uk, mask=jd < D)
+                tl.store(row_ptr + 4 * D + jo, uy, mask=jo < OUT)
+                tl.store(row_ptr + 4 * D + OUT + jb, ub)
+                tl.store(row_ptr + 4 * D + OUT + 4 + jb, b_j)
             if DECAYS:
-                wp = decay * wp + (1.0 - decay) * slow_p
-                wy = decay * wy + (1.0 - decay) * slow_y
-                wb = decay * wb + (1.0 - decay) * slow_b
-            wp += k_i[None, :] * up[:, None]
+                wy = _decayed(wy, decay, wy_ptr + to, mo)
+                wq = _decayed(wq, decay, wq_ptr + td, md)
+                wk = _decayed(wk, decay, wk_ptr + td, md)
+                wb = _decayed(wb, decay, wb_ptr + tb, mb)
             wy += k_i[None, :] * uy[:, None]
-            if not PACKED:
-                wb += k_i[None, :] * ub[:, None]
+            wq += k_i[None, :] * uq[:, None]
+            wk += k_i[None, :] * uk[:, None]
+            wb += k_i[None, :] * ub[:, None]
             if LIMITS:
-                wp, factor_q, factor_k = _limited(wp, slow_p, is_q, lq, lk)
-                wy, factor_y, factor_b = _limited(wy, slow_y, is_y, ly, lb)
-                if not PACKED:
-                    wb, factor_b, _ = _limited(wb, slow_b, is_b, lb, lb)
+                wy, factor_y = _limited(wy, ly, wy_ptr + to, mo)
+                wq, factor_q = _limited(wq, lq, wq_ptr + td, md)
+                wk, factor_k = _limited(wk, lk, wk_ptr + td, md)
+                wb, factor_b = _limited(wb, lb, wb_ptr + tb, mb)
                 if saved_ptr is not None:
                     row_ptr = saved_ptr + t * ROW + 4 * D + OUT + 8
                     tl.store(row_ptr, factor_y)
@@ -280,26 +260,16 @@ def srwm_forward_kernel(
         start = stop
 
     # The state is the shift from the slow weights.
-    slow_p, slow_y, slow_b = _load_tiles(
-        wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, ty, tq, tb, my, mq, mk, mb, D, OUT, BD, PACKED
+    ay, aq, ak, ab = _load_blocks(wy_ptr, wq_ptr, wk_ptr, wb_ptr, 0, to, td, tb, mo, md, mb, D, OUT)
+    _store_blocks(
+        fy_ptr, fq_ptr, fk_ptr, fb_ptr, program, to, td, tb, mo, md, mb, wy - ay, wq - aq, wk - ak, wb - ab, D, OUT
     )
-    tl.store(fq_ptr + program * D * D + tq, wp - slow_p, mask=mq)
-    tl.store(fk_ptr + program * D * D + tq - BD, wp - slow_p, mask=mk)
-    tl.store(fy_ptr + program * D * OUT + ty, wy - slow_y, mask=my)
-    if PACKED:
-        tl.store(fb_ptr + program * D * 4 + tb, wy - slow_y, mask=mb)
-    else:
-        tl.store(fb_ptr + program * D * 4 + tb, wb - slow_b, mask=mb)
 
 
 @triton.jit
-def _load_step(
-    x_ptr, dy_ptr, saved_ptr, t, H, i, jo, jd, jb,
-    D: tl.constexpr, OUT: tl.constexpr, ROW: tl.constexpr,
-):  # fmt: skip
-    """What the backward pass needs of step ``t``: x, q, k, u = b v of each block, b, dy."""
+def _load_saved(saved_ptr, t, i, jo, jd, jb, D: tl.constexpr, OUT: tl.constexpr, ROW: tl.constexpr):
+    """What the forward pass kept of step ``t``: q, k, u = b v of each block, b."""
     row_ptr = saved_ptr + t * ROW
-    x_i = tl.load(x_ptr + t * H * D + i, mask=(i < D), other=0.0)
     q_i = tl.load(row_ptr + i, mask=(i < D), other=0.0)
     k_i = tl.load(row_ptr + D + i, mask=(i < D), other=0.0)
     uq = tl.load(row_ptr + 2 * D + jd, mask=(jd < D), other=0.0)
@@ -310,8 +280,7 @@ def _load_step(
     bq = tl.load(row_ptr + 4 * D + OUT + 5)
     bk = tl.load(row_ptr + 4 * D + OUT + 6)
     bb = tl.load(row_ptr + 4 * D + OUT + 7)
-    dy = tl.load(dy_ptr + t * H * OUT + jo, mask=(jo < OUT), other=0.0)
-    return x_i, q_i, k_i, uy, uq, uk, ub, by, bq, bk, bb, dy
+    return q_i, k_i, uy, uq, uk, ub, by, bq, bk, bb
 
 
 @triton.jit
@@ -355,7 +324,7 @@ def srwm_backward_kernel(
     T, H, decay,
     D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, Y: tl.constexpr, REST: tl.constexpr,
     ROW: tl.constexpr, DECAYS: tl.constexpr, LIMITS: tl.constexpr, UNIT_KEYS: tl.constexpr,
-    LANE_COLUMNS: tl.constexpr, UNROLL: tl.constexpr,
+    LANE_COLUMNS: tl.constexpr, SHARE: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """Backward over time; derivation in this folder's README.
 
@@ -368,6 +337,7 @@ def srwm_backward_kernel(
     of k as it is written with, of q - k, of x, and of b_y, the last as the sum of du u; the launch for the others
     (``REST`` without ``Y``) reads that.
     """
+    SAME: tl.constexpr = Y and REST and BO == BD  # y, q and k share reductions
     program = tl.program_id(0).to(tl.int64)
     batch = program // H
     head = program % H
@@ -442,9 +412,7 @@ def srwm_backward_kernel(
                     )
                     wy, wq, wk, wb = wy + sy, wq + sq, wk + sk, wb + sb
                 for t in tl.range(origin, last + 1, loop_unroll_factor=4):  # four loads under way at once
-                    _, _, k_i, uy, uq, uk, ub, _, _, _, _, _ = _load_step(
-                        x_ptr, dy_ptr, saved_ptr, t, H, i, jo, jd, jb, D, OUT, ROW
-                    )
+                    _, k_i, uy, uq, uk, ub, _, _, _, _ = _load_saved(saved_ptr, t, i, jo, jd, jb, D, OUT, ROW)
                     if LIMITS:
                         ey, eq, ek, eb = _load_factors(factors_ptr + t * ROW)
                         whole = t == last
@@ -465,24 +433,16 @@ def srwm_backward_kernel(
                     wk += k_i[None, :] * uk[:, None]
                     wb += k_i[None, :] * ub[:, None]
             rebuild = T >= 0
-        x_n, q_n, k_n, uy_n, uq_n, uk_n, ub_n, by_n, bq_n, bk_n, bb_n, dy_n = _load_step(
-            x_ptr, dy_ptr, saved_ptr, last, H, i, jo, jd, jb, D, OUT, ROW
-        )
+        # The loads for a step stand where the step before it is through with the registers that they fill: their
+        # latency hides behind the rest of that step's arithmetic, and nothing has to be moved.
+        q_i, k_i, uy, uq, uk, ub, by, bq, bk, bb = _load_saved(saved_ptr, last, i, jo, jd, jb, D, OUT, ROW)
+        x_n = tl.load(x_ptr + last * H * D + i, mask=(i < D), other=0.0)
+        dy_n = tl.load(dy_ptr + last * H * OUT + jo, mask=(jo < OUT), other=0.0)
         for step in tl.range(0, last - start + 1, loop_unroll_factor=UNROLL):
             t = last - step
-            x_i = x_n.to(tl.float32)
-            dy = dy_n.to(tl.float32)
-            q_i, k_i, uy, uq, uk, ub, by, bq, bk, bb = q_n, k_n, uy_n, uq_n, uk_n, ub_n, by_n, bq_n, bk_n, bb_n
-            # One step ahead, as in the forward kernel.
-            x_n, q_n, k_n, uy_n, uq_n, uk_n, ub_n, by_n, bq_n, bk_n, bb_n, dy_n = _load_step(
-                x_ptr, dy_ptr, saved_ptr, tl.maximum(t - 1, 0), H, i, jo, jd, jb, D, OUT, ROW
-            )
-
             # W_c <- W_c + k^T u_c, undone. Its gradient in k, in u, then in v = u / b.
             dk_i = _sum_over_columns(gy, gq, gk, gb, uy, uq, uk, ub, BD, BO, Y, REST)
-            duy = tl.sum(k_i[None, :] * gy, axis=1)
-            duq = tl.sum(k_i[None, :] * gq, axis=1)
-            duk = tl.sum(k_i[None, :] * gk, axis=1)
+            duy, duq, duk = _sum_three(k_i[None, :] * gy, k_i[None, :] * gq, k_i[None, :] * gk, 1, SAME, SHARE)
             dub = tl.sum(k_i[None, :] * gb, axis=1)
             wy -= k_i[None, :] * uy[:, None]
             wq -= k_i[None, :] * uq[:, None]
@@ -497,42 +457,46 @@ def srwm_backward_kernel(
 
             # v_c = (q - k) W_c with W_{t-1}.
             dd_i = _sum_over_columns(wy, wq, wk, wb, dvy, dvq, dvk, dvb, BD, BO, Y, REST)
+            eb_y, eb_q, eb_k = _sum_three(duy * uy, duq * uq, duk * uk, 0, SAME, SHARE)
             if not (Y and REST):
                 part_ptr = parts_ptr + t * (3 * D + 1)
-            if Y:
-                eb_y = tl.sum(duy * uy, axis=0)
-            else:
+            if not Y:
                 dk_i += tl.load(part_ptr + i, mask=i < D, other=0.0)
                 dd_i += tl.load(part_ptr + D + i, mask=i < D, other=0.0)
                 eb_y = tl.load(part_ptr + 3 * D)
             if REST:
                 # q, k and b from their pre-activations z = x W.
                 dk_i -= dd_i
-                along_q, along_k = tl.sum(q_i * dd_i, axis=0), tl.sum(k_i * dk_i, axis=0)
+                along_q, along_k = _sum_two(q_i * dd_i, k_i * dk_i, 0, SHARE)
                 if UNIT_KEYS:
-                    dzq_i = q_i * (dd_i - q_i * along_q)
-                    dzk_i = k_i * (dk_i - k_i * along_k)
+                    dzq = q_i * (dd_i - q_i * along_q)
+                    dzk = k_i * (dk_i - k_i * along_k)
                 else:
-                    dzq_i = q_i * (dd_i - along_q)
-                    dzk_i = k_i * (dk_i - along_k)
-                dzq, dzk = dzq_i, dzk_i  # used along columns from here on
+                    dzq = q_i * (dd_i - along_q)
+                    dzk = k_i * (dk_i - along_k)
                 # db = sum of du v = sum of du u / b, and dz = b (1 - b) db.
                 dzb = tl.where(jb == 0, (1 - by) * eb_y, 0.0)
-                dzb = tl.where(jb == 1, (1 - bq) * tl.sum(duq * uq, axis=0), dzb)
-                dzb = tl.where(jb == 2, (1 - bk) * tl.sum(duk * uk, axis=0), dzb)
+                dzb = tl.where(jb == 1, (1 - bq) * eb_q, dzb)
+                dzb = tl.where(jb == 2, (1 - bk) * eb_k, dzb)
                 dzb = tl.where(jb == 3, (1 - bb) * tl.sum(dub * ub, axis=0), dzb)
-                dx_i = _sum_over_columns(wy, wq, wk, wb, dy, dzq, dzk, dzb, BD, BO, Y, REST)
+            else:
+                tl.store(part_ptr + i, dk_i, mask=i < D)
+                tl.store(part_ptr + D + i, dd_i, mask=i < D)
+                tl.store(part_ptr + 3 * D, eb_y)
+                dzq, dzk, dzb = uq, uk, ub  # of blocks that this launch leaves alone: the compiler drops them
+
+            d_i = q_i - k_i
+            ahead = tl.maximum(t - 1, 0)
+            q_i, k_i, uy, uq, uk, ub, by, bq, bk, bb = _load_saved(saved_ptr, ahead, i, jo, jd, jb, D, OUT, ROW)
+            x_i, dy = x_n.to(tl.float32), dy_n.to(tl.float32)
+            # dzq and dzk are used along columns here.
+            dx_i = _sum_over_columns(wy, wq, wk, wb, dy, dzq, dzk, dzb, BD, BO, Y, REST)
+            if not REST:
+                tl.store(part_ptr + 2 * D + i, dx_i, mask=i < D)
+            else:
                 if not Y:
                     dx_i += tl.load(part_ptr + 2 * D + i, mask=i < D, other=0.0)
                 tl.store(dx_ptr + t * H * D + i, dx_i, mask=i < D)
-            else:
-                dzq, dzk, dzb = uq, uk, ub  # of blocks that this launch leaves alone: the compiler drops them
-                tl.store(part_ptr + i, dk_i, mask=i < D)
-                tl.store(part_ptr + D + i, dd_i, mask=i < D)
-                tl.store(part_ptr + 2 * D + i, tl.sum(wy * dy[:, None], axis=0), mask=i < D)
-                tl.store(part_ptr + 3 * D, eb_y)
-
-            d_i = q_i - k_i
             if DECAYS:
                 cy = d_i[None, :] * dvy[:, None] + x_i[None, :] * dy[:, None]
                 cq = d_i[None, :] * dvq[:, None] + x_i[None, :] * dzq[:, None]
@@ -549,6 +513,8 @@ def srwm_backward_kernel(
                 gk += x_i[None, :] * dzk[:, None]
                 gb += d_i[None, :] * dvb[:, None]
                 gb += x_i[None, :] * dzb[:, None]
+            x_n = tl.load(x_ptr + ahead * H * D + i, mask=(i < D), other=0.0)
+            dy_n = tl.load(dy_ptr + ahead * H * OUT + jo, mask=(jo < OUT), other=0.0)
         last = start - 1
 
         if resets_ptr is not None:  # noqa: SIM102 (this one is decided when compiling, the next when running)
