@@ -34,6 +34,8 @@ class Launch(NamedTuple):
     """At most so many a thread: fewer let more programs share a multiprocessor, until they spill."""
     unroll: int = 1
     """Steps of the loop over time that are unrolled: several need no moves of what was loaded ahead, but registers."""
+    ahead: bool = True
+    """Whether the backward kernel loads a step's inputs during the step after it, which takes registers."""
 
 
 NARROW_WIDTH = 16
@@ -44,7 +46,7 @@ FORWARD = {16: Launch(1, 1, 255), 32: Launch(1, 2, 255), 64: Launch(4, 1, 255), 
 """By the smallest key at or above the padded width of the wider of D and O."""
 FORWARD_WITH_LIMIT = {**FORWARD, 32: Launch(2, 2, 255), 64: Launch(8, 2, 255)}
 """More threads share the shifts that are measured, which else do not fit the registers; chosen by that, not timed."""
-BACKWARD = {16: Launch(1, 4, 128), 32: Launch(2, 4, 255), 64: Launch(4, 4, 255), 128: Launch(8, 4, 255)}
+BACKWARD = {16: Launch(1, 4, 128), 32: Launch(2, 4, 255), 64: Launch(4, 4, 255), 128: Launch(8, 4, 255, ahead=False)}
 BACKWARD_WITH_DECAY = {**BACKWARD, 16: Launch(1, 4, 255), 64: Launch(8, 2, 255)}
 """With a decay, the slow weights' gradient is a second accumulator in registers."""
 BACKWARD_OF_Y = {128: Launch(8, 4, 255)}
@@ -79,6 +81,8 @@ def _launch(dim: int, out: int, decays: bool, limits: bool, unit_keys: bool, bac
 
     def launched(table: dict[int, Launch], **constants: Any) -> dict[str, Any]:
         launch = next(launch for key, launch in table.items() if width <= key)
+        if backward:
+            constants["AHEAD"] = launch.ahead
         return {
             **common, **constants, "BO": block_o, "LIMITS": limits,
             "LANE_COLUMNS": launch.lane_columns, "SHARE": launch.warps > 1, "UNROLL": launch.unroll,

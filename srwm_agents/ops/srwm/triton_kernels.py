@@ -74,8 +74,8 @@ def _sum_over_columns(
 ):  # fmt: skip
     """``[a_y | a_q | a_k | a_b] @ [c_y | c_q | c_k | c_b]``: [BD]; without ``Y`` or ``REST`` (q, k, b) of the others.
 
-    Blocks share reductions where they can: those of equal width, and b's, whose columns are dealt to as many lanes as
-    the others' groups of columns.
+    Blocks of equal width share a reduction, in which b joins once the others' columns are down to four groups: in a
+    single warp they lie in the same lanes as b's columns.
     """
     if REST:
         products = aq * cq[:, None] + ak * ck[:, None]
@@ -310,9 +310,12 @@ def _zeros_like(tile, never):
 
 
 @triton.jit
-def _add_to(ptr, tile, mask, seen):
-    """``ptr += tile``, or ``ptr = tile`` unless ``seen``: no buffer has to be cleared beforehand."""
-    tl.store(ptr, tl.load(ptr, mask=mask & seen, other=0.0) + tile, mask=mask)
+def _add_to(ptr, tile, mask, seen, ONCE: tl.constexpr):
+    """``ptr += tile``, or ``ptr = tile`` unless ``seen``: no buffer has to be cleared beforehand. With ``ONCE`` nothing
+    is ever seen."""
+    if not ONCE:
+        tile += tl.load(ptr, mask=mask & seen, other=0.0)
+    tl.store(ptr, tile, mask=mask)
 
 
 @triton.jit(do_not_specialize=["T", "H", "decay"])
@@ -324,7 +327,7 @@ def srwm_backward_kernel(
     T, H, decay,
     D: tl.constexpr, OUT: tl.constexpr, BD: tl.constexpr, BO: tl.constexpr, Y: tl.constexpr, REST: tl.constexpr,
     ROW: tl.constexpr, DECAYS: tl.constexpr, LIMITS: tl.constexpr, UNIT_KEYS: tl.constexpr,
-    LANE_COLUMNS: tl.constexpr, SHARE: tl.constexpr, UNROLL: tl.constexpr,
+    LANE_COLUMNS: tl.constexpr, SHARE: tl.constexpr, UNROLL: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """Backward over time; derivation in this folder's README.
 
@@ -393,7 +396,7 @@ def srwm_backward_kernel(
         if resets_ptr is not None:
             origin, after_reset = segment_start(resets_ptr, last)
         else:
-            origin, after_reset = tl.minimum(last, 0), never
+            origin, after_reset = last * 0, never
         start = origin
         if LIMITS:
             factors_ptr = saved_ptr + 4 * D + OUT + 8
@@ -433,13 +436,16 @@ def srwm_backward_kernel(
                     wk += k_i[None, :] * uk[:, None]
                     wb += k_i[None, :] * ub[:, None]
             rebuild = T >= 0
-        # The loads for a step stand where the step before it is through with the registers that they fill: their
-        # latency hides behind the rest of that step's arithmetic, and nothing has to be moved.
+        # With AHEAD, a step's loads stand where the step before it is through with the registers that they fill: their
+        # latency hides behind the rest of that step's arithmetic, and nothing has to be moved. Where registers are
+        # short, a step loads what it needs itself.
         q_i, k_i, uy, uq, uk, ub, by, bq, bk, bb = _load_saved(saved_ptr, last, i, jo, jd, jb, D, OUT, ROW)
         x_n = tl.load(x_ptr + last * H * D + i, mask=(i < D), other=0.0)
         dy_n = tl.load(dy_ptr + last * H * OUT + jo, mask=(jo < OUT), other=0.0)
         for step in tl.range(0, last - start + 1, loop_unroll_factor=UNROLL):
             t = last - step
+            if not AHEAD:
+                q_i, k_i, uy, uq, uk, ub, by, bq, bk, bb = _load_saved(saved_ptr, t, i, jo, jd, jb, D, OUT, ROW)
             # W_c <- W_c + k^T u_c, undone. Its gradient in k, in u, then in v = u / b.
             dk_i = _sum_over_columns(gy, gq, gk, gb, uy, uq, uk, ub, BD, BO, Y, REST)
             duy, duq, duk = _sum_three(k_i[None, :] * gy, k_i[None, :] * gq, k_i[None, :] * gk, 1, SAME, SHARE)
@@ -457,13 +463,11 @@ def srwm_backward_kernel(
 
             # v_c = (q - k) W_c with W_{t-1}.
             dd_i = _sum_over_columns(wy, wq, wk, wb, dvy, dvq, dvk, dvb, BD, BO, Y, REST)
-            eb_y, eb_q, eb_k = _sum_three(duy * uy, duq * uq, duk * uk, 0, SAME, SHARE)
             if not (Y and REST):
                 part_ptr = parts_ptr + t * (3 * D + 1)
             if not Y:
                 dk_i += tl.load(part_ptr + i, mask=i < D, other=0.0)
                 dd_i += tl.load(part_ptr + D + i, mask=i < D, other=0.0)
-                eb_y = tl.load(part_ptr + 3 * D)
             if REST:
                 # q, k and b from their pre-activations z = x W.
                 dk_i -= dd_i
@@ -475,6 +479,9 @@ def srwm_backward_kernel(
                     dzq = q_i * (dd_i - along_q)
                     dzk = k_i * (dk_i - along_k)
                 # db = sum of du v = sum of du u / b, and dz = b (1 - b) db.
+                eb_y, eb_q, eb_k = _sum_three(duy * uy, duq * uq, duk * uk, 0, SAME, SHARE)
+                if not Y:
+                    eb_y = tl.load(part_ptr + 3 * D)
                 dzb = tl.where(jb == 0, (1 - by) * eb_y, 0.0)
                 dzb = tl.where(jb == 1, (1 - bq) * eb_q, dzb)
                 dzb = tl.where(jb == 2, (1 - bk) * eb_k, dzb)
@@ -482,12 +489,16 @@ def srwm_backward_kernel(
             else:
                 tl.store(part_ptr + i, dk_i, mask=i < D)
                 tl.store(part_ptr + D + i, dd_i, mask=i < D)
-                tl.store(part_ptr + 3 * D, eb_y)
+                tl.store(part_ptr + 3 * D, tl.sum(duy * uy, axis=0))
                 dzq, dzk, dzb = uq, uk, ub  # of blocks that this launch leaves alone: the compiler drops them
 
             d_i = q_i - k_i
             ahead = tl.maximum(t - 1, 0)
-            q_i, k_i, uy, uq, uk, ub, by, bq, bk, bb = _load_saved(saved_ptr, ahead, i, jo, jd, jb, D, OUT, ROW)
+            if AHEAD:
+                q_i, k_i, uy, uq, uk, ub, by, bq, bk, bb = _load_saved(saved_ptr, ahead, i, jo, jd, jb, D, OUT, ROW)
+            else:
+                x_n = tl.load(x_ptr + t * H * D + i, mask=(i < D), other=0.0)
+                dy_n = tl.load(dy_ptr + t * H * OUT + jo, mask=(jo < OUT), other=0.0)
             x_i, dy = x_n.to(tl.float32), dy_n.to(tl.float32)
             # dzq and dzk are used along columns here.
             dx_i = _sum_over_columns(wy, wq, wk, wb, dy, dzq, dzk, dzb, BD, BO, Y, REST)
@@ -513,8 +524,9 @@ def srwm_backward_kernel(
                 gk += x_i[None, :] * dzk[:, None]
                 gb += d_i[None, :] * dvb[:, None]
                 gb += x_i[None, :] * dzb[:, None]
-            x_n = tl.load(x_ptr + ahead * H * D + i, mask=(i < D), other=0.0)
-            dy_n = tl.load(dy_ptr + ahead * H * OUT + jo, mask=(jo < OUT), other=0.0)
+            if AHEAD:
+                x_n = tl.load(x_ptr + ahead * H * D + i, mask=(i < D), other=0.0)
+                dy_n = tl.load(dy_ptr + ahead * H * OUT + jo, mask=(jo < OUT), other=0.0)
         last = start - 1
 
         if resets_ptr is not None:  # noqa: SIM102 (this one is decided when compiling, the next when running)
@@ -522,11 +534,11 @@ def srwm_backward_kernel(
                 # The segment started from the slow weights: its gradient goes to them alone.
                 if not DECAYS:
                     if Y:
-                        _add_to(dwy_ptr + to, gy, mo, seen)
+                        _add_to(dwy_ptr + to, gy, mo, seen, False)
                     if REST:
-                        _add_to(dwq_ptr + td, gq, md, seen)
-                        _add_to(dwk_ptr + td, gk, md, seen)
-                        _add_to(dwb_ptr + tb, gb, mb, seen)
+                        _add_to(dwq_ptr + td, gq, md, seen, False)
+                        _add_to(dwk_ptr + td, gk, md, seen, False)
+                        _add_to(dwb_ptr + tb, gb, mb, seen, False)
                     seen = T >= 0
                 tl.debug_barrier()
                 gy, gq = _zeros_like(gy, never), _zeros_like(gq, never)
@@ -546,8 +558,8 @@ def srwm_backward_kernel(
         cy, cq, ck, cb = _load_blocks(dfy_ptr, dfq_ptr, dfk_ptr, dfb_ptr, program, to, td, tb, mo, md, mb, D, OUT)
         gy, gq, gk, gb = gy - cy, gq - cq, gk - ck, gb - cb
     if Y:
-        _add_to(dwy_ptr + to, gy, mo, seen)
+        _add_to(dwy_ptr + to, gy, mo, seen, resets_ptr is None)
     if REST:
-        _add_to(dwq_ptr + td, gq, md, seen)
-        _add_to(dwk_ptr + td, gk, md, seen)
-        _add_to(dwb_ptr + tb, gb, mb, seen)
+        _add_to(dwq_ptr + td, gq, md, seen, resets_ptr is None)
+        _add_to(dwk_ptr + td, gk, md, seen, resets_ptr is None)
+        _add_to(dwb_ptr + tb, gb, mb, seen, resets_ptr is None)

@@ -30,7 +30,7 @@ def _load_packed(
 
 @triton.jit
 def _rates(b, jo, first, A: tl.constexpr, B: tl.constexpr, OUT: tl.constexpr, GATHER: tl.constexpr):
-    """The learning rate of each column of a tile: the ``A``-th of y, q, k, b in its ``first`` columns, else ``B``-th."""
+    """Learning rates of a tile's columns: the ``A``-th of y, q, k, b in its ``first`` columns, else the ``B``-th."""
     if GATHER:
         rates = tl.gather(b, tl.where(first, OUT + A, OUT + B), axis=0)
     else:
