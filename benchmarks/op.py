@@ -178,7 +178,7 @@ def forward_backward(call: Callable[[], tuple[Tensor, ...]], leaves: list[Tensor
     return lambda: torch.autograd.grad(call()[0], leaves, upstream)
 
 
-def recurrent(kind: type[torch.nn.RNNBase], shape: Shape) -> Callable[[], object]:
+def recurrent(kind: Callable[..., torch.nn.Module], shape: Shape) -> Callable[[], object]:
     """Forward and backward of cuDNN's LSTM or GRU, H D wide."""
     batch, steps, heads, dim = shape
     net = kind(heads * dim, heads * dim, batch_first=True, device="cuda")

@@ -1,13 +1,13 @@
 """Triton kernels of the SRWM: one program per batch element and head, fused over time.
 
 The four blocks of ``W`` live in the program's registers for the whole sequence. The forward kernel writes, for each
-step, what the backward kernel cannot rebuild (``q, k, b`` and ``v = (q - k) W``): 4D + O + 8 numbers, so memory is
-O(T D) a head. The backward kernel starts from the final ``W`` and takes each rank-1 update back out,
-``W_{t-1} = W_t - k^T (b v)``. Updates are re-read, never recomputed, so undoing adds one rounding error a step and
+step, what the backward kernel cannot rebuild (``q, k, b`` and ``u = b v``, ``v = (q - k) W``): 4D + O + 8 numbers, so
+memory is O(T D) a head. The backward kernel starts from the final ``W`` and takes each rank-1 update back out,
+``W_{t-1} = W_t - k^T u``. Updates are re-read, never recomputed, so undoing adds one rounding error a step and
 does not amplify it. A reset cuts that chain: the end state of the segment before it is its start plus all its
 rank-1 updates, which are at hand, so a replay (no products with ``W``) rebuilds it without any stored ``W``.
 
-With a decay of the state below 1 (``DECAYS``), ``W_t = decay W_{t-1} + (1 - decay) W_slow + k^T (b v)``. Undoing
+With a decay of the state below 1 (``DECAYS``), ``W_t = decay W_{t-1} + (1 - decay) W_slow + k^T u``. Undoing
 divides by it, and roundings grow by ``1 / decay`` a step, so the caller must keep sequences short. The slow weights
 are read again at each step (they are in the cache), since registers have no room for them.
 
@@ -16,6 +16,9 @@ with the step. A step with a factor below 1 is not undone by a division: what it
 as at a reset, and from there the backward pass goes on as if there had been no limit. So the limit costs the backward
 pass next to nothing where it is not met. A caller with many steps keeps sequences short here, too: each such step
 replays its whole sequence.
+
+Narrow heads have a forward kernel of their own (:mod:`srwm_agents.ops.srwm.triton_narrow`). With ``SHARE``, for
+programs of several warps, blocks share reductions: what those cost is the exchange between warps, not the sums.
 
 Names: ``i`` runs over rows (inputs) of ``W``, ``j`` over columns; a suffix ``_i``/``_j`` says along which of the two a
 vector lies in the tile, since the same vector in both places is two register layouts. Blocks are y, q, k, b as in
