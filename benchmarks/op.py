@@ -1,17 +1,19 @@
-"""Time the ops, forward and backward: Triton against naive eager, compiled naive, and an LSTM of equal width.
+"""Time the ops, forward and backward: Triton's kernels, with each rule of the SRWM, against naive eager, compiled
+naive, cuDNN's LSTM and GRU of equal width, and flash-linear-attention's fused recurrent DeltaNet.
 
-Every shape is checked first: the kernels' outputs and gradients against the naive op in float64. Then medians (min-max)
-of CUDA events over many runs. "replayed" is the same work as a CUDA graph: the device's time without the host's.
-
-The exact commands behind the committed tables:
+Every shape is checked first: outputs and gradients of the kernels, with each rule, and of flash-linear-attention
+against the naive op in float64. Then medians (min-max) of CUDA events over many runs. "replayed" is the same work as a
+CUDA graph: the device's time without the host's.
 
     python benchmarks/op.py
+    python benchmarks/op.py --shapes sweep --compare lstm,gru,fla --json experiments/performance/op_sweep.json
     python benchmarks/op.py --compare eager,lstm,compile --shapes 32x50x8x16
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import platform
 import sys
@@ -26,14 +28,31 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from srwm_agents.ops import SRWMState, SRWMWeights, delta_rule, srwm
 
-SHAPES = "32x50x8x16,1024x32x8x16,32x50x8x32,32x50x8x64"
+SHAPES = "32x50x8x16,1024x32x8x16,32x50x8x32,32x50x8x64,32x50x8x128"
+SWEEP = ",".join(
+    [f"32x{steps}x8x16" for steps in (1, 8, 50, 200, 1000, 4096)]
+    + [f"{batch}x50x8x16" for batch in (1, 8, 128, 512, 2048, 8192)]
+    + [f"32x50x8x{dim}" for dim in (8, 24, 32, 48, 64, 96, 128)]
+)
+"""What "--shapes sweep" means: each of T, B and D over its range, the others fixed."""
+RULES: tuple[dict[str, Any], ...] = (
+    {"decay": 0.95},
+    {"unit_keys": True},
+    {"decay": 0.95, "unit_keys": True},
+    # The first limit is met by no step, as in a training that goes well; the second by most.
+    {"decay": 0.95, "limit": 30.0},
+    {"decay": 0.95, "limit": 0.1},
+)
+"""Settings of the SRWM that are checked and timed beside the published rule."""
+COMPARED = ("eager", "lstm", "gru", "fla", "compile")
 TOLERANCE = (10.0, 1e-5)
 """Relative error allowed against float64: so many times that of the naive op in float32, plus so much.
 
 How much of float32's rounding a gradient keeps depends on the shape: small gradients of wide heads are differences of
 larger numbers, and naive float32 itself is off by 2e-4 at D=64."""
-CHECKED_BATCH = 32
-"""The check runs on the first so many batch elements: naive float64 keeps W for every step."""
+CHECKED_STEPS, CHECKED_BATCH, CHECKED_SIZE = 256, 32, 2**27
+"""The check runs on so many steps and batch elements at most, fewer where T H D D of them exceed the last, since naive
+float64 keeps W for every step."""
 
 Shape = tuple[int, int, int, int]
 """B, T, H, D (and O = D)."""
@@ -77,8 +96,16 @@ def call_srwm(inputs: list[Tensor], resets: Tensor | None, backend: str, **rule:
 
 
 def call_delta(inputs: list[Tensor], resets: Tensor | None, backend: str) -> tuple[Tensor, ...]:
-    """y and the final state."""
-    return delta_rule(*inputs, resets=resets, backend=backend)
+    """y and the final state; "fla" is flash-linear-attention's recurrent kernel, which knows no resets."""
+    if backend != "fla":
+        return delta_rule(*inputs, resets=resets, backend=backend)
+    from fla.ops.delta_rule import fused_recurrent_delta_rule  # pyright: ignore[reportMissingImports]
+
+    if resets is not None:
+        raise ValueError("backend 'fla' has no resets")
+    return fused_recurrent_delta_rule(
+        *inputs[:4], scale=1.0, initial_state=inputs[4] if len(inputs) > 4 else None, output_final_state=True
+    )
 
 
 OPS: dict[str, tuple[Callable[..., Any], Callable[..., tuple[Tensor, ...]]]] = {
@@ -87,26 +114,39 @@ OPS: dict[str, tuple[Callable[..., Any], Callable[..., tuple[Tensor, ...]]]] = {
 }
 
 
-def check(op: str, shape: Shape) -> dict[str, float]:
-    """Largest relative error to float64 of the kernels and of the naive op in float32, over outputs and gradients."""
+def check(op: str, shape: Shape, backend: str = "triton", **rule: Any) -> dict[str, float]:
+    """Largest relative error to float64 of a backend and of the naive op in float32, over outputs and gradients; with a
+    state, and with resets where the backend has them."""
     make, call = OPS[op]
-    inputs, resets = make((min(shape[0], CHECKED_BATCH), *shape[1:]), training=True)
+    batch, steps, heads, dim = shape
+    steps = min(steps, CHECKED_STEPS)
+    batch = min(batch, CHECKED_BATCH, max(1, CHECKED_SIZE // (steps * heads * dim * dim)))
+    inputs, resets = make((batch, steps, heads, dim), training=True)
+    resets = None if backend == "fla" else resets
 
     def results(dtype: torch.dtype, backend: str) -> list[Tensor]:
         leaves = [z.detach().to(dtype).requires_grad_() for z in inputs]
-        outputs = call(leaves, resets, backend)
+        outputs = call(leaves, resets, backend, **rule)
         generator = torch.Generator("cuda").manual_seed(1)
         upstream = [torch.randn(z.shape, generator=generator, device="cuda").to(dtype) for z in outputs]
         return [z.detach().double() for z in (*outputs, *torch.autograd.grad(outputs, leaves, upstream))]
 
     true = results(torch.float64, "naive")
-    worst = {"triton": 0.0, "naive": 0.0}
-    for got, naive, exact in zip(results(torch.float32, "triton"), results(torch.float32, "naive"), true, strict=True):
+    worst = {backend: 0.0, "naive": 0.0}
+    for got, naive, exact in zip(results(torch.float32, backend), results(torch.float32, "naive"), true, strict=True):
         error, allowed = ((z - exact).norm().item() / exact.norm().item() for z in (got, naive))
         if not error <= TOLERANCE[0] * allowed + TOLERANCE[1]:  # NaN fails as well
-            raise SystemExit(f"{op} at {shape}: relative error {error:.1e} to float64, naive float32 {allowed:.1e}")
-        worst = {"triton": max(worst["triton"], error), "naive": max(worst["naive"], allowed)}
+            raise SystemExit(
+                f"{op} ({backend}{', ' if rule else ''}{described(rule)}) at {shape}: relative error {error:.1e} to "
+                f"float64, naive float32 {allowed:.1e}"
+            )
+        worst = {backend: max(worst[backend], error), "naive": max(worst["naive"], allowed)}
     return worst
+
+
+def described(rule: dict[str, Any]) -> str:
+    """The settings of a rule as text: "decay 0.95, unit_keys"."""
+    return ", ".join(name if value is True else f"{name} {value:g}" for name, value in rule.items())
 
 
 def time_ms(run: Callable[[], object], rep: int = 200) -> dict[str, float]:
@@ -138,26 +178,43 @@ def forward_backward(call: Callable[[], tuple[Tensor, ...]], leaves: list[Tensor
     return lambda: torch.autograd.grad(call()[0], leaves, upstream)
 
 
+def recurrent(kind: Callable[..., torch.nn.Module], shape: Shape) -> Callable[[], object]:
+    """Forward and backward of cuDNN's LSTM or GRU, H D wide."""
+    batch, steps, heads, dim = shape
+    net = kind(heads * dim, heads * dim, batch_first=True, device="cuda")
+    x = torch.randn(batch, steps, heads * dim, device="cuda", requires_grad=True)
+    return forward_backward(lambda: net(x), [x, *net.parameters()])
+
+
+def why_no_fla(op: str) -> str | None:
+    """Why flash-linear-attention has nothing to compare with, None if it has."""
+    if op != "delta":
+        return "it has no self-referential weight matrix"
+    return None if importlib.util.find_spec("fla") else "it is not installed (pip install flash-linear-attention)"
+
+
 def measure(op: str, shape: Shape, compare: list[str]) -> dict[str, Any]:
     """Check, then time one op at one shape."""
     make, call = OPS[op]
-    result: dict[str, Any] = {"op": op, "shape": shape, "relative_error": check(op, shape), "ms": {}}
+    result: dict[str, Any] = {"op": op, "shape": shape, "relative_error": check(op, shape), "ms": {}, "skipped": {}}
     times = result["ms"]
-    for name, training in (("triton", False), ("triton, state and resets", True)):
-        inputs, resets = make(shape, training)
-        leaves = [z for z in inputs if z.requires_grad]
-        run = forward_backward(lambda i=inputs, r=resets: call(i, r, "triton"), leaves)
+
+    def time_both(name: str, run: Callable[[], object]) -> None:
         times[name] = time_ms(run)
         times[f"{name}, replayed"] = time_ms(captured(run))
 
+    for name, training in (("triton", False), ("triton, state and resets", True)):
+        inputs, resets = make(shape, training)
+        leaves = [z for z in inputs if z.requires_grad]
+        time_both(name, forward_backward(lambda i=inputs, r=resets: call(i, r, "triton"), leaves))
+
     if op == "srwm":
-        # The first is met by no step, as in a training that goes well; the second by most.
         inputs, resets = make(shape, True)
         leaves = [z for z in inputs if z.requires_grad]
-        for rule in ({"decay": 0.95}, {"decay": 0.95, "limit": 30.0}, {"decay": 0.95, "limit": 0.1}):
-            name = ", ".join(f"{setting} {value:g}" for setting, value in rule.items())
+        for rule in RULES:
+            check(op, shape, **rule)
             run = forward_backward(lambda r=rule: call_srwm(inputs, resets, "triton", **r), leaves)
-            times[f"triton, {name}"] = time_ms(run)
+            time_both(f"triton, state and resets, {described(rule)}", run)
 
     inputs, resets = make(shape, False)
     leaves = [z for z in inputs if z.requires_grad]
@@ -167,10 +224,15 @@ def measure(op: str, shape: Shape, compare: list[str]) -> dict[str, Any]:
         compiled = torch.compile(lambda: call(inputs, resets, "naive"))
         times["naive, torch.compile"] = time_ms(forward_backward(compiled, leaves))
     if "lstm" in compare:
-        batch, steps, heads, dim = shape
-        lstm = torch.nn.LSTM(heads * dim, heads * dim, batch_first=True, device="cuda")
-        x = torch.randn(batch, steps, heads * dim, device="cuda", requires_grad=True)
-        times["LSTM (cuDNN)"] = time_ms(forward_backward(lambda: lstm(x), [x, *lstm.parameters()]))
+        time_both("LSTM (cuDNN)", recurrent(torch.nn.LSTM, shape))
+    if "gru" in compare:
+        time_both("GRU (cuDNN)", recurrent(torch.nn.GRU, shape))
+    if "fla" in compare:
+        if reason := why_no_fla(op):
+            result["skipped"]["fla"] = reason
+        else:
+            result["relative_error"] |= check(op, shape, "fla")
+            time_both("fla", forward_backward(lambda: call_delta(inputs, None, "fla"), leaves))
     return result
 
 
@@ -194,21 +256,24 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ops", default="srwm,delta", help="of srwm, delta (default: %(default)s)")
-    parser.add_argument("--shapes", default=SHAPES, help="BxTxHxD, comma-separated (default: %(default)s)")
-    parser.add_argument("--compare", default="eager,lstm", help="of eager, lstm, compile (default: %(default)s)")
+    parser.add_argument("--shapes", default=SHAPES, help="BxTxHxD, comma-separated, or sweep (default: %(default)s)")
+    parser.add_argument(
+        "--compare", default="eager,lstm,gru,fla", help=f"of {', '.join(COMPARED)} (default: %(default)s)"
+    )
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     args = parser.parse_args(arguments)
-    for name, allowed in (("ops", set(OPS)), ("compare", {"eager", "lstm", "compile"})):
+    for name, allowed in (("ops", set(OPS)), ("compare", set(COMPARED))):
         values = [value for value in getattr(args, name).split(",") if value]
         if wrong := set(values) - allowed:
             parser.error(f"--{name} has {sorted(wrong)}, allowed: {', '.join(sorted(allowed))}")
         setattr(args, name, values)
     try:
-        args.shapes = [tuple(map(int, shape.split("x"))) for shape in args.shapes.split(",")]
+        shapes = SWEEP if args.shapes == "sweep" else args.shapes
+        args.shapes = [tuple(map(int, shape.split("x"))) for shape in shapes.split(",")]
         if any(len(shape) != 4 or min(shape) < 1 for shape in args.shapes):
             raise ValueError
     except ValueError:
-        parser.error("--shapes must be like 32x50x8x16,1024x32x8x16: B, T, H and D, each at least 1")
+        parser.error("--shapes must be sweep, or like 32x50x8x16,1024x32x8x16: B, T, H and D, each at least 1")
     return args
 
 
@@ -228,7 +293,9 @@ def main(arguments: list[str] | None = None) -> int:
                   f"largest relative error to float64 {result['relative_error']['triton']:.0e} "
                   f"(naive float32: {result['relative_error']['naive']:.0e})")  # fmt: skip
             for name, ms in result["ms"].items():
-                print(f"  {name:<36}{ms['median']:>9.3f} ms   ({ms['min']:.3f}-{ms['max']:.3f})", flush=True)
+                print(f"  {name:<64}{ms['median']:>9.3f} ms   ({ms['min']:.3f}-{ms['max']:.3f})", flush=True)
+            for name, reason in result["skipped"].items():
+                print(f"  {name} skipped: {reason}")
             if args.json:
                 args.json.parent.mkdir(parents=True, exist_ok=True)
                 args.json.write_text(json.dumps(report, indent=1) + "\n")

@@ -31,6 +31,19 @@ def segment_start(resets_ptr, t):
 
 
 @triton.jit
+def segment_stop(resets_ptr, t, T):
+    """One past the last step of the segment that starts at step ``t``: the first reset after it, or T."""
+    stop = T
+    bottom = t + 1
+    while (stop == T) & (bottom < T):
+        at = bottom + tl.arange(0, 64)
+        is_reset = tl.load(resets_ptr + at, mask=at < T, other=0) != 0
+        stop = tl.min(tl.where(is_reset, at, T), axis=0)
+        bottom += 64
+    return stop
+
+
+@triton.jit
 def row_column_channel(at, C: tl.constexpr, W: tl.constexpr):
     """Row, column and channel of entry ``at`` of an image in channels-last layout, ``W`` pixels wide."""
     return at // (C * W), (at // C) % W, at % C

@@ -190,6 +190,26 @@ def test_a_state_with_a_limit(backend, shape, kind, limit, decay, unit_keys) -> 
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
+@pytest.mark.parametrize("rule", [{}, {"decay": 0.9, "unit_keys": True}, {"decay": 0.9, "limit": 0.4}], ids=str)
+@pytest.mark.parametrize("shape", [(2, 5, 2, 6, 7), (1, 5, 1, 18, 20)], ids=str)
+def test_the_y_block_may_have_a_launch_of_its_own(monkeypatch, shape, rule) -> None:
+    """As wide heads have it, and without loads ahead."""
+    launch = kernels.Launch(2, 2, 255, ahead=False)
+    monkeypatch.setattr(kernels, "BACKWARD_OF_Y", {8: launch, 32: launch})
+    for table in ("BACKWARD", "BACKWARD_WITH_DECAY"):
+        monkeypatch.setattr(kernels, table, {32: launch})
+    kernels._launch.cache_clear()
+    x, weights, state = make_inputs(shape)
+    arguments = (x, weights, state, make_resets("consecutive", *shape[:2]))
+    try:
+        assert len(kernels._launch(shape[3], shape[4], True, False, False, backward=True)) == 2
+        got = run(*arguments, backend="triton", dtype=torch.float32, **rule)
+    finally:
+        kernels._launch.cache_clear()
+    true = run(*arguments, backend="naive", dtype=torch.float64, **rule)
+    assert_close(got, true, TOLERANCE[torch.float32])
+
+
 @pytest.mark.parametrize(("limit", "some"), [(0.2, True), (100.0, False)])
 def test_which_steps_meet_a_limit_is_saved(limit: float, some: bool) -> None:
     """The backward pass treats both kinds of steps differently: these inputs have both, or one."""

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from srwm_agents.ops.srwm.operators import NO_BLOCKS, Kernels, register
 from srwm_agents.ops.srwm.triton_kernels import srwm_backward_kernel, srwm_forward_kernel
+from srwm_agents.ops.srwm.triton_narrow import srwm_narrow_forward_kernel
 from srwm_agents.ops.srwm.types import Rule, SRWMState, SRWMWeights
 from srwm_agents.ops.triton_support import contiguous, differentiable, on_device, padded
 
 # A launch, kernel[grid](…), is beyond what a type checker knows of these.
 _forward_kernel: Any = srwm_forward_kernel
+_narrow_forward_kernel: Any = srwm_narrow_forward_kernel
 _backward_kernel: Any = srwm_backward_kernel
 
 
@@ -30,15 +32,26 @@ class Launch(NamedTuple):
     """At most so many neighbouring columns in one thread; see ``tile_offsets``."""
     registers: int
     """At most so many a thread: fewer let more programs share a multiprocessor, until they spill."""
+    unroll: int = 1
+    """Steps of the loop over time that are unrolled: several need no moves of what was loaded ahead, but registers."""
+    ahead: bool = True
+    """Whether the backward kernel loads a step's inputs during the step after it, which takes registers."""
 
 
-FORWARD = {16: Launch(1, 1, 255), 32: Launch(1, 2, 255), 64: Launch(2, 1, 255), 128: Launch(8, 2, 255)}
+NARROW_WIDTH = 16
+"""Up to this width, and without a limit, the forward pass is ``triton_narrow``'s kernel."""
+NARROW_FORWARD = Launch(1, 1, 96, unroll=2)
+GATHER = True
+FORWARD = {16: Launch(1, 1, 255), 32: Launch(1, 2, 255), 64: Launch(4, 1, 255), 128: Launch(8, 2, 255)}
 """By the smallest key at or above the padded width of the wider of D and O."""
 FORWARD_WITH_LIMIT = {**FORWARD, 32: Launch(2, 2, 255), 64: Launch(8, 2, 255)}
 """More threads share the shifts that are measured, which else do not fit the registers; chosen by that, not timed."""
-BACKWARD = {16: Launch(1, 4, 128), 32: Launch(2, 4, 255), 64: Launch(8, 2, 255), 128: Launch(8, 4, 255)}
-BACKWARD_WITH_DECAY = {**BACKWARD, 16: Launch(1, 4, 255)}
+BACKWARD = {16: Launch(1, 4, 128), 32: Launch(2, 4, 255), 64: Launch(4, 4, 255), 128: Launch(8, 4, 255, ahead=False)}
+BACKWARD_WITH_DECAY = {**BACKWARD, 16: Launch(1, 4, 255), 64: Launch(8, 2, 255)}
 """With a decay, the slow weights' gradient is a second accumulator in registers."""
+BACKWARD_OF_Y = {128: Launch(8, 4, 255)}
+"""Widths at which the y block's gradient has a launch of its own: all four blocks and their gradients exceed the
+registers of a multiprocessor (at D = 128, 389 floats a thread of 255), and what spills exceeds its cache."""
 
 LARGEST_GROWTH = 100.0
 """Largest factor by which undoing a decay may multiply a rounding (6e-8 in float32): an error of 6e-6 at most."""
@@ -56,19 +69,37 @@ def steps_at_once(rule: Rule) -> int | None:
 
 
 @functools.cache
-def _launch(dim: int, out: int, decays: bool, limits: bool, unit_keys: bool, backward: bool) -> dict[str, Any]:
-    """A kernel's constants and options, as keyword arguments."""
-    block_d, block_o = padded(dim), padded(out)
+def _launch(dim: int, out: int, decays: bool, limits: bool, unit_keys: bool, backward: bool) -> list[dict[str, Any]]:
+    """The constants and options of a kernel's launches, as keyword arguments: one, or two in the backward pass of wide
+    heads. Without "LIMITS", they are for the narrow forward kernel."""
     decays = decays or (backward and limits)  # the gradient of a limit's factor has the form of a decay's
-    table = FORWARD_WITH_LIMIT if limits else FORWARD
+    block_d, block_o = padded(dim), padded(out)
+    width = max(block_d, block_o)
+    common = {
+        "D": dim, "OUT": out, "BD": block_d, "ROW": _row(dim, out, limits), "DECAYS": decays, "UNIT_KEYS": unit_keys,
+    }  # fmt: skip
+
+    def launched(table: dict[int, Launch], **constants: Any) -> dict[str, Any]:
+        launch = next(launch for key, launch in table.items() if width <= key)
+        if backward:
+            constants["AHEAD"] = launch.ahead
+        return {
+            **common, **constants, "BO": block_o, "LIMITS": limits,
+            "LANE_COLUMNS": launch.lane_columns, "SHARE": launch.warps > 1, "UNROLL": launch.unroll,
+            "num_warps": launch.warps, "maxnreg": launch.registers,
+        }  # fmt: skip
+
     if backward:
         table = BACKWARD_WITH_DECAY if decays else BACKWARD
-    launch = next(launch for width, launch in table.items() if max(block_d, block_o) <= width)
-    return {
-        "D": dim, "OUT": out, "BD": block_d, "BO": block_o, "BB": 4, "ROW": _row(dim, out, limits),
-        "DECAYS": decays, "LIMITS": limits, "UNIT_KEYS": unit_keys,
-        "LANE_COLUMNS": launch.lane_columns, "num_warps": launch.warps, "maxnreg": launch.registers,
-    }  # fmt: skip
+        if width not in BACKWARD_OF_Y:
+            return [launched(table, Y=True, REST=True)]
+        return [launched(BACKWARD_OF_Y, Y=True, REST=False), launched(table, Y=False, REST=True)]
+    if width <= NARROW_WIDTH and not limits:
+        return [{
+            **common, "BY": padded(out + 4), "UNROLL": NARROW_FORWARD.unroll, "GATHER": GATHER,
+            "num_warps": NARROW_FORWARD.warps, "maxnreg": NARROW_FORWARD.registers,
+        }]  # fmt: skip
+    return [launched(FORWARD_WITH_LIMIT if limits else FORWARD)]
 
 
 def _row(dim: int, out: int, limits: bool) -> int:
@@ -89,22 +120,27 @@ def _reads_state(resets: Tensor | None, limit: float) -> bool:
 
 def _forward(x, weights, state, resets, decay, unit_keys, limit, y, final, saved) -> None:
     _, steps, heads, dim = x.shape
+    (constants,) = _launch(dim, y.shape[-1], decay != 1, limit > 0, unit_keys, backward=False)
+    arguments = [*contiguous(x, *weights, *state, resets), y, *final, saved, steps, heads, decay]
     with on_device(x):
-        _forward_kernel[(len(x) * heads,)](
-            *contiguous(x, *weights, *state, resets), y, *final, saved, steps, heads, decay, limit,
-            **_launch(dim, y.shape[-1], decay != 1, limit > 0, unit_keys, backward=False),
-        )  # fmt: skip
+        if "LIMITS" in constants:
+            _forward_kernel[(len(x) * heads,)](*arguments, limit, **constants)
+        else:
+            _narrow_forward_kernel[(len(x) * heads,)](*arguments, **constants)
 
 
 def _backward(
     x, weights, state, resets, decay, unit_keys, limit, final, saved, dy, dfinal, dx, shares, dstate
 ) -> None:  # fmt: skip
-    _, steps, heads, dim = x.shape
+    batch, steps, heads, dim = x.shape
+    launches = _launch(dim, dy.shape[-1], decay != 1, limit > 0, unit_keys, backward=True)
+    read = contiguous(x, *weights, *state, resets, *final, saved, dy, *dfinal)
+    parts = None
+    if len(launches) > 1:
+        parts = torch.empty((batch, heads, steps, 3 * dim + 1), dtype=torch.float32, device=x.device)
     with on_device(x):
-        _backward_kernel[(len(x) * heads,)](
-            *contiguous(x, *weights, *state, resets, *final, saved, dy, *dfinal), dx, shares, *dstate,
-            steps, heads, decay, **_launch(dim, dy.shape[-1], decay != 1, limit > 0, unit_keys, backward=True),
-        )  # fmt: skip
+        for constants in launches:
+            _backward_kernel[(batch * heads,)](*read, dx, shares, *dstate, parts, steps, heads, decay, **constants)
 
 
 srwm_forward_op, srwm_forward = register("srwm", Kernels(_forward, _backward, _saved_shape, _reads_state))
