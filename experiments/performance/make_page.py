@@ -43,6 +43,20 @@ def op_table(name: str) -> str:
     return "\n".join(lines)
 
 
+def wide_table() -> str:
+    """Microseconds of the SRWM forward and backward, by head width, before and after the kernels for wide heads."""
+    lines = ["| shape | before, µs | now, µs (min-max) | with state and resets | and decay |", "|---|---|---|---|---|"]
+    for result in read("op_wide.json")["results"]:
+        batch, steps, heads, dim = result["shape"]
+        before, given, decay = (
+            "–" if result[key] is None else f"{result[key]:,.0f}"
+            for key in ("before_us", "state_and_resets_us", "and_decay_us")
+        )
+        now = f"{result['us']:,.0f} ({result['min']:,.0f}-{result['max']:,.0f})"
+        lines.append(f"| B{batch} T{steps} H{heads} D{dim} | {before} | {now} | {given} | {decay} |")
+    return "\n".join(lines)
+
+
 def draw_sweep(picture: Path) -> None:
     """Time against T, B and D, each with the other two fixed."""
     results = read("op_sweep.json")["results"]
@@ -238,6 +252,7 @@ def texts() -> pages.Texts:
     tables = {
         "op": op_table("op.json"),
         "op on an H200": op_table("op_h200.json"),
+        "wide heads": wide_table(),
         "acting": acting_table(),
         "cpu": cpu_table(),
         "training": training_table(),
