@@ -24,7 +24,7 @@ NAMES = {file.name for folder in ("srwm_agents", "envs", "tests", "experiments")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PATH = re.compile(r"`([\w./-]+/[\w./-]*|[\w-]+\.(?:py|md|yaml|json|csv|png))`")
 MADE = re.compile(
-    r"train_dir/|(?:omniglot-py|mini-imagenet|cifar-fs|fc100)/|evaluation/|data/|agent/|agent_\w+/|checkpoint|\.\./\.\.$|curves\.csv|(?:config|results|settings|summary|trace)\.json"
+    r"train_dir/|(?:omniglot-py|mini-imagenet|cifar-fs|fc100)/|evaluation/|data/|agent/|agent_\w+/|checkpoint|\.\./\.\.$|curves\.csv|(?:curves_of_groups|scores|table|improvement|settings)\.csv|comparison\.html|curves(?:_narrow)?\.png|(?:config|results|settings|summary|trace)\.json"
     r"|config\.yaml|trace\.png|eval_|learning_curves?\.png|\.summary/|srwm/Procgen"
 )
 """What commands write, not what is in the repository."""
