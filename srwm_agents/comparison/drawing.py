@@ -29,7 +29,7 @@ def draw_for_page(picture: Path, curves: Mapping[str, Sequence[Curve]], mode: st
         mode: Procgen's variant of the games, for the lines of a policy without observations.
     """
     first, *small = _panels(curves)
-    columns = min(len(small), 3 if len(small) < 7 else 4)
+    columns = next(most for most, games in ((1, 1), (2, 4), (3, 9), (4, 16)) if len(small) <= games)
     rows = -(-len(small) // columns) if small else 1
     width = PAGE_INCHES if small else 6.4
     with plotting.drawing(picture, width, max(3.8, 1.75 * rows)) as figure:

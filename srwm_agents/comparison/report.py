@@ -21,6 +21,8 @@ from srwm_agents.files import write_together
 
 INTERVAL = "95 % interval"
 """Title of the column after a number's."""
+FEW = 5
+"""Fewer runs than that say little of those that were not made: a bootstrap draws from what is there."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
             folder / "table.csv": comparison.table.to_csv(index=False),
             folder / "improvement.csv": comparison.pairs.to_csv(index=False),
             folder / "settings.csv": comparison.settings.to_csv(index=False),
-            folder / "comparison.html": html_page.page(section.title, [section]),
+            folder / "comparison.html": html_page.page("Comparison of runs", [section]),
         }
     )
 
@@ -202,8 +204,11 @@ def table_caption(comparison: Comparison) -> str:
         f"At {comparison.frames:,.0f} frames, in training: the {comparison.scale}, each run's curve averaged over the "
         f"last {100 * LAST_SHARE:.0f} % of these frames. Intervals: 95 %, stratified bootstrap over runs."
     )
-    if any(len(group.runs) == 1 for group in comparison.groups):
+    sizes = [len(group.runs) for group in comparison.groups]
+    if min(sizes) == 1:
         text += " One run has no interval."
+    if any(1 < size < FEW for size in sizes):
+        text += f" Intervals of fewer than {FEW} runs are too narrow."
     if len(comparison.groups) > 1:
         text += f" P(better): probability that a run is better than one of {comparison.groups[0].label} on a game."
     return text

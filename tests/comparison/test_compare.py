@@ -35,15 +35,15 @@ def test_groups_of_seeds_leave_pictures_tables_and_a_page(make_run, tmp_path, ca
     assert Image.open(folder / "curves_narrow.png").size[0] == 380
 
     table = pd.read_csv(folder / "table.csv").set_index("group")
-    assert table["runs"].to_dict() == {"srwm": 3, "<l&stm>": 2}
+    assert dict(zip(table.index, table["runs"], strict=True)) == {"srwm": 3, "<l&stm>": 2}
     # At 1,000 frames; of the last 5 % of rows, those from 96 to 100 % count where a run has 100 rows until there.
     scores = pd.read_csv(folder / "scores.csv")
     assert (scores["frames"] == 1000).all()
     assert len(scores) == 5 * 2
-    first = scores[(scores["run"] == "srwm_seed1") & (scores["game"] == "maze")].iloc[0]
-    assert (first["mean_return"], first["normalised_score"]) == pytest.approx((9 * 0.98, 0.9 * 0.98))
-    third = scores[(scores["run"] == "srwm_seed3") & (scores["game"] == "maze")].iloc[0]
-    assert third["mean_return"] == pytest.approx(11 * 0.325, abs=0.1)  # a third of the way
+    of_maze = scores[scores["game"] == "maze"].set_index("run")
+    first = of_maze.loc["srwm_seed1", ["mean_return", "normalised_score"]].tolist()
+    assert first == pytest.approx([9 * 0.98, 0.9 * 0.98])
+    assert of_maze.loc["srwm_seed3", "mean_return"] == pytest.approx(11 * 0.325, abs=0.1)  # a third of the way
     assert table.loc["srwm", "mean"] == pytest.approx(scores[scores["group"] == "srwm"]["normalised_score"].mean())
     assert table.loc["srwm", "mean_low"] < table.loc["srwm", "mean"] < table.loc["srwm", "mean_high"]
     pairs = pd.read_csv(folder / "improvement.csv")
@@ -54,6 +54,7 @@ def test_groups_of_seeds_leave_pictures_tables_and_a_page(make_run, tmp_path, ca
     assert settings.loc["seed"].tolist() == ["1, 2, 3", "1, 3"]
     assert set(settings.index) == {"core", "seed"}
     assert "older than these settings: gamma=0.9" in " ".join(out.split())
+    assert "Intervals of fewer than 5 runs are too narrow." in " ".join(out.split())
 
     page = (folder / "comparison.html").read_text()
     assert page.count("data:image/png;base64,") == 2
