@@ -24,6 +24,8 @@ _CHECKPOINT = re.compile(r"^checkpoint_(\d{9,})_(\d+)\.pth$")
 """Update and frames, in the name of a checkpoint."""
 _NO_SETTINGS = ("help", "cli_args", "flag_defaults", "command_line", "git_hash", "git_repo_name", "wandb_unique_id")
 """What a ``config.json`` has beside settings, or what is made for each run anew."""
+_PROCGEN = ("procgen", "", None)
+"""Values of ``--env``, of this version and earlier ones, with which ``--games`` are played."""
 _DEPTH = 4
 """Folders below ``train_dir`` in which experiments are looked for: names may have slashes."""
 
@@ -86,8 +88,8 @@ class Run:
         """Games, the environment, or the data set, as in the settings."""
         if self.kind == "fewshot":
             return str(self.settings.get("dataset", "?"))
-        games = self.settings.get("games")
-        return str(games or self.settings.get("env") or "?").replace(" ", "")
+        env = self.settings.get("env")
+        return str(self.settings.get("games", "?") if env in _PROCGEN else env).replace(" ", "")
 
     @cached_property
     def curves(self) -> pd.DataFrame:

@@ -29,7 +29,7 @@ def test_states(make_run, tmp_path, capsys) -> None:
     make_run("stopped", saved=990)
     make_run("finished", saved=2000, core="lstm", seed=5)
     make_run("begun")
-    make_run("sweep/one", {"CartPole-v1": 475.0}, normalised=False, saved=1000, games="", env="CartPole-v1")
+    make_run("sweep/one", {"CartPole-v1": 475.0}, normalised=False, saved=1000, games="maze,heist", env="CartPole-v1")
     now = make_run("now", saved=2000)
     (tmp_path / "not_a_run").mkdir()
     with ExperimentFolder(now, TRAINING):
