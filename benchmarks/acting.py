@@ -46,6 +46,8 @@ def measure(core: str, repeats: int) -> dict[str, dict[str, float]]:
     observation = {"obs": frame, "last_reward": np.zeros((1, 1), np.float32)}
     state = agent.initial_state(1)
     features = torch.rand(1, 1, agent.encoder.output_size)
+    encoder = agent.encoder.image
+    assert encoder is not None
 
     def act() -> None:
         nonlocal state
@@ -54,7 +56,7 @@ def measure(core: str, repeats: int) -> dict[str, dict[str, float]]:
     with torch.no_grad():
         return {
             "step": milliseconds(act, repeats),
-            "encoder": milliseconds(lambda: agent.encoder.image(torch.from_numpy(frame)), repeats),
+            "encoder": milliseconds(lambda: encoder(torch.from_numpy(frame)), repeats),
             "core": milliseconds(lambda: agent.core(features, state, None), repeats),
         }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,13 +46,14 @@ def test_groups_of_seeds_leave_pictures_tables_and_a_page(make_run, tmp_path, ca
     assert first == pytest.approx([9 * 0.98, 0.9 * 0.98])
     assert of_maze.loc["srwm_seed3", "mean_return"] == pytest.approx(11 * 0.325, abs=0.1)  # a third of the way
     assert table.loc["srwm", "mean"] == pytest.approx(scores[scores["group"] == "srwm"]["normalised_score"].mean())
-    assert table.loc["srwm", "mean_low"] < table.loc["srwm", "mean"] < table.loc["srwm", "mean_high"]
+    row: Any = table.loc["srwm"]
+    assert row["mean_low"] < row["mean"] < row["mean_high"]
     pairs = pd.read_csv(folder / "improvement.csv")
     assert pairs["improvement"].sum() == pytest.approx(1)
 
     settings = pd.read_csv(folder / "settings.csv", dtype=str).set_index("setting")
-    assert settings.loc["core"].tolist() == ["srwm", "lstm"]
-    assert settings.loc["seed"].tolist() == ["1, 2, 3", "1, 3"]
+    assert list(settings.loc["core"]) == ["srwm", "lstm"]
+    assert list(settings.loc["seed"]) == ["1, 2, 3", "1, 3"]
     assert set(settings.index) == {"core", "seed"}
     assert "older than these settings: gamma=0.9" in " ".join(out.split())
     assert "Intervals of fewer than 5 runs are too narrow." in " ".join(out.split())

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load, save
 
 from srwm_agents import Agent, AgentConfig, AgentError, load_agent, save_agent
-from srwm_agents.evaluation.command import _games, _splits
+from srwm_agents.evaluation.subject import _games, _splits
 from srwm_agents.fewshot.classifier import ClassifierConfig, FewShotClassifier, load_classifier, save_classifier
 
 CORE = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "ff_size": 16}
