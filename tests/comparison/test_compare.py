@@ -42,7 +42,7 @@ def test_groups_of_seeds_leave_pictures_tables_and_a_page(make_run, tmp_path, ca
     assert (scores["frames"] == 1000).all()
     assert len(scores) == 5 * 2
     of_maze = scores[scores["game"] == "maze"].set_index("run")
-    first = of_maze.loc["srwm_seed1", ["mean_return", "normalised_score"]].tolist()
+    first = list(of_maze.loc["srwm_seed1", ["mean_return", "normalised_score"]])
     assert first == pytest.approx([9 * 0.98, 0.9 * 0.98])
     assert of_maze.loc["srwm_seed3", "mean_return"] == pytest.approx(11 * 0.325, abs=0.1)  # a third of the way
     assert table.loc["srwm", "mean"] == pytest.approx(scores[scores["group"] == "srwm"]["normalised_score"].mean())
