@@ -69,9 +69,10 @@ def _record(status: Status, now: float) -> dict[str, Any]:
 
 def _print(console: Console, statuses: Sequence[Status], now: float) -> None:
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("run", overflow="fold")
-    for name in ("core", "plays", "state"):
-        table.add_column(name, no_wrap=True)
+    table.add_column("run", overflow="fold", min_width=10)
+    table.add_column("core", no_wrap=True)
+    table.add_column("plays", overflow="fold", min_width=7)
+    table.add_column("state", no_wrap=True)
     for name in ("frames", "score", "saved", "seed"):
         table.add_column(name, justify="right", no_wrap=True)
     for status in statuses:

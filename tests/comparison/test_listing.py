@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from fcntl import LOCK_SH, flock
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ def test_the_latest_comes_first(make_run, tmp_path, capsys) -> None:
     assert out.index("new") < out.index("middle") < out.index("old")
     assert "10/2k" in out
     assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_long_names_are_whole_in_a_narrow_terminal(make_run, tmp_path, capsys) -> None:
+    env = "a_package/AnEnvironmentOfALongName-v0"
+    make_run("a_run_of_a_long_name_" * 2, {env: 4.0}, normalised=False, env=env, core="feedforward")
+    assert main(["runs", "--train_dir", str(tmp_path)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert all(len(line) <= 80 for line in lines)
+    columns = [lines[0].index(name) for name in ("run", "core", "plays", "state")]
+    run, _, plays = ("".join(line[a:b].strip() for line in lines[2:-1]) for a, b in pairwise(columns))
+    assert (run, plays) == ("a_run_of_a_long_name_" * 2, env)
 
 
 def test_a_folder_without_runs_and_one_that_is_missing(tmp_path, capsys) -> None:
