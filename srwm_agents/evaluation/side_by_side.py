@@ -15,7 +15,6 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Self
 
-import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch

@@ -95,7 +95,9 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     with ExperimentFolder(path, CONTENTS, args.restart_behavior) as folder:
         if args.restart_behavior == "resume" and (path / CHECKPOINT_FILE).exists():
             training = load_training(path, config, args.device)
-            _say(console, f"going on with {path} after {training.update} updates")
+            done = training.update >= config.updates
+            doing = f"already trained, with --updates {config.updates}: nothing to do with" if done else "going on with"
+            _say(console, f"{doing} {path} after {training.update} updates")
         else:
             training = Training(config, args.device)
         folder.begin()

@@ -152,15 +152,17 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, capsys) -> No
     assert train(tmp_path, "--task=recall", "--updates=1", "--width=0.3", "--restart_behavior=overwrite") == 0
 
 
-@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "one bit"])
 def test_a_damaged_checkpoint_never_means_starting_over(tmp_path: Path, capsys, damage: str) -> None:
     assert train(tmp_path, "--task=recall", "--updates=1") == 0
     file = tmp_path / "net" / "checkpoint.safetensors"
-    content = {"truncated": file.read_bytes()[:-9], "garbage": b"\x80\x04pickle", "empty": b""}[damage]
+    whole = file.read_bytes()
+    content = {"truncated": whole[:-9], "garbage": b"\x80\x04pickle", "empty": b""}.get(damage)
+    content = whole[:-5] + bytes([whole[-5] ^ 4]) + whole[-4:] if content is None else content
     file.write_bytes(content)
     capsys.readouterr()
     assert train(tmp_path, "--task=recall", "--updates=1") == 1
-    assert "holds no training run that this version can read" in capsys.readouterr().err
+    assert "checkpoint.safetensors is truncated or altered" in capsys.readouterr().err
     assert file.read_bytes() == content
 
 
