@@ -220,6 +220,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["lr"].to(self.processes.device)
         self.step, self.history = int(content["step"]), [dict(row) for row in content["history"]]
+        if self.step < 0:
+            raise ValueError(f"step is {self.step}, expected at least 0")
+        _ = self.is_best  # raises for rows that lack what it reads
         self.best_accuracy = None if content["best_accuracy"] is None else float(content["best_accuracy"])
         content["seconds"] = float(content["seconds"])
         torch.set_rng_state(content["rng"])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from srwm_agents.__main__ import COMMANDS
 from srwm_agents.__main__ import main as dispatch
@@ -140,6 +141,28 @@ def test_unknown_names_are_one_line(tmp_path: Path, capsys) -> None:
     assert dispatch([]) == dispatch(["--help"]) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in COMMANDS)
+
+
+def test_a_run_that_trains_nothing_says_so(tmp_path: Path, capsys) -> None:
+    assert train(tmp_path, "--task=recall", "--updates=2") == 0
+    assert train(tmp_path, "--task=recall", "--updates=3") == 0
+    assert "going on with" in capsys.readouterr().out
+    assert train(tmp_path, "--task=recall", "--updates=1") == 0
+    assert "already trained for 3 of 1 updates" in capsys.readouterr().out
+    assert json.loads((tmp_path / "net" / "results.json").read_text())["updates"] == 3
+
+
+def test_runs_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """Format 1 had no SHA-256."""
+    training = Training(TrainConfig.of_task("recall", updates=2))
+    list(training.run())
+    tensors = {"weights": training.weights.detach()}
+    about = {"config": json.dumps(training.config.to_json()), "update": "2", "seconds": "1.5", "curve": "[]"}
+    (tmp_path / "checkpoint.safetensors").write_bytes(save(tensors, {**about, "format": "1"}))
+    assert torch.equal(load_training(tmp_path).weights, training.weights)
+    (tmp_path / "checkpoint.safetensors").write_bytes(save(tensors, {**about, "format": "2"}))
+    with pytest.raises(CheckpointError, match="is truncated or altered: its SHA-256"):
+        load_training(tmp_path)
 
 
 def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, capsys) -> None:

@@ -36,8 +36,10 @@ from srwm_agents.introspective.checkpoint import load_training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(36_000)]
 
-SAVE_EVERY = 1
-"""Seconds between the saves of all runs here."""
+SAVE_EVERY = 2
+"""Seconds between the saves of all runs here; in serial mode nothing else is done when saving takes as long."""
+FURTHER_WITHIN = 900.0
+"""Seconds in which a run starts and saves something new, on a machine that hardly has time for it."""
 LONGEST_UPDATE = 20.0
 """Seconds: a save waits for the update that is going on, which may take so long on a machine that is busy."""
 ENDED_WITHIN = 20.0
@@ -235,7 +237,7 @@ def wait_for_the_moment(rng: random.Random, kind: Training, run: Run, folder: Pa
         wait_for(lambda: not run.alive, rng.uniform(0, to_begin))
     else:
         before = kind.written(folder)
-        assert wait_for(lambda: kind.is_further(folder, before) or not run.alive, 240), run.text
+        assert wait_for(lambda: kind.is_further(folder, before) or not run.alive, FURTHER_WITHIN), run.text
         wait_for(lambda: not run.alive, rng.uniform(0, 2 * SAVE_EVERY))
         if moment == "write":
             wait_for(lambda: temporary_files(folder) or not run.alive, 3 * SAVE_EVERY + LONGEST_UPDATE, every=0.0002)
