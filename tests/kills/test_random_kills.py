@@ -12,7 +12,7 @@ import random
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,21 @@ class Run:
             pytest.fail(f"still running after {seconds} s:\n{self.text}")
         assert self.status is not None
         return self.status
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    """``start(command, log)``: a run, which ends with the test."""
+    runs: list[Run] = []
+
+    def begin(command: Callable[[], int], log: str = "out.txt") -> Run:
+        runs.append(Run(tmp_path / log, command))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        if run.alive:
+            run.kill(whole_group=True)
 
 
 @dataclass(frozen=True)
@@ -247,13 +262,13 @@ def wait_for_the_moment(rng: random.Random, kind: Training, run: Run, folder: Pa
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_run_that_is_killed_goes_on(name: str, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_goes_on(name: str, tmp_path: Path, start) -> None:
     kind, rng = KINDS[name](), random.Random(f"{name} {os.environ.get('SRWM_KILLS_SEED', 0)}")
     folder = tmp_path / "e"
     saved, models, to_begin = 0, dict[str, int](), 10.0
     left: set[Path] = set()
     for number in range(kills(3)):
-        run = Run(tmp_path / "out.txt", lambda: kind.command(tmp_path, False))
+        run = start(lambda: kind.command(tmp_path, False))
         moment = wait_for_the_moment(rng, kind, run, folder, to_begin)
         mapped, whole_group = run.shared_memory(), rng.random() < 0.3
         run.kill(whole_group)
@@ -275,8 +290,8 @@ def test_a_run_that_is_killed_goes_on(name: str, tmp_path: Path) -> None:
         for model, at in now.items():
             assert models.get(model, 0) <= at <= reached, model
         saved, models = reached, now
-    last = Run(tmp_path / "out.txt", lambda: kind.command(tmp_path, True))
-    assert last.wait(300) == 0, last.text
+    last = start(lambda: kind.command(tmp_path, True))
+    assert last.wait(FURTHER_WITHIN) == 0, last.text
     assert not saved or kind.begun.format(saved=saved) in last.text
     assert kind.saved(folder) > saved
     assert not temporary_files(folder)
@@ -295,7 +310,7 @@ def check_reports(folder: Path) -> int | None:
     return document["seed"]
 
 
-def test_an_evaluation_that_is_killed_while_its_agent_is_saved(tmp_path: Path) -> None:
+def test_an_evaluation_that_is_killed_while_its_agent_is_saved(tmp_path: Path, start) -> None:
     """An agent that is replaced all the time: each evaluation is of a whole one, and its processes end with it."""
     rng = random.Random(f"evaluation {os.environ.get('SRWM_KILLS_SEED', 0)}")
     settings = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "ff_size": 32}
@@ -313,28 +328,26 @@ def test_an_evaluation_that_is_killed_while_its_agent_is_saved(tmp_path: Path) -
         flags = [f"--train_dir={tmp_path}", "--experiment=e", "--device=cpu", "--splits=train,validation"]
         return eval_rl.main([*flags, "--episodes=2", "--max_envs=2", "--processes=2", f"--seed={seed}"])
 
-    writer = Run(tmp_path / "writer.txt", keep_saving)
+    writer = start(keep_saving, "writer.txt")
     took = 20.0
-    try:
-        for number in range(kills(2)):
-            seed = check_reports(folder)
-            run = Run(tmp_path / "out.txt", lambda number=number: evaluate(number))
-            if number % 4 == 0:
-                assert run.wait(300) == 0, run.text
-                took = time.monotonic() - run.began
-                assert check_reports(folder) == number
-                assert not temporary_files(folder.parent)
-            else:
-                wait_for(lambda run=run: not run.alive, rng.uniform(0, took))
-                mapped, whole_group = run.shared_memory(), rng.random() < 0.5
-                if run.alive:
-                    run.kill(whole_group)
-                    assert check_reports(folder) in (seed, number, None)
-                processes = len(run.others())
-                print(f"evaluation {number}: {'group' if whole_group else 'main'}, status {run.status}, {processes}")
-                assert wait_for(lambda run=run: not run.others(), ENDED_WITHIN), f"kill {number} left processes"
-                assert not {file for file in mapped if file.exists()}, f"kill {number} left shared memory"
-            assert writer.alive, writer.text
-    finally:
-        writer.kill(whole_group=True)
+    for number in range(kills(2)):
+        seed = check_reports(folder)
+        run = start(lambda number=number: evaluate(number))
+        if number % 4 == 0:
+            assert run.wait(FURTHER_WITHIN) == 0, run.text
+            took = time.monotonic() - run.began
+            assert check_reports(folder) == number
+            assert not temporary_files(folder.parent)
+        else:
+            wait_for(lambda run=run: not run.alive, rng.uniform(0, took))
+            mapped, whole_group = run.shared_memory(), rng.random() < 0.5
+            if run.alive:
+                run.kill(whole_group)
+                assert check_reports(folder) in (seed, number, None)
+            processes = len(run.others())
+            print(f"evaluation {number}: {'group' if whole_group else 'main'}, status {run.status}, {processes}")
+            assert wait_for(lambda run=run: not run.others(), ENDED_WITHIN), f"kill {number} left processes"
+            assert not {file for file in mapped if file.exists()}, f"kill {number} left shared memory"
+        assert writer.alive, writer.text
+    writer.kill(whole_group=True)
     load_agent(tmp_path / "e" / "agent")
