@@ -42,8 +42,9 @@ FURTHER_WITHIN = 900.0
 """Seconds in which a run starts and saves something new, on a machine that hardly has time for it."""
 LONGEST_UPDATE = 20.0
 """Seconds: a save waits for the update that is going on, which may take so long on a machine that is busy."""
-ENDED_WITHIN = 20.0
-"""Seconds in which the processes of a killed run end; they look for their parent twice a second."""
+ENDED_WITHIN = 120.0
+"""Seconds in which the processes of a killed run end: they look for their parent twice a second, but one that is still
+starting first when it has, which takes long on a busy machine."""
 TAG = "SRWM_TEST_RUN"
 
 
@@ -267,7 +268,7 @@ def test_a_run_that_is_killed_goes_on(name: str, tmp_path: Path, start) -> None:
     folder = tmp_path / "e"
     saved, models, to_begin = 0, dict[str, int](), 10.0
     left: set[Path] = set()
-    for number in range(kills(3)):
+    for number in range(kills(1)):
         run = start(lambda: kind.command(tmp_path, False))
         moment = wait_for_the_moment(rng, kind, run, folder, to_begin)
         mapped, whole_group = run.shared_memory(), rng.random() < 0.3
