@@ -1,8 +1,8 @@
 """The saved format: one safetensors file with weights and configuration, which any program with PyTorch can read.
 
 ``model.safetensors`` holds the state dict, and in its metadata two strings: ``srwm_agents``, a JSON object with
-``format``, and the configuration under the name of its kind; and ``sha256``, of the whole file with zeros in the place
-of these 64 digits. ``config.json`` beside it is a copy of the JSON object for people, which is not read.
+``format``, and the configuration under the name of its kind; and ``sha256``, as :mod:`srwm_agents.checksums` has it.
+``config.json`` beside it is a copy of the JSON object for people, which is not read.
 
 Format 1, which is still read, had the configuration in ``config.json`` alone, with the SHA-256 of
 ``model.safetensors``.
@@ -19,24 +19,24 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from srwm_agents.checksums import ALTERED, DIGEST_KEY, safetensors_with_digest
 from srwm_agents.files import printable, remove_leftovers, write_atomically
+from srwm_agents.limits import MAX_TENSORS, LimitError, check_limit
+from srwm_agents.tensor_files import BYTES_A_TENSOR, TensorFileError, read_tensor_file
 
 FORMAT = 2
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 METADATA_KEY = "srwm_agents"
-MAX_HEADER_BYTES = 100_000_000
-"""Of a safetensors header, as that library has it, and of ``config.json``."""
 
-_NO_DIGEST = "0" * 64
 _REPLACEMENTS = (".new", ".old")
 """Endings of folders that a writer of format 1, killed while it replaced a folder, left beside it."""
 _MAKING_ERRORS = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)
@@ -99,7 +99,7 @@ def write_portable(
         tensors = {name: _halved(name, tensor) for name, tensor in tensors.items()}
     document = {"format": FORMAT, kind: config}
     folder = Path(path)
-    write_atomically(folder / WEIGHTS_FILE, _with_digest(tensors, json.dumps(document)))
+    write_atomically(folder / WEIGHTS_FILE, safetensors_with_digest(tensors, {METADATA_KEY: json.dumps(document)}))
     write_atomically(folder / CONFIG_FILE, json.dumps(document, indent=2) + "\n")
     remove_leftovers(folder)
     for leftover in (folder.with_name(folder.name + ending) for ending in _REPLACEMENTS):
@@ -139,7 +139,8 @@ def read_portable(path: str | os.PathLike[str], kind: str, make: Callable[[Any],
 
     Raises:
         AgentError: a missing, truncated, altered or unknown file, one of another kind, one whose configuration asks
-            for other weights than it holds, or one with weights that are NaN or infinite; nothing is loaded then.
+            for other weights than it holds, one with weights that are NaN or infinite, or one with more of them than
+            :mod:`srwm_agents.limits` allows; nothing is loaded then.
     """
     try:
         file = find_portable(path)
@@ -148,11 +149,12 @@ def read_portable(path: str | os.PathLike[str], kind: str, make: Callable[[Any],
     if file is None:
         raise AgentError(f"no agent at {path}: {WEIGHTS_FILE} is missing")
     try:
-        with file.open("rb") as handle:  # once: the file may be replaced meanwhile
-            content = _read_whole(file, handle)
+        content, metadata = read_tensor_file(file)
+        document = _document(file, content, metadata)
     except OSError as error:
         raise AgentError(f"{file} cannot be read: {error.strerror}") from error
-    document = _document(file, content)
+    except (TensorFileError, LimitError) as error:
+        raise AgentError(str(error)) from error
     if kind not in document:
         kinds = ", ".join(sorted(set(document) - {"format", "weights_sha256"})) or "nothing"
         raise AgentError(f"{file.parent} holds {kinds[:100]}, expected {kind}")
@@ -178,28 +180,6 @@ def read_portable(path: str | os.PathLike[str], kind: str, make: Callable[[Any],
     return model
 
 
-def _read_whole(file: Path, handle: IO[bytes]) -> bytes:
-    """A safetensors file; AgentError, before more than its header is read, if it is not as long as that says."""
-    size = os.fstat(handle.fileno()).st_size
-    length = int.from_bytes(handle.read(8), "little")
-    if length > min(size, MAX_HEADER_BYTES):
-        raise AgentError(f"{file} is truncated or altered: it has no safetensors header")
-    start = bytes(8) + handle.read(length)
-    if (whole := _end_of_data(start)) != size:
-        raise AgentError(f"{file} is truncated or altered: it has {size:,} bytes, its header says {whole:,}")
-    handle.seek(0)
-    return handle.read(size)
-
-
-def _end_of_data(start: bytes) -> int:
-    """The size of a safetensors file, from its header; of the header alone, if that is none."""
-    try:
-        entries = json.loads(start[8:])
-        return len(start) + max((entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"))
-    except (ValueError, AttributeError, LookupError, TypeError, RecursionError):
-        return len(start)
-
-
 def _compare(asked: Mapping[str, Tensor], held: Mapping[str, Tensor], file: Path) -> None:
     """AgentError unless a file holds the tensors that its configuration asks for, and no others."""
     if other := sorted(asked.keys() ^ held.keys()):
@@ -215,22 +195,18 @@ def _compare(asked: Mapping[str, Tensor], held: Mapping[str, Tensor], file: Path
             raise AgentError(f"{name} is {tensor.dtype}, expected {asked[name].dtype}")
 
 
-def _document(file: Path, content: bytes) -> dict[str, Any]:
-    """The JSON object of a saved model, after its checksum; AgentError if anything is wrong with either."""
-    metadata = _metadata(content)
-    if metadata is None:
-        raise AgentError(f"{file} is truncated or altered: it has no safetensors header")
+def _document(file: Path, content: bytes, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The JSON object of a saved model; AgentError if anything is wrong with it or, in format 1, with the checksum."""
     if METADATA_KEY in metadata:
-        source, text, digest = file, metadata[METADATA_KEY], metadata.get("sha256", "")
-        if _sha256_without(digest, content) != digest:
-            raise AgentError(f"{file} is truncated or altered: its SHA-256 is not the recorded one")
+        source, text = file, metadata[METADATA_KEY]
+        if DIGEST_KEY not in metadata:
+            raise AgentError(f"{file} {ALTERED}")
     else:
         source = file.with_name(CONFIG_FILE)
         if not source.is_file():
             raise AgentError(f"no agent at {file.parent}: {CONFIG_FILE} is missing")
         try:
-            if source.stat().st_size > MAX_HEADER_BYTES:
-                raise AgentError(f"{source} has {source.stat().st_size:,} bytes, allowed: {MAX_HEADER_BYTES:,}")
+            check_limit(source.stat().st_size, MAX_TENSORS, f"bytes in {source}", times=BYTES_A_TENSOR)
             text = source.read_text(errors="replace")
         except OSError as error:
             raise AgentError(f"{source} cannot be read: {error.strerror}") from error
@@ -244,44 +220,8 @@ def _document(file: Path, content: bytes) -> dict[str, Any]:
     if found != expected or isinstance(found, bool):
         raise AgentError(f"{source} has format {reprlib.repr(found)}, this version reads 1 and {FORMAT}")
     if expected == 1 and document.get("weights_sha256") != hashlib.sha256(content).hexdigest():
-        raise AgentError(f"{file} is truncated or altered: its SHA-256 is not the recorded one")
+        raise AgentError(f"{file} {ALTERED}")
     return document
-
-
-def _metadata(content: bytes) -> dict[str, str] | None:
-    """The metadata in a safetensors file's header; None if it has no header."""
-    try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
-    except (ValueError, AttributeError, RecursionError):
-        return None
-
-
-def _with_digest(tensors: dict[str, Tensor], document: str) -> bytes:
-    """A safetensors file of tensors and document, with its own checksum."""
-    content = save(tensors, metadata={METADATA_KEY: document, "sha256": _NO_DIGEST})
-    digest = hashlib.sha256(content).hexdigest()
-    start = _digest_position(content, _NO_DIGEST)
-    return b"".join((content[:start], digest.encode(), content[start + len(digest) :]))
-
-
-def _sha256_without(digest: str, content: bytes) -> str | None:
-    """The checksum of a file that ``digest`` was written into; None if it does not stand where it should."""
-    start = _digest_position(content, digest)
-    if start < 0 or len(digest) != len(_NO_DIGEST):
-        return None
-    view = memoryview(content)
-    found = hashlib.sha256(view[:start])
-    found.update(_NO_DIGEST.encode())
-    found.update(view[start + len(_NO_DIGEST) :])
-    return found.hexdigest()
-
-
-def _digest_position(content: bytes, digest: str) -> int:
-    # Within the document, which is a string of the same header, each quotation mark stands behind a backslash.
-    prefix = b'"sha256":"'
-    start = content.find(prefix + digest.encode() + b'"', 0, 8 + int.from_bytes(content[:8], "little"))
-    return start if start < 0 else start + len(prefix)
 
 
 class _CreationLimit(TorchFunctionMode):

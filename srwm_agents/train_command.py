@@ -42,12 +42,12 @@ def _train(argv: Sequence[str] | None) -> int:
                 say(f"{program('train')}: the learning curves cannot be drawn: {reason(error)}")
             else:
                 lines.append(f"learning curves: {picture} (raw numbers: {result.curves})")
-        evaluation = quoted("--train_dir", result.folder.parent, "--experiment", result.folder.name)
-        lines += [
-            f"agent:           {result.agent}",
-            f"TensorBoard:     {quoted('tensorboard', '--logdir', result.folder)}",
-            f"evaluate it:     {to_type('eval')} {evaluation}",
-        ]
+        if result.agent is not None:
+            lines.append(f"agent:           {result.agent}")
+        lines.append(f"TensorBoard:     {quoted('tensorboard', '--logdir', result.folder)}")
+        if result.agent is not None:
+            evaluation = quoted("--train_dir", result.folder.parent, "--experiment", result.folder.name)
+            lines.append(f"evaluate it:     {to_type('eval')} {evaluation}")
         for line in lines:
             console.print(line, highlight=False, soft_wrap=True, markup=False)
     return result.exit_status

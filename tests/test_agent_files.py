@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
+import re
 import resource
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,10 @@ import torch
 from safetensors.torch import load, save
 
 from srwm_agents import Agent, AgentConfig, AgentError, load_agent, save_agent
+from srwm_agents.checksums import safetensors_with_digest
 from srwm_agents.fewshot.classifier import ClassifierConfig, FewShotClassifier, load_classifier, save_classifier
+from srwm_agents.introspective.checkpoint import CheckpointError, load_training, save_training
+from srwm_agents.introspective.training import TrainConfig, Training
 
 CORE = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "ff_size": 16}
 
@@ -50,7 +56,7 @@ def cost_of(action) -> tuple[str, float, float]:
         message = ""
         try:
             action()
-        except AgentError as error:
+        except (AgentError, CheckpointError) as error:
             message = str(error)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
         connection.send((message, time.process_time() - began, grown))
@@ -106,6 +112,82 @@ def test_classifiers_of_huge_demands(tmp_path) -> None:
         message, seconds, megabytes = cost_of(lambda wish=wish: load_classifier(changed(folder, **wish)))
         assert "holds no agent that this version can make" in message, wish
         assert (seconds < 3, megabytes < 300) == (True, True), (wish, seconds, megabytes)
+
+
+def write_header(file: Path, tensors: dict[str, list[int]], text: str) -> None:
+    """A file of float32 zeros, which takes no room: correct in all but its digest."""
+    entries: dict[str, dict] = {"__metadata__": {"srwm_agents": text}}
+    end = 0
+    for name, shape in tensors.items():
+        start, end = end, end + 4 * math.prod(shape)
+        entries[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+    header = json.dumps(entries).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(file, 8 + len(header) + end)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "found"),
+    [
+        ({f"core.layers.{i}.bias": [1] for i in range(10_001)}, "10,001 tensors"),
+        ({f"core.layers.{i}.bias": [1] for i in range(300_000)}, "bytes in the header"),
+        ({"policy_head.weight": [100_001, 1000]}, "100,001,000 numbers"),
+    ],
+    ids=["tensors", "header", "numbers"],
+)
+def test_a_model_whose_sizes_agree_may_still_be_too_large(saved, tensors, found: str) -> None:
+    document = json.loads((saved / "config.json").read_text())
+    write_header(saved / "model.safetensors", tensors, json.dumps(document))
+    message, seconds, megabytes = cost_of(lambda: load_agent(saved))
+    assert found in message
+    assert re.search(r"allowed: 1\d+,000(,000)? \(to allow it: SRWM_MAX_(TENSORS|PARAMETERS)=\d+\)$", message), message
+    assert (seconds < 2, megabytes < 150) == (True, True), (seconds, megabytes)
+
+
+def test_limits_are_raised_and_checked(saved, tmp_path, monkeypatch) -> None:
+    config = ClassifierConfig("srwm", CORE, image_shape=(1, 16, 16), encoder_settings={"channels": 4})
+    classifier = save_classifier(FewShotClassifier(config), tmp_path / "classifier")
+    for read, folder in ((load_agent, saved), (load_classifier, classifier)):
+        for name in ("SRWM_MAX_TENSORS", "SRWM_MAX_PARAMETERS"):
+            monkeypatch.setenv(name, "12")
+            with pytest.raises(AgentError, match=rf"allowed: \d.*to allow it: {name}=\d+") as error:
+                read(folder)
+            monkeypatch.setenv(name, re.findall(r"=(\d+)", str(error.value))[0])
+            if name == "SRWM_MAX_TENSORS":  # of the header's bytes first, then of the tensors
+                monkeypatch.setenv(name, "100")
+            read(folder)
+            monkeypatch.setenv(name, "many")
+            with pytest.raises(AgentError, match=f"{name} is 'many', expected a whole number of at least 1"):
+                read(folder)
+            monkeypatch.delenv(name)
+
+
+def test_introspective_runs_that_ask_for_much(tmp_path) -> None:
+    training = Training(TrainConfig.of_task("recall", updates=5))
+    save_training(training, tmp_path)
+    wiring = training.config.wiring
+
+    def asking(weights: torch.Tensor, **changes) -> Path:
+        whole = (tmp_path / "checkpoint.safetensors").read_bytes()
+        header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])["__metadata__"]
+        del header["sha256"]
+        header["config"] = json.dumps({**training.config.to_json(), **changes})
+        folder = tmp_path / str(sorted(changes))
+        folder.mkdir(exist_ok=True)
+        (folder / "checkpoint.safetensors").write_bytes(safetensors_with_digest({"weights": weights}, header))
+        return folder
+
+    many = asking(torch.zeros(10_000, wiring.num_units, wiring.num_sources), num_seeds=10_000)
+    message, seconds, _ = cost_of(lambda: load_training(many))
+    assert message == ""
+    assert seconds < 3  # no weights are drawn that are replaced at once
+    large = replace(training.config, num_hidden=1000).wiring
+    wide = asking(torch.zeros(1, large.num_units, large.num_sources), num_hidden=1000)
+    message, seconds, megabytes = cost_of(lambda: load_training(wide))
+    assert re.search(
+        r"bits in the addresses of [\d,]+ connections, allowed: 10,000,000 .*SRWM_MAX_PARAMETERS=", message
+    )
+    assert (seconds < 2, megabytes < 150) == (True, True), (seconds, megabytes)
 
 
 def test_a_file_of_another_size_than_its_header_says_is_not_read(saved) -> None:

@@ -84,7 +84,9 @@ class DistributedTraining:
         queue = RolloutQueue(number_of_rows // self.processes.world_size, cfg.max_policy_lag)
         began = saved = summarised = time.monotonic()
         warned = False
-        writer = SummaryWriter(self.folder / ".summary" / "0") if self.processes.is_main else None
+        writer = None
+        if self.processes.is_main:  # TensorBoard hides what killed runs wrote of later frames
+            writer = SummaryWriter(self.folder / ".summary" / "0", purge_step=learner.env_steps + 1)
         pool.publish(learner.weights(), learner.train_step)
         display = TrainingDisplay(self.console, self.statistics, cfg.train_for_env_steps, cfg.train_for_seconds)
         with display:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import multiprocessing
-import queue
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from typing import Any, Self
 
+import numpy.typing as npt
 import pandas as pd
 import torch
 
-from srwm_agents.agent import load_agent
+from srwm_agents.agent import Agent, AgentConfig
 from srwm_agents.evaluation.arenas import Arena
 from srwm_agents.evaluation.rollouts import Forgetful, Policy, RandomPolicy, play
 from srwm_agents.evaluation.splits import Split
@@ -32,10 +36,16 @@ class EvaluationError(RuntimeError):
 
 @dataclass(frozen=True)
 class Player:
-    """Who plays, as something that another process can make for itself."""
+    """Who plays, as something that another process can make for itself.
 
-    agent: Path | None
-    """A portable agent's folder or file; None for the random policy."""
+    It holds an agent's weights and not the name of its file: while training goes on, that is replaced again and again,
+    and each range of levels would be played by another agent.
+    """
+
+    config: AgentConfig | None
+    """The agent's; None for the random policy."""
+    weights: dict[str, npt.NDArray[Any]] = field(default_factory=dict, repr=False)
+    """The agent's state dict."""
     device: str = "cpu"
     """Where the agent runs."""
     forget: bool = False
@@ -43,14 +53,19 @@ class Player:
     random_actions: ActionSpec | None = None
     """What the random policy draws from; None for Procgen's."""
 
-    def policy(self) -> Policy:
-        """Load it.
+    @classmethod
+    def of(cls, agent: Agent, device: str = "cpu", *, forget: bool = False) -> Self:
+        """Make one of an agent, whose weights are copied."""
+        weights = {name: tensor.detach().cpu().numpy().copy() for name, tensor in agent.state_dict().items()}
+        return cls(agent.config, weights, device, forget)
 
-        Raises:
-            AgentError: as :func:`srwm_agents.load_agent`.
-        """
-        random = RandomPolicy(self.random_actions)
-        policy: Policy = random if self.agent is None else load_agent(self.agent, self.device)
+    def policy(self) -> Policy:
+        """Make the policy; an agent is in evaluation mode."""
+        policy: Policy = RandomPolicy(self.random_actions)
+        if self.config is not None:
+            agent = Agent(self.config)
+            agent.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in self.weights.items()})
+            policy = agent.eval().to(self.device)
         return Forgetful(policy) if self.forget else policy
 
 
@@ -95,36 +110,49 @@ def play_ranges(
             on_range(index, results[index])
         return list(results.values())
     context = multiprocessing.get_context("spawn")  # CUDA does not work in a forked process
-    messages: Any = context.Queue()
-    stopping = context.Event()
     threads = max(1, available_cores() // processes)
     waiting = list(enumerate(ranges))
-    playing: dict[int, Any] = {}
+    playing: dict[Connection, tuple[int, Any]] = {}
+    told_to_stop = False
     try:
         while len(results) < len(ranges):
             while waiting and len(playing) < processes:
                 index, split = waiting.pop(0)
-                arguments = (index, player, arena, split, threads, messages, stopping, options)
-                playing[index] = context.Process(target=_play, args=arguments, daemon=True)
+                # Pipes and no queue: its semaphores would stay in /dev/shm when all processes are killed.
+                ours, theirs = context.Pipe()
+                arguments = (theirs, player, arena, split, threads, told_to_stop, options)
+                process = context.Process(target=_play, args=arguments, daemon=True)
                 with _deaf_to_stop_signals():
-                    playing[index].start()
-            if stop():
-                stopping.set()
-            try:
-                kind, index, content = messages.get(timeout=_LOOK_EVERY_SECONDS)
-            except queue.Empty:
-                _look_for_dead(playing, ranges, messages)
-                continue
-            if kind == "episodes":
-                on_episode(index, content)
-            elif kind == "result":
-                results[index] = content
-                on_range(index, content)
-                playing.pop(index).join()
-            else:
-                raise content
+                    process.start()
+                theirs.close()
+                playing[ours] = (index, process)
+            if stop() and not told_to_stop:
+                told_to_stop = True
+                for pipe in playing:
+                    with contextlib.suppress(OSError):  # it has just ended
+                        pipe.send("stop")
+            for pipe in wait(list(playing), _LOOK_EVERY_SECONDS):
+                assert isinstance(pipe, Connection)
+                index, process = playing[pipe]
+                try:
+                    kind, content = pipe.recv()
+                except (EOFError, OSError) as error:
+                    process.join()
+                    raise EvaluationError(
+                        f"the process that played {ranges[index].name} ended ({_ending(process.exitcode)})"
+                    ) from error
+                if kind == "episodes":
+                    on_episode(index, content)
+                elif kind == "result":
+                    results[index] = content
+                    on_range(index, content)
+                    del playing[pipe]
+                    process.join()
+                    pipe.close()
+                else:
+                    raise content
     finally:
-        for process in playing.values():
+        for _, process in playing.values():
             process.kill()
     return [results[index] for index in range(len(ranges))]
 
@@ -135,6 +163,7 @@ def _deaf_to_stop_signals() -> Iterator[None]:
 
     A terminal sends Ctrl-C to all of them. Signals that come meanwhile reach this process afterwards.
     """
+    resource_tracker.ensure_running()  # its start, which may come with that of a process, ends by unblocking signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -142,27 +171,24 @@ def _deaf_to_stop_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _look_for_dead(playing: dict[int, Any], ranges: Sequence[Split], messages: Any) -> None:
-    for index, process in playing.items():
-        if not process.is_alive() and messages.empty():
-            raise EvaluationError(f"the process that played {ranges[index].name} ended ({_ending(process.exitcode)})")
-
-
 def _ending(code: int) -> str:
     return f"killed by signal {-code}" if code < 0 else f"exit status {code}"
 
 
 def _play(
-    index: int,
+    pipe: Connection,
     player: Player,
     arena: Arena,
     split: Split,
     threads: int,
-    messages: Any,
-    stopping: Any,
+    stopping: bool,
     options: dict[str, Any],
 ) -> None:
     """The work of one process: play a range, and send what comes of it."""
+    stop = threading.Event()
+    if stopping:
+        stop.set()
+    threading.Thread(target=_listen, args=(pipe, stop), daemon=True).start()
     torch.set_num_threads(threads)
     torch.backends.cudnn.deterministic = True
     try:
@@ -170,11 +196,21 @@ def _play(
             player.policy(),
             arena,
             split,
-            on_episode=lambda count: messages.put(("episodes", index, count)),
-            stop=stopping.is_set,
+            on_episode=lambda count: pipe.send(("episodes", count)),
+            stop=stop.is_set,
             num_threads=max(0, min(4, threads - 1)),
             **options,
         )
-        messages.put(("result", index, frame))
+        pipe.send(("result", frame))
     except Exception as error:
-        messages.put(("failure", index, error))
+        pipe.send(("failure", error))
+
+
+def _listen(pipe: Connection, stop: threading.Event) -> None:
+    """Wait for the word to stop, and end this process when the one that gives it is gone, by SIGKILL perhaps."""
+    try:
+        while True:
+            pipe.recv()
+            stop.set()
+    except (EOFError, OSError):
+        os._exit(1)

@@ -61,14 +61,14 @@ def subject_of(args: argparse.Namespace) -> Subject:
             raise AgentError(f"{path} does not fit {env}: {error}") from error
         finally:
             probe.close()
-        return Subject(name, agent, Player(path, args.device, args.forget), arena, [EPISODES], folder)
+        return Subject(name, agent, Player.of(agent, args.device, forget=args.forget), arena, [EPISODES], folder)
     _check_procgen(agent, path)
     _refuse_env_kwargs(args)
     games = _games(args.games, record)
     mode = args.distribution_mode or record.get("distribution_mode", "easy")
     check_mode(games, mode)
     arena = ProcgenArena(games, mode, "last_action" in agent.config.extras)
-    return Subject(name, agent, Player(path, args.device, args.forget), arena, _splits(args, record), folder)
+    return Subject(name, agent, Player.of(agent, args.device, forget=args.forget), arena, _splits(args, record), folder)
 
 
 def _random(args: argparse.Namespace) -> Subject:

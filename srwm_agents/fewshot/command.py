@@ -134,8 +134,11 @@ def _train(args: argparse.Namespace, console: Console) -> int:
         if getattr(settings, name) != getattr(usual, name)
         for word in (f"--{name}", getattr(settings, name))
     ]
+    made = {kind: result.folder / name for kind, name in AGENT_FOLDERS.items() if (result.folder / name).is_dir()}
+    if "best" not in made:  # before the first validation
+        where += ["--load_checkpoint_kind", "latest"]
     lines = [
-        *(f"{kind + ':':14}{result.folder / folder}" for kind, folder in AGENT_FOLDERS.items()),
+        *(f"{kind + ':':14}{folder}" for kind, folder in made.items()),
         f"TensorBoard:  {quoted('tensorboard', '--logdir', result.folder)}",
         f"evaluate it:  {program('fewshot')} {quoted('eval', *where, '--experiment', settings.experiment)}",
     ]

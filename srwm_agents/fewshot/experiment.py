@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from srwm_agents import plotting
+from srwm_agents.checksums import load_torch_file, torch_file_with_digest
 from srwm_agents.experiment_folders import FEWSHOT as CONTENTS
 from srwm_agents.experiment_folders import (
     ExperimentError,
@@ -64,7 +63,7 @@ class Experiment:
                 )
             return None
         try:
-            content = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            content = load_torch_file(self.checkpoint)
             saved = dict(content["settings"])
         except Exception as error:  # of a damaged file, PyTorch raises many kinds
             reason = " ".join(str(error).split())[:200]
@@ -84,10 +83,7 @@ class Experiment:
     def save(self, content: dict[str, Any], history: list[dict[str, Any]]) -> None:
         """Write checkpoint and curves; ExperimentError if the folder has been deleted or moved."""
         check_present(self.folder, CONTENTS)
-
-        buffer = io.BytesIO()  # torch.save into a file hides that a disk is full
-        torch.save(content, buffer)
-        write_atomically(self.checkpoint, buffer.getvalue())
+        write_atomically(self.checkpoint, torch_file_with_digest(content))
         if history:
             write_atomically(self.curves, pd.DataFrame(history).to_csv(index=False))
         remove_leftovers(self.folder)

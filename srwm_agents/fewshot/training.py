@@ -133,6 +133,12 @@ class Trainer:
         self.average.update()
 
     @property
+    def is_best(self) -> bool:
+        """Whether these weights have just been validated, with more than any before them."""
+        *before, last = [(row["step"], row["validation_accuracy"]) for row in self.history] or [(-1, 0.0)]
+        return last[0] == self.step and all(accuracy < last[1] for _, accuracy in before)
+
+    @property
     def share(self) -> float:
         """How much of training is done, in updates or in time, whichever is more."""
         return max(self.step / self.settings.train_steps, self.time_share)
@@ -214,6 +220,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["lr"].to(self.processes.device)
         self.step, self.history = int(content["step"]), [dict(row) for row in content["history"]]
+        if self.step < 0:
+            raise ValueError(f"step is {self.step}, expected at least 0")
+        _ = self.is_best  # raises for rows that lack what it reads
         self.best_accuracy = None if content["best_accuracy"] is None else float(content["best_accuracy"])
         content["seconds"] = float(content["seconds"])
         torch.set_rng_state(content["rng"])
@@ -257,13 +266,16 @@ def _train(settings: Settings, processes: Processes, console: Console) -> Traini
         stack.enter_context(display)
         if content is not None:
             display.say(f"resumed {experiment.folder} at update {trainer.step:,}")
+            if folder is not None:  # a kill between checkpoint and classifiers must not leave them apart
+                for kind in ("latest", *(["best"] if trainer.is_best else [])):
+                    experiment.save_classifier(trainer.portable(before), kind)
         _loop(trainer, experiment, display, stop, before)
         return TrainingResult(experiment.folder, trainer.step, trainer.best_accuracy, stop.number, processes.is_main)
 
 
 def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, stop: StopRequest, before: float) -> None:
     s, processes = trainer.settings, trainer.processes
-    writer = _writer(experiment.folder) if processes.is_main else None
+    writer = _writer(experiment.folder, trainer.step) if processes.is_main else None
     began = time.monotonic()
     last_save, last_look, looked_at = began, began, trainer.step
     next_look = trainer.step + 1
@@ -272,10 +284,11 @@ def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, st
     def seconds() -> float:
         return before + time.monotonic() - began
 
-    def save() -> None:
-        if processes.is_main:
-            experiment.save(trainer.state(seconds()), trainer.history)
-            experiment.save_classifier(trainer.portable(seconds()), "latest")
+    def save(*kinds: str) -> None:
+        # The checkpoint first: what was killed in between is made up for when the run is resumed.
+        experiment.save(trainer.state(seconds()), trainer.history)
+        for kind in kinds:
+            experiment.save_classifier(trainer.portable(seconds()), kind)
 
     while trainer.share < 1:
         trainer.update()
@@ -297,11 +310,12 @@ def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, st
                 writer.add_scalar(f"train/{name}", value, trainer.step)
             writer.add_scalar("train/learning_rate", float(trainer.optimizer.param_groups[0]["lr"]), trainer.step)
         if validates and processes.is_main:
-            _validate(trainer, experiment, display, writer, row, seconds)
+            _validate(trainer, display, writer, row, seconds)
         out_of_time = s.train_for_seconds is not None and now - began >= s.train_for_seconds
         stopping = processes.any(out_of_time or bool(stop))
         if validates or stopping or now - last_save >= s.save_every_sec:
-            save()
+            if processes.is_main:
+                save("latest", *(["best"] if trainer.is_best else []))
             last_save = time.monotonic()
         if stopping:
             break
@@ -316,24 +330,21 @@ def _loop(trainer: Trainer, experiment: Experiment, display: TrainingDisplay, st
 
 def _validate(
     trainer: Trainer,
-    experiment: Experiment,
     display: TrainingDisplay,
     writer: Any,
     row: dict[str, float],
     seconds: Callable[[], float],
 ) -> None:
-    """Measure, remember, and keep the classifier if it is the best so far on validation classes."""
+    """Measure, and remember it."""
     accuracy, interval = trainer.validate()
     entry = {"step": trainer.step, "seconds": round(seconds(), 1), **row}
     trainer.history.append(entry | {"validation_accuracy": accuracy, "validation_interval": interval})
     writer.add_scalar("validation/accuracy", accuracy, trainer.step)
-    best = trainer.best_accuracy is None or accuracy > trainer.best_accuracy
-    if best:
+    if trainer.is_best:
         trainer.best_accuracy = accuracy
-        experiment.save_classifier(trainer.portable(seconds()), "best")
     display.say(
         f"{trainer.step:,} updates, {seconds():.0f} s: loss {row['loss']:.3f}, "
-        f"validation {100 * accuracy:.2f} ± {100 * interval:.2f} %{', the best so far' if best else ''}"
+        f"validation {100 * accuracy:.2f} ± {100 * interval:.2f} %{', the best so far' if trainer.is_best else ''}"
     )
 
 
@@ -344,7 +355,8 @@ def tune(device: torch.device, one_shape: bool) -> None:
         torch.backends.cudnn.benchmark = one_shape
 
 
-def _writer(folder: Path) -> Any:
+def _writer(folder: Path, step: int) -> Any:
+    """TensorBoard's writer of a run that goes on from ``step``: what killed runs wrote of later ones is hidden."""
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and only training needs it
 
-    return SummaryWriter(folder / ".summary")
+    return SummaryWriter(folder / ".summary", purge_step=step + 1)

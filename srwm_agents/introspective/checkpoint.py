@@ -8,14 +8,18 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load
 
+from srwm_agents.checksums import ALTERED, DIGEST_KEY, safetensors_with_digest
 from srwm_agents.files import printable, remove_leftovers, write_atomically
 from srwm_agents.introspective.net import IntrospectiveNet
 from srwm_agents.introspective.training import TrainConfig, Training
+from srwm_agents.limits import LimitError
+from srwm_agents.tensor_files import TensorFileError, read_tensor_file
 
-FORMAT = "1"
+FORMAT = "2"
+"""With a SHA-256; format 1, which is still read, had none."""
 CHECKPOINT_FILE = "checkpoint.safetensors"
 CAN_CHANGE = {"updates", "gradient"}
 """Settings in which a resumed run may differ from its checkpoint."""
@@ -46,7 +50,7 @@ def save_training(training: Training, folder: Path) -> Path:
         "seconds": str(training.seconds),
         "curve": json.dumps(training.curve),
     }
-    content = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, metadata=about)
+    content = safetensors_with_digest({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, about)
     file = write_atomically(folder / CHECKPOINT_FILE, content)
     remove_leftovers(folder)
     return file
@@ -61,26 +65,26 @@ def load_training(folder: Path, config: TrainConfig | None = None, device: torch
         device: where to put it.
 
     Raises:
-        CheckpointError: a missing, truncated or unknown file, or one of a run with other settings.
+        CheckpointError: a missing, truncated, altered or unknown file, one of a run with other settings, or one that is
+            larger than :mod:`srwm_agents.limits` allows.
     """
     file = folder / CHECKPOINT_FILE
     if not file.is_file():
         raise CheckpointError(f"no introspective net at {folder}: {CHECKPOINT_FILE} is missing")
     try:
-        with safe_open(file, framework="pt") as opened:
-            about = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-        if about.get("format") != FORMAT:
-            raise CheckpointError(f"{file} has format {about.get('format')!r}, this version reads {FORMAT!r}")
+        content, about = read_tensor_file(file)
+        tensors = load(content)
+        if (found := about.get("format")) not in ("1", FORMAT):
+            raise CheckpointError(f"{file} has format {found!r}, this version reads '1' and {FORMAT!r}")
+        if found == FORMAT and DIGEST_KEY not in about:
+            raise CheckpointError(f"{file} {ALTERED}")
         saved = TrainConfig(**json.loads(about["config"]))
         shape = (saved.num_seeds, saved.wiring.num_units, saved.wiring.num_sources)
         if (held := tuple(tensors["weights"].shape)) != shape:  # before nets of that size are made
             raise CheckpointError(f"{file} has weights {list(held)}, its settings ask for {list(shape)}")
         if not tensors["weights"].isfinite().all():
             raise CheckpointError(f"{file} has weights that are NaN or infinite")
-        training = Training(_agreed(saved, config, folder), device)
-        with torch.no_grad():
-            training.weights.copy_(tensors.pop("weights"))
+        training = Training(_agreed(saved, config, folder), device, tensors.pop("weights"))
         training.update, training.seconds = int(about["update"]), float(about["seconds"])
         training.curve = [dict(row) for row in json.loads(about["curve"])]
         training.optimizer.state[training.weights] = {
@@ -89,6 +93,8 @@ def load_training(folder: Path, config: TrainConfig | None = None, device: torch
         }
     except CheckpointError:
         raise
+    except (TensorFileError, LimitError) as error:
+        raise CheckpointError(str(error)) from error
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"{file} holds no training run that this version can read: {reason}") from error

@@ -95,7 +95,10 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     with ExperimentFolder(path, CONTENTS, args.restart_behavior) as folder:
         if args.restart_behavior == "resume" and (path / CHECKPOINT_FILE).exists():
             training = load_training(path, config, args.device)
-            _say(console, f"going on with {path} after {training.update} updates")
+            if training.update >= config.updates:
+                _say(console, f"{path}: already trained for {training.update} of {config.updates} updates")
+            else:
+                _say(console, f"going on with {path} after {training.update} updates")
         else:
             training = Training(config, args.device)
         folder.begin()

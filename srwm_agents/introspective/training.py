@@ -124,13 +124,22 @@ class Training:
     generator's state is saved, and an ablation of a seed gets the same sequences.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device | str = "cpu") -> None:
+    def __init__(self, config: TrainConfig, device: torch.device | str = "cpu", weights: Tensor | None = None) -> None:
+        """Make a run that has not begun.
+
+        Args:
+            config: its settings.
+            device: where to compute.
+            weights: [S, K, Z], the initial weights of each net; None draws them.
+        """
         self.config = config
         self.device = device
         self.dynamics = config.make_dynamics().to(device)
         self.task = TASKS[config.task]
-        weights = [initial_weights(self.dynamics.wiring, config.init_scale, _generator(s, 0)) for s in self.seeds]
-        self.weights = torch.stack(weights).to(device, PRECISIONS[config.precision]).requires_grad_()
+        if weights is None:
+            wiring, scale = self.dynamics.wiring, config.init_scale
+            weights = torch.stack([initial_weights(wiring, scale, _generator(seed, 0)) for seed in self.seeds])
+        self.weights = weights.to(device, PRECISIONS[config.precision]).requires_grad_()
         self.optimizer = OPTIMIZERS[config.optimizer]([self.weights], lr=config.learning_rate)
         self.update = 0
         self.seconds = 0.0

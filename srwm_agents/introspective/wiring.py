@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from srwm_agents.limits import MAX_PARAMETERS, check_limit
+
 
 @dataclass(frozen=True)
 class Wiring:
@@ -96,7 +98,13 @@ class Wiring:
         return slice(self.num_units - 1, self.num_units)
 
     def addresses(self) -> Tensor:
-        """The connections' addresses, float64 [num_connections, num_bits] of 0 and 1, most significant bit first."""
+        """The connections' addresses, float64 [num_connections, num_bits] of 0 and 1, most significant bit first.
+
+        Raises:
+            LimitError: they would have more numbers than a tenth of the largest model's: each is held several times.
+        """
+        what = f"bits in the addresses of {self.num_connections:,} connections"
+        check_limit(self.num_connections * self.num_bits, MAX_PARAMETERS, what, times=0.1)
         numbers = torch.arange(self.num_connections)[:, None]
         places = torch.arange(self.num_bits - 1, -1, -1)
         return (numbers >> places & 1).double()

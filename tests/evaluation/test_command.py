@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -18,7 +19,9 @@ import pytest
 import torch
 
 import eval_rl
-from srwm_agents import Agent, AgentConfig, save_agent
+from srwm_agents import Agent, AgentConfig, load_agent, save_agent
+from srwm_agents.evaluation.rollouts import Forgetful, RandomPolicy
+from srwm_agents.evaluation.side_by_side import Player
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,6 +127,34 @@ def test_a_process_that_is_killed_is_named(tmp_path) -> None:
     assert run.returncode == 1
     assert re.search(r"the process that played (train|validation) ended \(killed by signal 9\)", errors)
     assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in players)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_group", [False, True])
+def test_nothing_stays_of_an_evaluation_that_is_killed(tmp_path, whole_group: bool) -> None:
+    """Neither processes, which would play on for ever, nor semaphores, which only a resource tracker could remove."""
+    run, players = start(tmp_path)
+    maps = [Path(f"/proc/{process.pid}/maps").read_text() for process in (psutil.Process(run.pid), *players)]
+    assert "/dev/shm/sem." not in "".join(maps)
+    time.sleep(5)  # some are still starting then, on a slow machine
+    (os.killpg if whole_group else os.kill)(run.pid, signal.SIGKILL)
+    run.communicate(timeout=60)
+    assert not psutil.wait_procs(players, timeout=60)[1]
+
+
+def test_all_ranges_are_played_by_the_agent_that_was_loaded(train_dir) -> None:
+    """Training may replace the file meanwhile."""
+    agent = load_agent(train_dir / "mine" / "agent")
+    player = Player.of(agent)
+    (train_dir / "mine" / "agent" / "model.safetensors").unlink()
+    player = pickle.loads(pickle.dumps(player))  # as another process gets it
+    made = player.policy()
+    assert isinstance(made, Agent)
+    assert made.config == agent.config
+    assert not made.training
+    for name, tensor in agent.state_dict().items():
+        assert torch.equal(made.state_dict()[name], tensor)
+    assert isinstance(Player.of(RandomPolicy(), forget=True).policy(), Forgetful)
 
 
 @pytest.mark.slow

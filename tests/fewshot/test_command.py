@@ -18,6 +18,7 @@ import torch
 from srwm_agents.__main__ import main as srwm_agents_main
 from srwm_agents.fewshot import load_classifier
 from srwm_agents.fewshot.command import main
+from srwm_agents.fewshot.experiment import Experiment
 from srwm_agents.fewshot.settings import Settings
 from srwm_agents.fewshot.training import Trainer
 from srwm_agents.recipes import load_recipe, load_recipes
@@ -40,6 +41,10 @@ def train(tmp_path):
         return main(["train", f"--train_dir={tmp_path}", *(SMALL if small else ()), *arguments])
 
     return call
+
+
+def trained(folder: Path) -> int:
+    return load_classifier(folder).config.training["steps"]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -100,6 +105,49 @@ def test_the_best_agent_is_chosen_on_validation_classes(train, tmp_path, monkeyp
     assert train("--experiment=x", "--train_steps=12") == 0
     assert load_classifier(tmp_path / "x" / "agent_best").config.training["steps"] == 8
     assert load_classifier(tmp_path / "x" / "agent").config.training["steps"] == 12
+
+
+def test_classifiers_that_a_kill_kept_from_being_saved_are_made_up_for(train, tmp_path, monkeypatch, capsys) -> None:
+    """A checkpoint is saved first: no classifier is of updates that are lost, and none of its updates is missing."""
+    save, scores = Experiment.save, iter([0.7, 0.5, 0.9])
+    monkeypatch.setattr("srwm_agents.fewshot.training.validate", lambda *_: (next(scores), 0.01))
+
+    def save_and_die(self: Experiment, content, history) -> None:
+        save(self, content, history)
+        if content["step"] in (4, 12):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Experiment, "save", save_and_die)
+    assert train("--experiment=x", "--train_steps=12") == 130
+    assert not (tmp_path / "x" / "agent").exists()
+    assert train("--experiment=x", "--train_steps=12") == 130
+    assert {kind: trained(tmp_path / "x" / kind) for kind in ("agent", "agent_best")} == {"agent": 8, "agent_best": 4}
+    capsys.readouterr()
+    assert train("--experiment=x", "--train_steps=12") == 0  # nothing is left to do
+    assert {kind: trained(tmp_path / "x" / kind) for kind in ("agent", "agent_best")} == {"agent": 12, "agent_best": 12}
+    assert "best on validation classes: 90.00 %" in capsys.readouterr().out
+
+
+def test_what_is_not_there_is_not_named(train, tmp_path, capsys) -> None:
+    assert train("--experiment=x", "--train_steps=9", "--train_for_seconds=0", "--validate_every=1000") == 0
+    told = capsys.readouterr().out
+    assert "agent_best" not in told
+    assert "best on validation" not in told
+    assert told.strip().endswith("--load_checkpoint_kind latest --experiment x")
+
+
+def test_one_changed_bit_in_a_checkpoint_is_one_line(train, tmp_path, capsys) -> None:
+    assert train("--experiment=x", "--train_steps=2") == 0
+    checkpoint = tmp_path / "x" / "checkpoint.pt"
+    whole = checkpoint.read_bytes()
+    for position in (100, len(whole) // 3, len(whole) // 2, len(whole) - 100, len(whole) - 1):
+        checkpoint.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        assert train("--experiment=x", "--train_steps=3") == 1
+        error = capsys.readouterr().err
+        assert "checkpoint.pt does not load (it is truncated or altered" in error
+        assert error.count("\n") == 1
+    checkpoint.write_bytes(whole)
+    assert train("--experiment=x", "--train_steps=3") == 0
 
 
 def test_a_signal_saves_and_stops(train, tmp_path, monkeypatch, capsys) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from srwm_agents.__main__ import COMMANDS
 from srwm_agents.__main__ import main as dispatch
@@ -142,6 +143,28 @@ def test_unknown_names_are_one_line(tmp_path: Path, capsys) -> None:
     assert all(name in shown for name in COMMANDS)
 
 
+def test_a_run_that_trains_nothing_says_so(tmp_path: Path, capsys) -> None:
+    assert train(tmp_path, "--task=recall", "--updates=2") == 0
+    assert train(tmp_path, "--task=recall", "--updates=3") == 0
+    assert "going on with" in capsys.readouterr().out
+    assert train(tmp_path, "--task=recall", "--updates=1") == 0
+    assert "already trained for 3 of 1 updates" in capsys.readouterr().out
+    assert json.loads((tmp_path / "net" / "results.json").read_text())["updates"] == 3
+
+
+def test_runs_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """Format 1 had no SHA-256."""
+    training = Training(TrainConfig.of_task("recall", updates=2))
+    list(training.run())
+    tensors = {"weights": training.weights.detach()}
+    about = {"config": json.dumps(training.config.to_json()), "update": "2", "seconds": "1.5", "curve": "[]"}
+    (tmp_path / "checkpoint.safetensors").write_bytes(save(tensors, {**about, "format": "1"}))
+    assert torch.equal(load_training(tmp_path).weights, training.weights)
+    (tmp_path / "checkpoint.safetensors").write_bytes(save(tensors, {**about, "format": "2"}))
+    with pytest.raises(CheckpointError, match="is truncated or altered: its SHA-256"):
+        load_training(tmp_path)
+
+
 def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, capsys) -> None:
     assert train(tmp_path, "--task=recall", "--updates=1") == 0
     before = (tmp_path / "net" / "checkpoint.safetensors").read_bytes()
@@ -152,15 +175,17 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, capsys) -> No
     assert train(tmp_path, "--task=recall", "--updates=1", "--width=0.3", "--restart_behavior=overwrite") == 0
 
 
-@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty"])
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "one bit"])
 def test_a_damaged_checkpoint_never_means_starting_over(tmp_path: Path, capsys, damage: str) -> None:
     assert train(tmp_path, "--task=recall", "--updates=1") == 0
     file = tmp_path / "net" / "checkpoint.safetensors"
-    content = {"truncated": file.read_bytes()[:-9], "garbage": b"\x80\x04pickle", "empty": b""}[damage]
+    whole = file.read_bytes()
+    content = {"truncated": whole[:-9], "garbage": b"\x80\x04pickle", "empty": b""}.get(damage)
+    content = whole[:-5] + bytes([whole[-5] ^ 4]) + whole[-4:] if content is None else content
     file.write_bytes(content)
     capsys.readouterr()
     assert train(tmp_path, "--task=recall", "--updates=1") == 1
-    assert "holds no training run that this version can read" in capsys.readouterr().err
+    assert "checkpoint.safetensors is truncated or altered" in capsys.readouterr().err
     assert file.read_bytes() == content
 
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
 
+from srwm_agents.checksums import safetensors_with_digest
 from srwm_agents.evaluation.curves import plot_curves
 from srwm_agents.fewshot.experiment import ExperimentError
 from srwm_agents.fewshot.settings import Settings
@@ -117,7 +117,8 @@ def test_mutated_introspective_runs(tmp_path, mutations, mutate) -> None:
             file.write_bytes(mutate(rng, whole))
         else:
             part = rng.choice(("config", "curve"))
-            file.write_bytes(save(tensors, {**about, part: mutate(rng, json.loads(about[part]))}))
+            changed = {**about, part: mutate(rng, json.loads(about[part]))}
+            file.write_bytes(safetensors_with_digest(tensors, changed))
         with mutations.refused(CheckpointError):
             load_training(tmp_path)
             loaded += 1
@@ -128,6 +129,6 @@ def test_mutated_introspective_runs(tmp_path, mutations, mutate) -> None:
     with pytest.raises(CheckpointError, match="weights are not finite at update 1"):
         save_training(training, tmp_path)
     assert file.read_bytes() == whole
-    file.write_bytes(save({**tensors, "weights": training.weights.detach()}, about))
+    file.write_bytes(safetensors_with_digest({**tensors, "weights": training.weights.detach()}, about))
     with pytest.raises(CheckpointError, match="weights that are NaN or infinite"):
         load_training(tmp_path)

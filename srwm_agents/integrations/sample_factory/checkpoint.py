@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import re
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from srwm_agents.checksums import load_torch_file, torch_file_with_digest
 from srwm_agents.files import remove_leftovers, write_atomically
 
 _NAME = re.compile(r"^(?P<kind>checkpoint|best)_(?P<step>\d{9,})_(?P<frames>\d+).*\.pth$")
@@ -45,10 +45,7 @@ def save_checkpoint(checkpoint: dict[str, Any], file: Path) -> None:
             f"training has diverged: {name} is not finite, so that nothing was saved; the last checkpoint is "
             "untouched, and a lower --learning_rate may help"
         )
-
-    buffer = io.BytesIO()  # torch.save into a file hides that a disk is full
-    torch.save(checkpoint, buffer)
-    write_atomically(file, buffer.getvalue())
+    write_atomically(file, torch_file_with_digest(checkpoint))
     remove_leftovers(file.parent)
 
 
@@ -59,7 +56,7 @@ def load_checkpoint(file: Path, device: torch.device | str = "cpu") -> dict[str,
         CheckpointError: the file does not load, is no checkpoint, or has numbers that are not finite.
     """
     try:
-        checkpoint = torch.load(file, map_location=device, weights_only=True)
+        checkpoint = load_torch_file(file, device)
     except Exception as error:  # torch.load raises many types for damaged files
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(

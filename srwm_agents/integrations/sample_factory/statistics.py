@@ -60,8 +60,12 @@ class GameStatistics(AlgoObserver):
 
         Seconds go on, and so do the means: a game's window begins with its last mean, which new episodes replace one by
         one, so that the first ones to end, which are short, do not stand for all.
+
+        Without ``frames`` a run begins anew, and all that is there is of runs that were lost as a whole.
         """
         file = self.folder / CURVES_FILE
+        if frames == 0:
+            file.unlink(missing_ok=True)
         if not file.is_file():
             return
         with file.open(newline="", encoding="utf-8", errors="replace") as handle:

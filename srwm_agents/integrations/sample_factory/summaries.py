@@ -1,4 +1,4 @@
-"""TensorBoard's files on a disk that is full, or in a folder that is gone."""
+"""TensorBoard's files: those of killed runs, and those on a disk that is full or in a folder that is gone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,22 @@ from collections.abc import Callable
 from typing import Any
 
 from sample_factory.utils.utils import log
+from tensorboardX.proto import event_pb2
+
+
+def hide_later_steps(writer: Any, frames: int) -> None:
+    """Have TensorBoard hide what killed runs in the same folder wrote of more than ``frames``, and did not save.
+
+    As tensorboardX's ``purge_step`` does, which Sample Factory has no way to set.
+
+    Args:
+        writer: tensorboardX's ``SummaryWriter``, to which nothing has been added yet.
+        frames: of the checkpoint that this run goes on from; 0 without one.
+    """
+    messages: Any = event_pb2  # made at run time
+    start = messages.SessionLog(status=messages.SessionLog.START)
+    for content in ({"file_version": "brain.Event:2"}, {"session_log": start}):
+        writer.file_writer.add_event(messages.Event(step=frames + 1, **content))
 
 
 def tolerate_write_errors(writer: Any) -> None:

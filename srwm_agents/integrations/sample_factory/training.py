@@ -51,6 +51,7 @@ from srwm_agents.integrations.sample_factory.runner import (
 )
 from srwm_agents.integrations.sample_factory.statistics import CURVES_FILE, GameStatistics
 from srwm_agents.integrations.sample_factory.suites import suite_of
+from srwm_agents.integrations.sample_factory.summaries import hide_later_steps
 from srwm_agents.launch import Launch, LaunchError
 
 FAILED = 1
@@ -183,6 +184,9 @@ def _run(
         ranks.pool.wait()  # until the main one has begun
     runner = _runner_class(cfg)(cfg, ranks)
     runner.environment, runner.folder = environment, folder
+    for writer in runner.writers.values() if folder is not None else ():
+        hide_later_steps(writer, frames)
+    saved_before = None if folder is None else _newest_checkpoint(folder.path)
     if cfg.with_pbt:
         runner.register_observer(PopulationBasedTraining(cfg, runner))
     suite = suite_of(cfg)
@@ -207,7 +211,7 @@ def _run(
     if status == ExperimentStatus.FAILURE:
         result = _run_failed(runner, path)
     elif folder is not None:
-        result = _ended(status, runner, cfg, folder, console)
+        result = _ended(status, runner, cfg, folder, saved_before, console)
     else:
         number = signal.SIGINT if status == ExperimentStatus.INTERRUPTED else runner.stop_signal
         result = TrainingResult(0 if number is None else SIGNALS + number)
@@ -224,15 +228,31 @@ def _run_failed(runner: WatchedRunner, path: Path | None) -> TrainingResult:
     return _failed(reason_of(runner.failure), path)
 
 
-def _ended(status: Any, runner: WatchedRunner, cfg: Any, folder: ExperimentFolder, console: Console) -> TrainingResult:
-    """How a run ended that did not fail, told as it was found on the disk."""
-    checkpoints = list_checkpoints(folder.path / "checkpoint_p0", "checkpoint")
-    where = f"the same command goes on from {checkpoints[-1]}" if checkpoints else "there is no checkpoint yet"
+def _newest_checkpoint(folder: Path) -> tuple[Path, int] | None:
+    """The newest checkpoint and when it was written, in nanoseconds."""
+    checkpoints = list_checkpoints(folder / "checkpoint_p0", "checkpoint")
+    return (checkpoints[-1], checkpoints[-1].stat().st_mtime_ns) if checkpoints else None
+
+
+def _ended(
+    status: Any,
+    runner: WatchedRunner,
+    cfg: Any,
+    folder: ExperimentFolder,
+    saved_before: tuple[Path, int] | None,
+    console: Console,
+) -> TrainingResult:
+    """How a run ended that did not fail, told as it was found on the disk.
+
+    ``saved_before``: the newest checkpoint when it began, which is not this run's.
+    """
+    newest = _newest_checkpoint(folder.path)
+    where = "there is no checkpoint yet" if newest is None else f"the same command goes on from {newest[0]}"
     if status == ExperimentStatus.INTERRUPTED:  # by a second Ctrl-C, after which nothing is written
         _say(console, f"interrupted; {where}")
         return TrainingResult(SIGNALS + signal.SIGINT, folder.path)
     if runner.stop_signal is not None:
-        _say(console, f"stopped and saved; {where}" if checkpoints else f"stopped; {where}")
+        _say(console, f"stopped{'' if newest == saved_before else ' and saved'}; {where}")
         return TrainingResult(SIGNALS + runner.stop_signal, folder.path)
     played = min(runner.env_steps.values(), default=0)  # training ends when every policy is there
     if played < cfg.train_for_env_steps:
@@ -241,7 +261,7 @@ def _ended(status: Any, runner: WatchedRunner, cfg: Any, folder: ExperimentFolde
             f"the {cfg.train_for_seconds:,} seconds of --train_for_seconds are over, at {played:,} of "
             f"{cfg.train_for_env_steps:,} frames",
         )
-    if not checkpoints:
+    if newest is None:
         return _failed(f"training ended, but {folder.path} has no checkpoint", folder.path)
     return TrainingResult(0, folder.path)
 

@@ -259,10 +259,12 @@ def test_a_damaged_checkpoint_stops_the_learner(make_learner) -> None:
     learner = make_learner()
     learner.save()
     (file,) = list_checkpoints(learner.checkpoint_dir(learner.cfg, 0), "checkpoint")
-    file.write_bytes(file.read_bytes()[:-500])
-    with pytest.raises(CheckpointError, match="does not load"):
-        make_learner()
-    assert file.exists()
+    whole = file.read_bytes()
+    for damaged in (whole[:-500], whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]):
+        file.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"does not load \(it is truncated or altered"):
+            make_learner()
+        assert file.exists()
 
 
 def test_a_half_written_checkpoint_is_never_the_latest(make_learner, tmp_path) -> None:

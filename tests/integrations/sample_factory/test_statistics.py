@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboardX import SummaryWriter
 
 from srwm_agents.integrations.sample_factory.runner import lag_text
 from srwm_agents.integrations.sample_factory.statistics import GameStatistics
+from srwm_agents.integrations.sample_factory.summaries import hide_later_steps
 
 
 def test_a_number_of_frames_has_one_row_for_each_game(tmp_path) -> None:
@@ -49,6 +53,35 @@ def test_a_resumed_run_goes_on_from_its_means(tmp_path) -> None:
     assert curves["mean_return"].tolist() == [20.0, 8.0, 18.0, 4.0]  # 90 of 100 are from before, 4 of 8
     assert curves["mean_length"].tolist()[2] == 450.5
     assert after.mean_score() is not None
+
+
+def test_rows_of_lost_runs_are_dropped(tmp_path) -> None:
+    """What a run counts from is its checkpoint's; without one it has nothing of the runs before it."""
+    unused: Any = None
+    writer = SimpleNamespace(add_scalar=lambda *_: None)
+    killed = GameStatistics(["leaper"], "easy", 100, tmp_path)
+    killed.add([0], [3.0], [50])
+    for frames in (0, 640, 1280):
+        killed.extra_summaries(unused, 0, writer, frames)
+    resumed = GameStatistics(["leaper"], "easy", 100, tmp_path)
+    resumed.resume_from(640)
+    assert pd.read_csv(tmp_path / "curves.csv")["frames"].tolist() == [0, 640]
+    anew = GameStatistics(["leaper"], "easy", 100, tmp_path)
+    anew.resume_from(0)
+    assert anew.mean_return("leaper") is None
+    assert not (tmp_path / "curves.csv").exists()
+
+
+def test_tensorboard_hides_what_lost_runs_wrote(tmp_path) -> None:
+    for began, steps in ((0, (0, 640, 1280)), (640, (650, 700)), (0, (5, 20))):
+        writer = SummaryWriter(str(tmp_path))
+        hide_later_steps(writer, began)
+        for step in steps:
+            writer.add_scalar("train/loss", step, step)
+        writer.close()
+        time.sleep(1.1)  # a file's name says in which second it was made, and the files are read by their names
+        shown = [event.step for event in EventAccumulator(str(tmp_path)).Reload().Scalars("train/loss")]
+        assert shown == ([0, 640, 1280] if steps[0] == 0 else [0, 640, 650, 700] if began else [0, 5, 20])
 
 
 def test_the_age_of_the_data_is_said_once_it_is_known() -> None:

@@ -131,6 +131,43 @@ def test_a_run_leaves_what_it_promises_and_goes_on_in_either_engine(small_flags,
     assert (checkpoint["return_scales"][1] > scales).all()
 
 
+def test_what_a_run_says_at_its_end_is_its_own(small_flags, tmp_path, capsys) -> None:
+    """With the files of an earlier run of the same name in the folder, and of its evaluation."""
+    often = ["--experiment_summaries_interval=1", "--save_every_sec=1"]
+    first = Run(tmp_path, [*small_flags, *often, "--games=starpilot", "--train_for_env_steps=2000"])
+    assert first.wait(180) == 0, first.text
+    report = first.folder / "evaluation" / "eval_sampled.json"
+    report.parent.mkdir()
+    report.write_text("{}")
+    flags = [*small_flags, *often, "--games=leaper", "--train_for_env_steps=1000"]
+    second = Run(tmp_path, [*flags, "--restart_behavior=overwrite"])
+    assert second.wait(180) == 0, second.text
+    assert "starpilot" not in second.text
+    assert not report.exists()
+    assert not list(tmp_path.glob("e_old*"))
+    for kind in ("agent", "agent_average"):
+        config = load_agent(second.folder / kind).config
+        assert config.environment["games"] == ["leaper"]
+        assert config.training["frames"] == frames_of(second.checkpoints[-1])
+    assert all(frames_of(checkpoint) < 2000 for checkpoint in second.checkpoints)
+    curves = second.folder / "curves.csv"
+    assert ("learning curves:" in second.text) == curves.exists()
+    if curves.exists():  # an episode has ended in so few frames
+        assert set(pd.read_csv(curves)["game"]) == {"leaper"}
+    events = EventAccumulator(str(second.folder / ".summary" / "0")).Reload()
+    assert not any("starpilot" in tag for tag in events.Tags()["scalars"])
+    # A run that trains nothing, in this process: it ends before any engine starts.
+    here = [f"--train_dir={tmp_path}", "--experiment=e"]
+    assert train_rl.main([*flags, *here]) == 0
+    assert f"agent:           {second.folder / 'agent'}\n" in capsys.readouterr().out
+    shutil.rmtree(second.folder / "agent")
+    assert train_rl.main([*flags, *here]) == 0
+    told = capsys.readouterr().out
+    assert "already trained" in told
+    assert "agent:" not in told
+    assert "evaluate it" not in told
+
+
 def test_kills_lose_nothing_but_the_frames_since(small_flags, tmp_path) -> None:
     schedule = ["--lr_schedule=linear_decay", "--train_for_env_steps=1000000"]
     rng = random.Random()
