@@ -20,7 +20,7 @@ import torch
 
 import eval_rl
 from srwm_agents import Agent, AgentConfig, load_agent, save_agent
-from srwm_agents.evaluation.rollouts import Forgetful, RandomPolicy
+from srwm_agents.evaluation.rollouts import Forgetful
 from srwm_agents.evaluation.side_by_side import Player
 
 ROOT = Path(__file__).parents[2]
@@ -154,7 +154,7 @@ def test_all_ranges_are_played_by_the_agent_that_was_loaded(train_dir) -> None:
     assert not made.training
     for name, tensor in agent.state_dict().items():
         assert torch.equal(made.state_dict()[name], tensor)
-    assert isinstance(Player.of(RandomPolicy(), forget=True).policy(), Forgetful)
+    assert isinstance(Player(None, forget=True).policy(), Forgetful)
 
 
 @pytest.mark.slow
