@@ -127,6 +127,10 @@ def test_a_step_overwrites_nothing_that_was_given(make) -> None:
     np.testing.assert_array_equal(first["obs"], kept)
 
 
+@pytest.mark.skipif(
+    not gymnasium.__version__.startswith("0."),
+    reason="gymnasium 1.x's vector of CartPole begins an episode a step later, and is not used",
+)
 def test_an_environments_own_vector_is_used(make) -> None:
     vector = make("CartPole-v1", 4, 3, processes=2)
     mine = played(vector)

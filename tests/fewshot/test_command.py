@@ -246,7 +246,13 @@ def test_settings_and_presets_have_the_values_that_they_had_when_they_were_writt
     """Settings that every core takes are made from the cores' own; those that are new here have the cores' defaults."""
     before = json.loads(Path(__file__).with_name("settings_before.json").read_text())
     now = {f.name: f.default for f in dataclasses.fields(Settings)}
-    new = {"state_limit": 0.0, "detach_state_every_step": False, "rollout_length": 50}
+    new = {
+        "state_limit": 0.0,
+        "detach_state_every_step": False,
+        "rollout_length": 50,
+        "trace_size": 32,
+        "context_size": 4,
+    }
     folders = {name: str(value) for name, value in now.items() if name.endswith("_dir")}
     assert now | folders == before["defaults"] | new
     assert load_recipes("fewshot") == before["presets"]

@@ -256,7 +256,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("module", "target", "process"),
     [
-        ("srwm_agents.envs.procgen", "module.ProcgenVectorEnv.step", "rollout_proc0"),
+        ("srwm_agents.envs.procgen", "module.ProcgenVectorEnv.step_wait", "rollout_proc0"),
         ("srwm_agents.learning.update", "module.actor_critic_losses", "learner_proc0"),
     ],
 )
