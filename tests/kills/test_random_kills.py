@@ -262,7 +262,9 @@ def wait_for_the_moment(rng: random.Random, kind: Training, run: Run, folder: Pa
     return moment
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name", [kind if kind == "few_shot" else pytest.param(kind, marks=pytest.mark.hosts) for kind in KINDS]
+)
 def test_a_run_that_is_killed_goes_on(name: str, tmp_path: Path, start) -> None:
     kind, rng = KINDS[name](), random.Random(f"{name} {os.environ.get('SRWM_KILLS_SEED', 0)}")
     folder = tmp_path / "e"
@@ -311,6 +313,7 @@ def check_reports(folder: Path) -> int | None:
     return document["seed"]
 
 
+@pytest.mark.hosts
 def test_an_evaluation_that_is_killed_while_its_agent_is_saved(tmp_path: Path, start) -> None:
     """An agent that is replaced all the time: each evaluation is of a whole one, and its processes end with it."""
     rng = random.Random(f"evaluation {os.environ.get('SRWM_KILLS_SEED', 0)}")
