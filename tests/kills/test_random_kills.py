@@ -11,6 +11,7 @@ import os
 import random
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -74,8 +75,12 @@ class Run:
                 output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                 os.dup2(output, 1)
                 os.dup2(output, 2)
+                # pytest's capture has put objects of its own there.
+                sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+                sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
                 status = command()
             finally:
+                sys.stdout.flush()
                 os._exit(status)
         os.setpgid(self.pid, self.pid)
 
