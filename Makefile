@@ -25,7 +25,7 @@ demo: $(READY)  ## Train an SRWM agent on two Procgen games, evaluate it, plot i
 test: $(READY)  ## Run the tests (those for a GPU only where there is one).
 	$(PYTHON) -m pytest -q -n 2 --dist worksteal -m "not hosts"
 
-test-cluster: $(READY)  ## Run the tests that start clusters, on two hosts too (as root), and that kill runs (some minutes).
+test-cluster: $(READY)  ## Run the tests that start clusters, on two hosts too (as root), and that kill runs (minutes).
 	$(PYTHON) -m pytest -q -m "cluster or hosts"
 
 check-pipeline:  ## Build the wheel; install it into a project with newer packages; check that nothing there changes.

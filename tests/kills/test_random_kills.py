@@ -35,7 +35,7 @@ from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints,
 from srwm_agents.introspective import command as introspective_command
 from srwm_agents.introspective.checkpoint import load_training
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(36_000)]
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(36_000)]
 
 SAVE_EVERY = 2
 """Seconds between the saves of all runs here; in serial mode nothing else is done when saving takes as long."""
@@ -267,9 +267,7 @@ def wait_for_the_moment(rng: random.Random, kind: Training, run: Run, folder: Pa
     return moment
 
 
-@pytest.mark.parametrize(
-    "name", [kind if kind == "few_shot" else pytest.param(kind, marks=pytest.mark.hosts) for kind in KINDS]
-)
+@pytest.mark.parametrize("name", KINDS)
 def test_a_run_that_is_killed_goes_on(name: str, tmp_path: Path, start) -> None:
     kind, rng = KINDS[name](), random.Random(f"{name} {os.environ.get('SRWM_KILLS_SEED', 0)}")
     folder = tmp_path / "e"
@@ -318,7 +316,6 @@ def check_reports(folder: Path) -> int | None:
     return document["seed"]
 
 
-@pytest.mark.hosts
 def test_an_evaluation_that_is_killed_while_its_agent_is_saved(tmp_path: Path, start) -> None:
     """An agent that is replaced all the time: each evaluation is of a whole one, and its processes end with it."""
     rng = random.Random(f"evaluation {os.environ.get('SRWM_KILLS_SEED', 0)}")

@@ -304,7 +304,7 @@ class Run:
         return max((int(name.split("_")[2]) for name in names), default=0)
 
 
-@pytest.mark.slow
+@pytest.mark.hosts
 def test_a_run_is_resumed_by_any_number_of_ranks(small_flags, tmp_path) -> None:
     first = Run(tmp_path, small_flags, 2, "--train_for_env_steps=1500")
     assert first.wait() == 0, first.log.read_text()
@@ -337,7 +337,7 @@ def test_one_rank_that_is_asked_to_stop_stops_all(small_flags, tmp_path) -> None
     assert not run.told
 
 
-@pytest.mark.slow
+@pytest.mark.hosts
 @pytest.mark.parametrize(
     ("number", "message"),
     [
