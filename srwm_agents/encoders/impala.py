@@ -20,13 +20,13 @@ class ConvPool(nn.Module):
 
     @staticmethod
     def takes_bytes(image: Tensor) -> bool:
-        """Whether ``forward`` takes a uint8 image undivided: on CUDA under bfloat16 autocast, which has all bytes."""
+        """Whether ``forward`` takes a uint8 image undivided: on CUDA under bfloat16 autocast, which is exact."""
         autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
         return image.is_cuda and autocast
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.conv.weight
-        if x.dtype == torch.uint8:  # a quotient would lose digits, the weights' are lost anyway
+        if x.dtype == torch.uint8:  # exact in bfloat16, where a quotient by 255 would be rounded
             x, weight = x.to(torch.bfloat16, memory_format=torch.channels_last), weight / 255
         return max_pool(conv3x3(x, weight, self.conv.bias))
 

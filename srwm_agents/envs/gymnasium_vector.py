@@ -62,6 +62,8 @@ class GymnasiumVectorEnv(VectorEnv):
         render_mode: str | None,
     ) -> None:
         """Use :func:`make_gymnasium`, which checks the arguments."""
+        # Until the first reset: spaces alone cost nothing. First, because an object that fails below is closed, too.
+        self._stepper: Stepper | None = None
         self.task = task
         self.games = [task.id]
         """What is played, in a list as Procgen has it."""
@@ -85,7 +87,6 @@ class GymnasiumVectorEnv(VectorEnv):
             self._upload = PackedUpload(device, reuse=reuse_tensors)
             self._uploaded = torch.cuda.Event()
         self._tracker = EpisodeTracker(num_envs)
-        self._stepper: Stepper | None = None  # until the first reset: spaces alone cost nothing
         self._results: Results | None = None
 
     def _start(self) -> Stepper:

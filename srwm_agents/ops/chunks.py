@@ -5,16 +5,39 @@ Shapes: B episodes, H heads, C steps in the chunk.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+State = TypeVar("State")
 
 
 def chunk_length(z: Tensor) -> int:
     """Steps in a chunk of a sequence on ``z``'s device: a longer one takes fewer launches and more arithmetic."""
     return 16 if z.device.type == "cpu" else 32
+
+
+def in_chunks(
+    chunk: Callable[..., tuple[Tensor, State]], sequences: Sequence[Tensor], state: State, resets: Tensor | None
+) -> tuple[Tensor, State]:
+    """Run ``chunk`` over time, chunk by chunk: outputs [B, T, H, width], and the state after the last.
+
+    Args:
+        chunk: (*parts of the sequences [B, H, C, ...], state, part of resets [B, C] or None) -> outputs and next state.
+        sequences: [B, T, H, ...], T > 0.
+        state: before the first step.
+        resets: bool [B, T], or None.
+    """
+    length = chunk_length(sequences[0])
+    parts = [z.transpose(1, 2).split(length, 2) for z in sequences]
+    cuts = [None] * len(parts[0]) if resets is None else resets.split(length, 1)
+    outputs = []
+    for *of_chunk, cut in zip(*parts, cuts, strict=True):
+        y, state = chunk(*of_chunk, state, cut)
+        outputs.append(y)
+    return torch.cat(outputs, dim=2).transpose(1, 2), state
 
 
 class Reach(NamedTuple):

@@ -16,21 +16,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from srwm_agents.ops.chunks import chunk_length, finite_part, inverse_unit_lower, poison, reach
+from srwm_agents.ops.chunks import finite_part, in_chunks, inverse_unit_lower, poison, reach
 
 
 def gated_delta_chunked(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state: Tensor, resets: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Shapes as in :func:`srwm_agents.ops.gated_delta.gated_delta_rule`, which has checked them; T > 0."""
-    length = chunk_length(q)
-    sequences = [z.transpose(1, 2).split(length, 2) for z in (q, k, v, beta, log_decay)]
-    cuts = [None] * len(sequences[0]) if resets is None else resets.split(length, 1)
-    outputs = []
-    for q_part, k_part, v_part, beta_part, decay_part, cut in zip(*sequences, cuts, strict=True):
-        y, state = _chunk(q_part, k_part, v_part, beta_part, decay_part, state, cut)
-        outputs.append(y)
-    return torch.cat(outputs, dim=2).transpose(1, 2), state
+    return in_chunks(_chunk, (q, k, v, beta, log_decay), state, resets)
 
 
 def _chunk(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from srwm_agents.ops.chunks import chunk_length, finite_part, poison, reach
+from srwm_agents.ops.chunks import finite_part, in_chunks, poison, reach
 from srwm_agents.ops.mlstm.naive import MLSTMState, normalised
 
 
@@ -17,14 +17,7 @@ def mlstm_chunked(
     q: Tensor, k: Tensor, v: Tensor, log_input: Tensor, log_forget: Tensor, state: MLSTMState, resets: Tensor | None
 ) -> tuple[Tensor, MLSTMState]:
     """Shapes as in :func:`srwm_agents.ops.mlstm.mlstm`, which has checked them; T > 0."""
-    length = chunk_length(q)
-    sequences = [z.transpose(1, 2).split(length, 2) for z in (q, k, v, log_input, log_forget)]
-    cuts = [None] * len(sequences[0]) if resets is None else resets.split(length, 1)
-    outputs = []
-    for q_part, k_part, v_part, input_part, forget_part, cut in zip(*sequences, cuts, strict=True):
-        y, state = _chunk(q_part, k_part, v_part, input_part, forget_part, state, cut)
-        outputs.append(y)
-    return torch.cat(outputs, dim=2).transpose(1, 2), state
+    return in_chunks(_chunk, (q, k, v, log_input, log_forget), state, resets)
 
 
 def _chunk(
