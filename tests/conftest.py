@@ -126,17 +126,29 @@ def package_files() -> Callable[..., set[Path]]:
     return files_of
 
 
+@pytest.fixture(scope="session")
+def run_pip() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``run_pip(venv, *arguments)``: run pip on a virtual environment, and on nothing else."""
+    # What lies on PYTHONPATH, pip would list too.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(venv: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pip", "--python", venv, *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    return run
+
+
 OFFLINE = ("NewConnectionError", "NameResolutionError", "ConnectTimeout", "ProxyError")
 """Of these pip's messages have one where it reaches no index."""
 
 
 @pytest.fixture(scope="session")
-def pip_install() -> Callable[..., None]:
+def pip_install(run_pip: Callable[..., subprocess.CompletedProcess[str]]) -> Callable[..., None]:
     """``pip_install(venv, *arguments)``: run pip on a virtual environment; skip the test where pip reaches no index."""
 
     def install(venv: Path, *arguments: str | Path) -> None:
-        command = [sys.executable, "-m", "pip", "--python", venv, "install", "-q", "--retries", "1", *arguments]
-        pip = subprocess.run(command, capture_output=True, text=True, check=False)
+        pip = run_pip(venv, "install", "-q", "--retries", "1", *arguments)
         if pip.returncode and any(sign in pip.stderr for sign in OFFLINE):
             pytest.skip(f"pip reaches no package index: {pip.stderr.splitlines()[-1]}")
         assert pip.returncode == 0, pip.stderr

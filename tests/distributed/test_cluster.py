@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import signal
 import subprocess
@@ -33,19 +32,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
 def cluster() -> Iterator[Cluster]:
     """A head node without CPUs for collectors, and two nodes with CPUs for one each."""
     before = {process.pid for process in psutil.process_iter()}
-    os.environ["PYTHONPATH"] = str(ROOT)  # the nodes' workers import what the tests do
-    made = Cluster(initialize_head=True, head_node_args={**SMALL_NODE, "num_cpus": 0})
-    try:
-        for _ in range(2):
-            made.add_node(**SMALL_NODE)
-        yield made
-    finally:
-        ray.shutdown()
-        made.shutdown()
-        # No Ray process may be left after a test.
-        mine = [process for process in psutil.process_iter() if process.pid not in before and "ray" in process.name()]
-        for process in psutil.wait_procs(mine, timeout=10)[1]:
-            process.kill()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))  # the nodes' workers import what the tests do
+        made = Cluster(initialize_head=True, head_node_args={**SMALL_NODE, "num_cpus": 0})
+        try:
+            for _ in range(2):
+                made.add_node(**SMALL_NODE)
+            yield made
+        finally:
+            ray.shutdown()
+            made.shutdown()
+            # No Ray process may be left after a test.
+            mine = [one for one in psutil.process_iter() if one.pid not in before and "ray" in one.name()]
+            for process in psutil.wait_procs(mine, timeout=10)[1]:
+                process.kill()
 
 
 class Log:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import venv
 from pathlib import Path
 
@@ -23,8 +22,8 @@ NOT_SHARED = ("numpy", "safetensors")
 class Project:
     """A virtual environment with those packages and a top-level package ``envs`` of its own."""
 
-    def __init__(self, folder: Path, pip_install, package_files, their_wheel: Path) -> None:
-        self.folder, self.venv, self._install = folder, folder / "venv", pip_install
+    def __init__(self, folder: Path, run_pip, pip_install, package_files, their_wheel: Path) -> None:
+        self.folder, self.venv, self._pip, self._install = folder, folder / "venv", run_pip, pip_install
         venv.create(self.venv, symlinks=True, with_pip=False)
         (self.packages,) = self.venv.glob("lib/python*/site-packages")
         # Beside the virtual environment, not in it: what lies elsewhere, pip does not remove.
@@ -40,8 +39,9 @@ class Project:
         self._install(self.venv, *arguments)
 
     def pip(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "pip", "--python", self.venv, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        pip = self._pip(self.venv, *arguments)
+        assert pip.returncode == 0, pip.stderr
+        return pip.stdout
 
     def versions(self) -> dict[str, str]:
         """Every package that Python finds there, with its version."""
@@ -81,9 +81,9 @@ def their_wheel(build_distribution, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_nothing_changes_in_a_project_with_newer_packages(
-    built, their_wheel, pip_install, package_files, tmp_path
+    built, their_wheel, run_pip, pip_install, package_files, tmp_path
 ) -> None:
-    project = Project(tmp_path, pip_install, package_files, their_wheel)
+    project = Project(tmp_path, run_pip, pip_install, package_files, their_wheel)
     before, files = project.versions(), project.files()
     assert before["gymnasium"] >= "1."
     assert before["numpy"] >= "2."

@@ -73,7 +73,12 @@ class Run:
     def learned(self) -> bool:
         """Whether a first update is behind it."""
         curves = self.folder / "curves.csv"
-        return curves.is_file() and (pd.read_csv(curves)["frames"] > 0).any()
+        if not curves.is_file():
+            return False
+        # The run may be in the middle of writing its first line.
+        header, *rows = [line for line in curves.read_text().splitlines(keepends=True) if line.endswith("\n")] or [""]
+        frames = header.split(",").index("frames") if rows else 0
+        return any(int(row.split(",")[frames]) > 0 for row in rows)
 
 
 def frames_of(checkpoint: Path) -> int:
