@@ -5,7 +5,7 @@ PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PIPELINE_PYTHON ?= python3
 
-.PHONY: help setup demo test test-cluster check-pipeline wheel lint clean
+.PHONY: help setup demo test test-all test-cluster check-pipeline wheel lint clean
 
 help:  ## Show this.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -22,7 +22,10 @@ demo: $(READY)  ## Train an SRWM agent on two Procgen games, evaluate it, plot i
 	@echo "Results are in train_dir/demo: learning_curves.png, evaluation/gameplay_sampled.mp4,"
 	@echo "evaluation/eval_sampled.csv, agent/ (for srwm_agents.load_agent) and TensorBoard's .summary/."
 
-test: $(READY)  ## Run the tests (those for a GPU only where there is one).
+test: $(READY)  ## Run the tests but for the slow ones, in ten minutes (those for a GPU only where there is one).
+	$(PYTHON) -m pytest -q -n 2 --dist worksteal -m "not slow and not hosts"
+
+test-all: $(READY)  ## Run the slow tests too, whole trainings among them (half an hour).
 	$(PYTHON) -m pytest -q -n 2 --dist worksteal -m "not hosts"
 
 test-cluster: $(READY)  ## Run the tests that start clusters, on two hosts too (as root), and that kill runs (minutes).

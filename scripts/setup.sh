@@ -36,5 +36,7 @@ if ! [ -x "$venv/bin/pip" ]; then
   }
 fi
 echo "setup: installing the requirements into $venv (a few minutes the first time)"
-"$venv/bin/pip" install -q --disable-pip-version-check -r requirements.txt
+"$venv/bin/pip" install -q --disable-pip-version-check --no-compile -r requirements.txt
+# Compiled here, on every core; pip does it on one. Some packages ship files for other versions of Python.
+"$venv/bin/python" -m compileall -q -j 0 "$venv/lib" >/dev/null 2>&1 || true
 "$venv/bin/pip" install -q --disable-pip-version-check --no-deps -e .

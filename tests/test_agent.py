@@ -290,7 +290,9 @@ def value_of(folder: Path) -> float:
     return value
 
 
-@pytest.mark.parametrize("before", ["nothing", "format 1", "format 2"])
+@pytest.mark.parametrize(
+    "before", ["format 2", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("nothing", "format 1"))]
+)
 def test_a_save_that_is_killed_anywhere_leaves_the_old_agent_or_the_new_one(tmp_path, kill_everywhere, before) -> None:
     folder = tmp_path / "agent"
     new = small_agent(2.0)

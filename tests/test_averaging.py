@@ -131,6 +131,7 @@ def test_an_agent_without_frames_is_refused_and_the_average_stays(tmp_path: Path
     assert value_of(load_agent(tmp_path / "average")) == 1.0
 
 
+@pytest.mark.slow
 def test_an_average_goes_on_wherever_its_writer_is_killed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, kill_everywhere: Callable[..., int]
 ) -> None:

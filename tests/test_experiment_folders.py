@@ -174,7 +174,7 @@ def test_errors_name_the_folder(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]  # noqa: PTH208
 
 
-@pytest.mark.parametrize("behavior", ["restart", "overwrite"])
+@pytest.mark.parametrize("behavior", ["restart", pytest.param("overwrite", marks=pytest.mark.slow)])
 def test_a_start_that_is_killed_anywhere_can_be_made_again(tmp_path: Path, kill_everywhere, behavior: str) -> None:
     folder = tmp_path / "e"
 

@@ -48,11 +48,14 @@ def trained_accuracy(name: str, updates: int, enough: float = 1.0, **settings: A
     return accuracy
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "updates"),
-    [("srwm", 500), ("sr_delta", 500), ("delta", 500), ("lstm", 500), ("gru", 500), ("introspective", 200)]
-    + [(name, 500) for name in ("min_gru", "gated_delta", "shm", "ffm", "mlstm")],
+    [("srwm", 500)]
+    + [
+        pytest.param(name, 500, marks=pytest.mark.slow)
+        for name in ("sr_delta", "delta", "lstm", "gru", "min_gru", "gated_delta", "shm", "ffm", "mlstm")
+    ]
+    + [pytest.param("introspective", 200, marks=pytest.mark.slow)],
 )
 def test_cores_with_memory_recall_the_cue(name: str, updates: int) -> None:
     assert trained_accuracy(name, updates, enough=0.95) >= 0.95

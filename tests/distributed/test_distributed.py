@@ -212,6 +212,7 @@ def test_unknown_commands_and_missing_packages(capsys) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--popart=True", "--reward_treatment=return_norm")])
 def test_two_processes_equal_one(make_distributed_learner, tmp_path, options) -> None:
     learner = make_distributed_learner(*options)

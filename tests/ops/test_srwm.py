@@ -87,8 +87,10 @@ def test_equals_the_formula_written_out(with_resets: bool, decay: float, unit_ke
         torch.testing.assert_close(part, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("decay", "unit_keys"), [(1.0, False), (0.8, False), (0.8, True)])
-@pytest.mark.parametrize("with_resets", [False, True])
+@pytest.mark.parametrize(
+    ("decay", "unit_keys", "with_resets"),
+    [(1.0, False, False), (1.0, False, True), (0.8, False, True), (0.8, True, True)],
+)
 def test_gradcheck_in_inputs_weights_and_state(with_resets: bool, decay: float, unit_keys: bool) -> None:
     x, weights, state = make_inputs()
     resets = torch.rand(B, T, generator=torch.Generator().manual_seed(1)) < 0.3 if with_resets else None

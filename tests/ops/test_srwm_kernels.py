@@ -145,8 +145,10 @@ def assert_close(got: dict[str, Tensor], true: dict[str, Tensor], tolerance: flo
         assert error <= tolerance, f"{name}: relative error {error:.1e}"  # NaN fails as well
 
 
-@pytest.mark.parametrize("with_state", [True, False], ids=["state", "fresh"])
-@pytest.mark.parametrize("kind", ["none", "first", "consecutive", "last", "many"])
+@pytest.mark.parametrize(
+    ("kind", "with_state"),
+    [(kind, True) for kind in ("none", "first", "consecutive", "last", "many")] + [("none", False), ("many", False)],
+)
 @pytest.mark.parametrize("shape", SHAPES + GPU_SHAPES * CUDA, ids=str)
 def test_outputs_and_all_gradients_match_the_naive_op(backend, shape, kind, with_state) -> None:
     x, weights, state = make_inputs(shape)
@@ -156,8 +158,10 @@ def test_outputs_and_all_gradients_match_the_naive_op(backend, shape, kind, with
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-@pytest.mark.parametrize(("decay", "with_state"), [(0.99, True), (0.5, True), (0.5, False)])
-@pytest.mark.parametrize("kind", ["none", "consecutive", "many"])
+@pytest.mark.parametrize(
+    ("decay", "with_state", "kind"),
+    [(0.99, True, "none"), (0.99, True, "many"), (0.5, True, "many"), (0.5, False, "consecutive")],
+)
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2]] + GPU_SHAPES * CUDA, ids=str)
 def test_a_state_that_decays(backend, shape, kind, with_state, decay) -> None:
     """With .5, the longer sequences are undone in several launches."""
@@ -178,8 +182,10 @@ def test_keys_of_length_one(backend, shape, decay, kind) -> None:
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-@pytest.mark.parametrize(("limit", "decay", "unit_keys"), [(0.4, 1.0, False), (0.6, 0.95, True), (0.2, 0.5, False)])
-@pytest.mark.parametrize("kind", ["none", "consecutive", "many"])
+@pytest.mark.parametrize(
+    ("limit", "decay", "unit_keys", "kind"),
+    [(0.4, 1.0, False, "none"), (0.4, 1.0, False, "many"), (0.6, 0.95, True, "consecutive"), (0.2, 0.5, False, "many")],
+)
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[3]] + GPU_SHAPES * CUDA, ids=str)
 def test_a_state_with_a_limit(backend, shape, kind, limit, decay, unit_keys) -> None:
     x, weights, state = make_inputs(shape)
@@ -191,7 +197,7 @@ def test_a_state_with_a_limit(backend, shape, kind, limit, decay, unit_keys) -> 
 
 
 @pytest.mark.parametrize("rule", [{}, {"decay": 0.9, "unit_keys": True}, {"decay": 0.9, "limit": 0.4}], ids=str)
-@pytest.mark.parametrize("shape", [(2, 5, 2, 6, 7), (1, 5, 1, 18, 20)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 1, 6, 7), (1, 3, 1, 18, 20)], ids=str)
 def test_the_y_block_may_have_a_launch_of_its_own(monkeypatch, shape, rule) -> None:
     """As wide heads have it, and without loads ahead."""
     launch = kernels.Launch(2, 2, 255, ahead=False)
@@ -213,9 +219,9 @@ def test_the_y_block_may_have_a_launch_of_its_own(monkeypatch, shape, rule) -> N
 @pytest.mark.parametrize(("limit", "some"), [(0.2, True), (100.0, False)])
 def test_which_steps_meet_a_limit_is_saved(limit: float, some: bool) -> None:
     """The backward pass treats both kinds of steps differently: these inputs have both, or one."""
-    x, weights, state = make_inputs((3, 20, 2, 8, 6))
+    x, weights, state = make_inputs((2, 6, 2, 8, 6))
     tensors = [block.float().to(DEVICE) for block in (x, *weights, *state)]
-    *_, saved = kernels.srwm_forward_op(*tensors, make_resets("many", 3, 20), 0.7, False, limit, True)
+    *_, saved = kernels.srwm_forward_op(*tensors, make_resets("many", 2, 6), 0.7, False, limit, True)
     met = saved[..., -4:] < 1
     assert ((saved[..., -4:] > 0) & (saved[..., -4:] <= 1)).all()
     assert met.any() == some
@@ -225,7 +231,9 @@ def test_which_steps_meet_a_limit_is_saved(limit: float, some: bool) -> None:
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-def test_a_limit_over_several_launches(backend) -> None:
+def test_a_limit_over_several_launches(backend, monkeypatch) -> None:
+    if not CUDA:  # fewer, where they are interpreted
+        monkeypatch.setattr(kernels, "LIMITED_STEPS", 8)
     steps = kernels.LIMITED_STEPS + 6
     x, weights, state = make_inputs((1, steps, 1, 8, 6))
     assert kernels.steps_at_once(Rule(limit=0.3)) == kernels.LIMITED_STEPS
@@ -238,8 +246,8 @@ def test_a_limit_over_several_launches(backend) -> None:
 
 
 def test_a_limit_that_is_not_met_changes_no_bit_of_the_outputs(backend) -> None:
-    x, weights, state = make_inputs((2, 6, 2, 12, 5))
-    arguments = (x, weights, state, make_resets("consecutive", 2, 6))
+    x, weights, state = make_inputs((1, 5, 2, 12, 5))
+    arguments = (x, weights, state, make_resets("consecutive", 1, 5))
     for decay in (1.0, 0.9):
         free, limited = (
             run(*arguments, backend=backend, dtype=torch.float32, decay=decay, limit=limit) for limit in (0.0, 100.0)
@@ -269,12 +277,14 @@ def test_step_by_step_equals_the_whole_sequence(backend: str, limit: float) -> N
     torch.testing.assert_close(tuple(state), tuple(final), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("limit", [0.0, 0.3])
-@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8, torch.float32])
+@pytest.mark.parametrize(
+    ("dtype", "limit"),
+    [(torch.bool, 0.0), (torch.bool, 0.3), (torch.int64, 0.0), (torch.uint8, 0.3), (torch.float32, 0.3)],
+)
 @pytest.mark.parametrize("steps", [1, 4])
 @pytest.mark.parametrize("backend", ["naive", "triton", "cpu"], indirect=True)
 def test_a_reset_drops_a_state_that_is_not_finite(backend: str, steps: int, dtype: torch.dtype, limit: float) -> None:
-    x, weights, state = make_inputs((3, steps, 2, 8, 6))
+    x, weights, state = make_inputs((3, steps, 1, 8, 6))
     resets = torch.zeros(3, steps, dtype=torch.bool)
     resets[0, 0] = resets[2, 0] = resets[1, -1] = True
     true = run(x, weights, state, resets.to(DEVICE), backend="naive", dtype=torch.float64, limit=limit)

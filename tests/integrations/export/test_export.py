@@ -51,7 +51,12 @@ def agent_step(agent: Agent, observation, state, reset):
 
 
 @pytest.mark.parametrize(
-    "core", ["srwm", "srwm_no_carry", "lstm", "gru", "feedforward", "min_gru", "gated_delta", "shm", "ffm", "mlstm"]
+    "core",
+    ["srwm", "lstm"]
+    + [
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("srwm_no_carry", "gru", "feedforward", "min_gru", "gated_delta", "shm", "ffm", "mlstm")
+    ],
 )
 def test_onnxruntime_computes_what_the_agent_does(core: str, tmp_path) -> None:
     agent = make_agent(core)
@@ -76,7 +81,10 @@ def test_onnxruntime_computes_what_the_agent_does(core: str, tmp_path) -> None:
     assert json.loads(metadata["srwm_agents"])["agent"]["core"] == core
 
 
-@pytest.mark.parametrize("core", ["sr_delta", "delta", "fake_sr", "introspective"])
+@pytest.mark.parametrize(
+    "core",
+    ["delta", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sr_delta", "fake_sr", "introspective"))],
+)
 def test_torch_export_computes_what_the_agent_does(core: str, tmp_path) -> None:
     agent = make_agent(core)
     exported = export_agent(agent, tmp_path / "agent.pt2", "torch")

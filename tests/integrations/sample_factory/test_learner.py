@@ -324,7 +324,7 @@ def test_old_checkpoints_are_deleted_and_agents_exported(make_learner, tmp_path)
     "flags",
     [
         ["--policy_loss=vtrace"],
-        ["--policy_loss=ppo", "--normalize_advantages=True", "--critic=separate"],
+        pytest.param(["--policy_loss=ppo", "--normalize_advantages=True", "--critic=separate"], marks=pytest.mark.slow),
     ],
 )
 def test_the_policy_learns_what_is_rewarded(make_learner, make_batch, flags: list[str]) -> None:

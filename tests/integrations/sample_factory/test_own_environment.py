@@ -274,6 +274,7 @@ def test_the_page_shows_the_example() -> None:
     assert len(text.splitlines()) <= 40
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("enjoy")
 def test_the_example_trains_saves_and_replays(tmp_path) -> None:
     def run(command: str, *flags: str) -> str:

@@ -52,7 +52,7 @@ LEARNING = ["--normalize_advantages=True", "--lr_schedule=linear_decay", "--trai
     ("device", "number", "options"),
     [
         ("cpu", 2, ["--balance_games=True", "--reward_treatment=return_norm"]),
-        ("cpu", 4, ["--popart=True", "--critic=shared", "--optimizer=rmsprop"]),
+        pytest.param("cpu", 4, ["--popart=True", "--critic=shared", "--optimizer=rmsprop"], marks=pytest.mark.slow),
         *(
             pytest.param(
                 *("gpu", 2, ["--balance_games=True", "--reward_treatment=return_norm", f"--cuda_graphs={graphs}"]),

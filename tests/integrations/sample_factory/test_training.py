@@ -22,7 +22,6 @@ from srwm_agents import load_agent
 from srwm_agents.integrations.sample_factory.checkpoint import list_checkpoints, load_checkpoint
 
 ROOT = Path(__file__).parents[3]
-pytestmark = pytest.mark.slow
 
 OFTEN = ["--experiment_summaries_interval=1", "--save_every_sec=1", "--stats_avg=5"]
 PROCESSES = ["--serial_mode=False", *OFTEN]
@@ -136,6 +135,7 @@ def test_a_run_leaves_what_it_promises_and_goes_on_in_either_engine(small_flags,
     assert (checkpoint["return_scales"][1] > scales).all()
 
 
+@pytest.mark.slow
 def test_what_a_run_says_at_its_end_is_its_own(small_flags, tmp_path, capsys) -> None:
     """With the files of an earlier run of the same name in the folder, and of its evaluation."""
     often = ["--experiment_summaries_interval=1", "--save_every_sec=1"]
@@ -173,6 +173,7 @@ def test_what_a_run_says_at_its_end_is_its_own(small_flags, tmp_path, capsys) ->
     assert "evaluate it" not in told
 
 
+@pytest.mark.slow
 def test_kills_lose_nothing_but_the_frames_since(small_flags, tmp_path) -> None:
     schedule = ["--lr_schedule=linear_decay", "--train_for_env_steps=1000000"]
     rng = random.Random()
@@ -203,7 +204,11 @@ def test_kills_lose_nothing_but_the_frames_since(small_flags, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("way", "number"),
-    [(PROCESSES, signal.SIGINT), (PROCESSES, signal.SIGHUP), (THREADS, signal.SIGTERM)],
+    [
+        pytest.param(PROCESSES, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(PROCESSES, signal.SIGHUP, marks=pytest.mark.slow),
+        (THREADS, signal.SIGTERM),
+    ],
     ids=["processes", "processes-hangup", "threads"],
 )
 def test_a_signal_saves_and_stops(small_flags, tmp_path, capsys, way: list[str], number) -> None:
@@ -223,6 +228,7 @@ def test_a_signal_saves_and_stops(small_flags, tmp_path, capsys, way: list[str],
     assert load_agent(run.folder / "agent").config.training["frames"] == frames_of(run.checkpoints[-1])
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_deleted_ends_the_run(small_flags, tmp_path) -> None:
     run = Run(tmp_path, [*small_flags, *THREADS, "--save_every_sec=1000", "--train_for_env_steps=1000000"])
     run.until(run.learned)
@@ -235,6 +241,7 @@ def test_a_folder_that_is_deleted_ends_the_run(small_flags, tmp_path) -> None:
     assert not run.folder.exists()
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_run(small_flags, tmp_path) -> None:
     run = Run(tmp_path, [*small_flags, *PROCESSES, "--train_for_env_steps=1000000"])
     run.until(lambda: run.checkpoints)
@@ -258,6 +265,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "target", "process"),
     [
@@ -305,6 +313,7 @@ def test_a_checkpoint_that_does_not_load_stops_the_run_and_stays(small_flags, ma
     assert sorted(file.name for file in folder.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_other_ways_to_train(small_flags, tmp_path) -> None:
     """Sample Factory's own sampling and losses."""
     flags = ["--batched_sampling=False", "--with_vtrace=False", "--core=lstm"]
@@ -314,6 +323,7 @@ def test_other_ways_to_train(small_flags, tmp_path) -> None:
     assert set(pd.read_csv(run.folder / "curves.csv")["game"]) == {"starpilot", "leaper"}
 
 
+@pytest.mark.slow
 def test_what_destroys_is_asked_for_every_time(small_flags, tmp_path, capsys) -> None:
     """A run that was begun with --restart_behavior=overwrite is resumed by a command without it."""
     flags = [*small_flags, f"--train_dir={tmp_path}", "--experiment=e"]
@@ -331,6 +341,7 @@ def test_what_destroys_is_asked_for_every_time(small_flags, tmp_path, capsys) ->
     assert "no checkpoint to go on from: training would begin anew" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_time_ends_training_too(small_flags, tmp_path) -> None:
     """Sample Factory never counts the seconds that --train_for_seconds is compared with."""
     run = Run(tmp_path, [*small_flags, "--train_for_seconds=2", "--train_for_env_steps=100000000"])

@@ -42,6 +42,7 @@ def test_documented_commands_parse(command, tmp_path) -> None:
     assert cfg.num_workers in (2, 64)
 
 
+@pytest.mark.slow
 def test_impala_with_torchrl(tmp_path) -> None:
     command = [sys.executable, "examples/impala_torchrl.py", "--frames=512", "--num_envs=8", "--rollout=16"]
     result = subprocess.run(
