@@ -1,1 +1,1 @@
-"""In-context adaptation: how fast memories learn new bandits and tabular MDPs, beside algorithms that know the prior."""
+"""How fast memories learn new bandits and tabular MDPs in context, beside algorithms that know the prior."""

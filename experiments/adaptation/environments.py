@@ -1,11 +1,11 @@
-"""Bernoulli bandits and tabular MDPs that are drawn anew for each episode, as vectors: ``Bandit-v0``, ``TabularMDP-v0``.
+"""``Bandit-v0`` and ``TabularMDP-v0``: Bernoulli bandits and tabular MDPs that are drawn anew for each episode.
 
     python train_rl.py --preset popgym --env experiments.adaptation.environments:Bandit-v0 \\
         --env_kwargs '{"arms": 10, "pulls": 100}'
 
-Source: Duan et al., "RL²: Fast Reinforcement Learning via Slow Reinforcement Learning", arXiv:1611.02779, 2016, sections
-3.1 and 3.2. What the paper calls a trial (n episodes in one problem, over which the agent keeps its memory) is one
-episode here: an agent's memory is cleared at an episode's end, and its return is that of the whole trial.
+Source: Duan et al., "RL²: Fast Reinforcement Learning via Slow Reinforcement Learning", arXiv:1611.02779, 2016,
+sections 3.1 and 3.2. What the paper calls a trial (n episodes in one problem, over which the agent keeps its memory)
+is one episode here: an agent's memory is cleared at an episode's end, and its return is that of the whole trial.
 
 An observation has all that the paper's policy is given: the state, the last action, the last reward, and whether an
 episode of the trial begins. Rewards are there as they are, since the trainer's own ``last_reward`` is clipped to ±1.
@@ -225,9 +225,7 @@ class Trial(gymnasium.Env[Array, Any]):
         self._vector = vector
         self.observation_space, self.action_space = vector.single_observation_space, vector.single_action_space
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Array, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Begin a trial in a new problem."""
         super().reset(seed=seed)
         return self._vector.reset(seed=seed)[0][0], {}

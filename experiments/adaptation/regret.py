@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from experiments.adaptation.baselines import Maker, Player, players
+from experiments.adaptation.baselines import Maker, players
 from experiments.adaptation.environments import BanditVectorEnv, TabularMDPVectorEnv, TrialVectorEnv
 from experiments.adaptation.tasks import TASKS
 from experiments.runs import write_compressed
@@ -39,9 +39,7 @@ from srwm_agents.policy import check_fits
 Array = npt.NDArray[Any]
 
 BASELINES = Path(__file__).parent / "baselines"
-COLUMNS = (
-    *("policy", "step", "trials", "regret", "cumulative", "cumulative_error", "total", "total_error", "number"),
-)
+COLUMNS = (*("policy", "step", "trials", "regret", "cumulative", "cumulative_error", "total", "total_error", "number"),)
 TUNING_SEED = 1_000_003
 """Added to the seed for problems on which a baseline's number is chosen."""
 
