@@ -81,7 +81,7 @@ _TOTALS = {
     "mdp_75": (749.9, 1417.1, 1293.9, 1172.9, 1428.8),
     "mdp_100": (999.4, 1939.5, 1778.2, 1578.5, 1913.7),
 }
-PUBLISHED = {
+PUBLISHED: dict[str, dict[str, float]] = {
     task: dict(zip(_PUBLISHED_BANDITS if task in BANDITS else _PUBLISHED_MDPS, totals, strict=True))
     for task, totals in _TOTALS.items()
 }

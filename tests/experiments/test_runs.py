@@ -29,7 +29,7 @@ def test_names_of_runs_are_short_and_plain() -> None:
         assert re.fullmatch(r"\w{1,24}", folder.name), folder
 
 
-@pytest.mark.parametrize("study", ["procgen", "fewshot", "popgym"])
+@pytest.mark.parametrize("study", ["procgen", "fewshot", "popgym", "adaptation"])
 def test_every_recipe_leads_to_a_preset(study: str) -> None:
     folder = EXPERIMENTS / study / "recipes"
     for name in recipe_names(folder):
