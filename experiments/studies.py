@@ -13,6 +13,7 @@ import argparse
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +32,8 @@ from experiments.runs import write_compressed, write_config
 
 DRAFT = "run.yaml"
 """What a run is, in its experiment's folder, for ``--collect``."""
+STOPPED = 128 + signal.SIGINT
+"""Exit status of training that was asked to stop, and has saved."""
 EVALUATION_SECONDS = 900
 """An evaluation may take so long after the end of ``--seconds``."""
 
@@ -126,7 +129,7 @@ def train(study: Study, job: Job, place: places.Place, args: argparse.Namespace,
     began = time.monotonic()
     with (folder / "log.txt").open("a") as log:
         status = places.run([sys.executable, "train_rl.py", *where, *flags], place, log, until)
-        if status == 0 and study.evaluation is not None:
+        if study.evaluation is not None and status in (0, STOPPED):
             late = time.monotonic() + EVALUATION_SECONDS
             status = places.run([sys.executable, *study.evaluation(job.task, folder)], place, log, late)
     print(f"{job.group} {job.task}: status {status}, {time.monotonic() - began:.0f} s", flush=True)

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from experiments.adaptation.baselines import Maker, players
 from experiments.adaptation.environments import BanditVectorEnv, TabularMDPVectorEnv, TrialVectorEnv
@@ -184,7 +185,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="table to write: .csv or .csv.xz")
     parser.add_argument("--trials", type=int, default=1000, help="problems, a trial each (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of problems and players (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="of the agent (default: %(default)s)")
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=found, help="of the agent; decides sampled actions (default: %(default)s)")
     args = parser.parse_args(arguments)
     if args.trials < 2:
         parser.error(f"--trials is {args.trials}, expected at least 2")

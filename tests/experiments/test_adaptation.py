@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,20 @@ import pandas as pd
 import pytest
 from gymnasium.utils.env_checker import check_env
 
+from experiments import places, studies
 from experiments.adaptation import baselines, environments, regret, train
+from experiments.adaptation import table as table_of_runs
 from experiments.adaptation.environments import BanditVectorEnv, TabularMDPVectorEnv
 from experiments.adaptation.problems import dirichlet, plan
 from experiments.adaptation.tasks import PUBLISHED, TASKS
-from experiments.recipes import recipe_names
+from experiments.recipes import read_yaml, recipe_names
 from srwm_agents import Agent
 from srwm_agents.agent import AgentConfig, save_agent
 from srwm_agents.envs.compatibility import FINAL_OBSERVATION
 from srwm_agents.envs.gymnasium_task import GymnasiumTask
 from srwm_agents.envs.gymnasium_vector import make_gymnasium
+from srwm_agents.integrations.sample_factory.arguments import parse_train_args
+from srwm_agents.integrations.sample_factory.config import finish_config
 
 BANDIT, MDP = TASKS["bandit_5_10"].env, TASKS["mdp_10"].env
 
@@ -240,6 +245,49 @@ def test_jobs_have_the_tasks_flags() -> None:
     assert f"--env={environments.__name__}:Bandit-v0" in flags
     (small,) = train.STUDY.jobs("small_gru", "bandit_5_10", "1")
     assert "--rollout=20" in small.flags(1000)
+
+
+def test_a_run_is_evaluated_and_collected(monkeypatch, tmp_path: Path) -> None:
+    """Also one that was stopped, but none that failed; what was collected before of other tasks stays."""
+    monkeypatch.setattr(train, "STUDY", dataclasses.replace(train.STUDY, runs=tmp_path / "runs"))
+    monkeypatch.setattr(studies, "visible_gpus", list)
+    statuses = {"bandit_5_10": studies.STOPPED, "bandit_10_10": 0, "mdp_10": 1}
+    evaluated = []
+
+    def run(command: list[Any], place: places.Place, log: Any, until: float) -> int:
+        flags = dict(text[2:].split("=", 1) for text in command if str(text).startswith("--"))
+        if command[1] == "train_rl.py":
+            folder = Path(flags["train_dir"]) / flags["experiment"]
+            row = f"1000,2.0,{BANDIT},100,5.5,10.0,"
+            head = "frames,seconds,game,episodes,mean_return,mean_length,normalised_score"
+            (folder / "curves.csv").write_text(f"{head}\n{row}\n")
+            return statuses[flags["experiment"]]
+        evaluated.append(flags["task"])
+        table = pd.DataFrame([["sampled", 1, 1000, 0.1, 0.1, 0.01, 0.5, 0.02, None]], columns=list(regret.COLUMNS))
+        regret.write(table, Path(flags["out"]))
+        return 0
+
+    monkeypatch.setattr(places, "run", run)
+    where = f"--train_dir={tmp_path / 't'}"
+    for task in statuses:
+        assert train.main([where, "--recipes=gru", f"--tasks={task}", "--frames=1000"]) == 0
+        assert train.main([where, "--collect"]) == 0
+    assert evaluated == ["bandit_5_10", "bandit_10_10"]
+    assert set(read_yaml(tmp_path / "runs/gru_s1/config.yaml")["tasks"]) == set(statuses)
+    assert set(pd.read_csv(tmp_path / "runs/gru_s1/curves.csv.xz")["game"]) == set(statuses)
+    found = table_of_runs.agents(tmp_path / "runs")
+    assert found["game"].tolist() == evaluated
+    assert found["recipe"].tolist() == ["gru", "gru"]
+
+
+@pytest.mark.parametrize("recipe", ["srwm", "small_srwm"])
+@pytest.mark.parametrize("task", ["bandit_5_10", "bandit_10_100", "bandit_50_500", "mdp_10", "mdp_75"])
+def test_every_run_can_be_configured(recipe: str, task: str, tmp_path: Path) -> None:
+    """Sizes go together, and no flag is without effect."""
+    (job,) = train.STUDY.jobs(recipe, task, "1")
+    cfg = finish_config(parse_train_args([*job.flags(1000), f"--train_dir={tmp_path}", "--device=cpu"]))
+    assert cfg.rollout == (20 if recipe == "small_srwm" else {"bandit_5_10": 64}.get(task, min(125, TASKS[task].steps)))
+    assert (cfg.last_action, cfg.last_reward) == (False, False)
 
 
 @pytest.mark.parametrize("recipe", [name for name in recipe_names(train.STUDY.recipes) if not name.endswith("common")])
