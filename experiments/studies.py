@@ -129,10 +129,12 @@ def train(study: Study, job: Job, place: places.Place, args: argparse.Namespace,
     began = time.monotonic()
     with (folder / "log.txt").open("a") as log:
         status = places.run([sys.executable, "train_rl.py", *where, *flags], place, log, until)
+        told = f"status {status}"
         if study.evaluation is not None and status in (0, STOPPED):
             late = time.monotonic() + EVALUATION_SECONDS
             status = places.run([sys.executable, *study.evaluation(job.task, folder)], place, log, late)
-    print(f"{job.group} {job.task}: status {status}, {time.monotonic() - began:.0f} s", flush=True)
+            told += f", evaluation {status}"
+    print(f"{job.group} {job.task}: {told}, {time.monotonic() - began:.0f} s", flush=True)
 
 
 def collect(study: Study, train_dir: Path) -> None:
@@ -159,10 +161,10 @@ def collect(study: Study, train_dir: Path) -> None:
 
 
 def _put(file: Path, task: str, rows: pd.DataFrame) -> None:
-    """Put a task's rows into a table of several tasks, in the place of those that it has there."""
+    """Put a task's rows into a table of several tasks, in the place of those that it has there; sorted by task."""
     before = pd.read_csv(file) if file.is_file() else pd.DataFrame()
     together = pd.concat([before[before["game"] != task] if len(before) else before, rows.assign(game=task)])
-    write_compressed(file, together.to_csv(index=False))
+    write_compressed(file, together.sort_values("game", kind="stable").to_csv(index=False))
 
 
 def main(study: Study, about: str | None, folder: str, arguments: Sequence[str] | None = None) -> int:
