@@ -1,4 +1,4 @@
-"""Makes docs/results/memory.md and its picture from the runs in experiments/popgym/ and experiments/adaptation/.
+"""Makes memory.md in docs/results/ and its picture from the runs in experiments/popgym/ and experiments/adaptation/.
 
     python -m experiments.memory_page
     python -m experiments.memory_page --check

@@ -12,6 +12,7 @@ episode of an MDP, with means over trials:
 - ``total`` and ``total_error``: the reward so far as it was drawn, and its standard error;
 - ``trials``; ``number``: the constant or epsilon that was chosen for a baseline; empty where there is none.
 
+Of long trials not every row is written: the first twenty steps, the last one, and forty between, at equal ratios.
 Every player gets the same problems for the same seed. A baseline's number is chosen on other problems.
 """
 
@@ -41,6 +42,8 @@ Array = npt.NDArray[Any]
 
 BASELINES = Path(__file__).parent / "baselines"
 COLUMNS = (*("policy", "step", "trials", "regret", "cumulative", "cumulative_error", "total", "total_error", "number"),)
+EVERY_STEP, FURTHER_STEPS = 20, 40
+"""Rows of a trial that are written: so many first ones, and so many more up to the last."""
 TUNING_SEED = 1_000_003
 """Added to the seed for problems on which a baseline's number is chosen."""
 
@@ -161,9 +164,16 @@ def _tables(
     return pd.concat(tables)[list(COLUMNS)]
 
 
+def kept(steps: int) -> Array:
+    """Numbers of the steps that are written of a trial."""
+    further = np.geomspace(EVERY_STEP, steps, FURTHER_STEPS + 1).round().astype(int) if steps > EVERY_STEP else []
+    return np.unique([*range(1, min(steps, EVERY_STEP) + 1), *further])
+
+
 def write(table: pd.DataFrame, file: Path) -> None:
-    """Write a table, compressed if the name ends with .xz; six significant digits."""
-    text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    """Write a table's rows of the steps that are kept, six significant digits; compressed if the name ends with .xz."""
+    rows = table[table["step"].isin(kept(int(table["step"].max())))]
+    text = rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".xz":
         write_compressed(file, text)

@@ -237,6 +237,16 @@ def test_an_agents_regret(task: str, tmp_path: Path, capsys) -> None:
     assert "observation 'obs' has shape" in capsys.readouterr().err
 
 
+def test_steps_that_are_kept() -> None:
+    assert regret.kept(10).tolist() == list(range(1, 11))
+    steps = regret.kept(500)
+    assert steps[:21].tolist() == [*range(1, 21), 22]
+    assert steps[-1] == 500
+    assert len(steps) == 60
+    # Equal ratios, but for rounding to whole steps: up to one step of twenty.
+    assert np.diff(np.log(steps[20:])) == pytest.approx(np.log(25) / 40, abs=0.05)
+
+
 def test_jobs_have_the_tasks_flags() -> None:
     job, *_ = train.STUDY.jobs("srwm", "bandit_10_100,mdps", "3")
     assert job.group == "srwm_s3"
