@@ -1,7 +1,9 @@
 """Draws the regret of memories and baselines over a trial, a panel a task; bands are the range of seeds.
 
-python -m experiments.adaptation.picture    # docs/pictures/adaptation/regret.png
-python -m experiments.adaptation.picture --recipes small_srwm,small_gru --tasks bandit_5_10 --out regret.png
+    python -m experiments.adaptation.picture    # docs/pictures/adaptation/regret.png
+    python -m experiments.adaptation.picture --recipes small_srwm,small_gru --tasks bandit_5_10 --out regret.png
+
+Memories choose sampled actions.
 """
 
 from __future__ import annotations

@@ -200,6 +200,12 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.trials < 2:
         parser.error(f"--trials is {args.trials}, expected at least 2")
+    if args.seed < 0:
+        parser.error(f"--seed is {args.seed}, expected at least 0")
+    try:
+        torch.zeros(1, device=args.device)
+    except (RuntimeError, AssertionError):
+        parser.error(f"--device is {args.device!r}, which PyTorch cannot use here; try cpu or cuda")
     if args.baselines == (args.agent is not None):
         parser.error("name one of --agent and --baselines")
     if args.baselines and args.task is None and args.out is None:

@@ -1,7 +1,9 @@
 """The tables of rewards and regrets of README.md in this folder, from the runs' raw numbers and the baselines'.
 
-python -m experiments.adaptation.table
-python -m experiments.adaptation.table --check
+    python -m experiments.adaptation.table
+    python -m experiments.adaptation.table --check
+
+A memory's cell is the mean over seeds, with a bootstrap interval where there are several.
 """
 
 from __future__ import annotations

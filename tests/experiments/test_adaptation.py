@@ -237,6 +237,26 @@ def test_an_agents_regret(task: str, tmp_path: Path, capsys) -> None:
     assert "observation 'obs' has shape" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name one of --agent and --baselines"),
+        (["--baselines", "--agent=a"], "name one of --agent and --baselines"),
+        (["--baselines", "--task=mdp_10"], "name --task and --out"),
+        (["--task=bandit_7_10"], "invalid choice: 'bandit_7_10'"),
+        (["--trials=1"], "--trials is 1, expected at least 2"),
+        (["--seed=-1"], "--seed is -1, expected at least 0"),
+        (["--device=abacus"], "--device is 'abacus'"),
+        (["--task=mdp_10", "--agent=no_such", "--out=x.csv"], "no_such"),
+    ],
+)
+def test_wrong_arguments_end_with_one_line(arguments: list[str], said: str, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        regret.main(arguments)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_steps_that_are_kept() -> None:
     assert regret.kept(10).tolist() == list(range(1, 11))
     steps = regret.kept(500)
