@@ -22,7 +22,11 @@ def fill(page: Path, script: str, tables: Mapping[str, Iterable[str] | str]) -> 
         script: the module that makes the tables, as ``python -m`` takes it.
         tables: text, or lines of it, by name; a table whose marks are not on the page is left out.
     """
-    text = page.read_text()
+    return filled(page.read_text(), script, tables)
+
+
+def filled(text: str, script: str, tables: Mapping[str, Iterable[str] | str]) -> str:
+    """The text of a page with each table between its two marks; arguments as :func:`fill`."""
     for name, lines in tables.items():
         begin, end = f"<!-- {name}: made by {script} -->", f"<!-- end of {name} -->"
         if begin not in text:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.popgym.tasks import GROUPS
-from experiments.popgym.train import RUNS
+from experiments.popgym.train import STUDY
 from experiments.recipes import read_yaml
 from experiments.runs import CURVES
 
@@ -37,7 +37,7 @@ def score(curve: pd.DataFrame) -> float:
     return float(full["mean_return"].max()) if len(full) else float("nan")
 
 
-def scores(runs: Path = RUNS) -> pd.DataFrame:
+def scores(runs: Path = STUDY.runs) -> pd.DataFrame:
     """Columns recipe, task, seed, frames and score, a row a run."""
     rows = []
     for folder in sorted(config.parent for config in runs.glob("*/config.yaml")):
@@ -73,7 +73,7 @@ def main() -> int:
     """Print the table; returns the exit status."""
     found = scores()
     if found.empty:
-        print(f"no runs in {RUNS}")
+        print(f"no runs in {STUDY.runs}")
         return 1
     print(table(found))
     return 0

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pandas as pd
 import pytest
 
-from experiments import places
+from experiments import places, studies
 from experiments.popgym import table, train
-from experiments.popgym.tasks import GROUPS, tasks_of
+from experiments.popgym.tasks import GROUPS
 from experiments.recipes import read_yaml, recipe_names
 
 
 def test_groups() -> None:
     assert len(GROUPS["twelve"]) == 12
     assert len(GROUPS["all"]) == len(set(GROUPS["all"])) == 42
-    assert tasks_of("check, RepeatPreviousEasy,bandits") == [*GROUPS["check"], *GROUPS["bandits"]]
+    assert train.STUDY.tasks("check, RepeatPreviousEasy,bandits") == [*GROUPS["check"], *GROUPS["bandits"]]
     assert {task for group in GROUPS.values() for task in group} == set(GROUPS["all"])
 
 
 def test_jobs_go_task_by_task() -> None:
-    found = train.jobs("srwm,gru", "RepeatPreviousEasy,RepeatPreviousHard", "1,2")
+    found = train.STUDY.jobs("srwm,gru", "RepeatPreviousEasy,RepeatPreviousHard", "1,2")
     assert [(job.group, job.task) for job in found[:3]] == [
         ("srwm_s1", "RepeatPreviousEasy"),
         ("gru_s1", "RepeatPreviousEasy"),
@@ -31,9 +33,9 @@ def test_jobs_go_task_by_task() -> None:
     assert {"--core=gru", "--env=popgym:popgym-RepeatPreviousEasy-v0", "--seed=1", "--stats_avg=1000"} <= set(flags)
 
 
-@pytest.mark.parametrize("recipe", [name for name in recipe_names(train.RECIPES) if name != "common"])
+@pytest.mark.parametrize("recipe", [name for name in recipe_names(train.STUDY.recipes) if name != "common"])
 def test_recipes_are_of_cores(recipe: str) -> None:
-    (job,) = train.jobs(recipe, "RepeatFirstEasy", "1")
+    (job,) = train.STUDY.jobs(recipe, "RepeatFirstEasy", "1")
     assert job.resolved.settings["core"] == recipe
 
 
@@ -61,8 +63,8 @@ def curve(task: str, returns: list[float], episodes: list[int]) -> str:
 
 
 def test_runs_are_collected_and_scored(monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(train, "RUNS", tmp_path / "runs")
-    monkeypatch.setattr(train, "visible_gpus", list)
+    monkeypatch.setattr(train, "STUDY", dataclasses.replace(train.STUDY, runs=tmp_path / "runs"))
+    monkeypatch.setattr(studies, "visible_gpus", list)
     numbers = {"RepeatPreviousEasy": ([0.9, 0.2, 0.5, 0.4], [10, 999, 1000, 5000]), "RepeatFirstEasy": ([0.1], [5])}
 
     def run(command, place, log, until) -> int:

@@ -29,7 +29,7 @@ def test_names_of_runs_are_short_and_plain() -> None:
         assert re.fullmatch(r"\w{1,24}", folder.name), folder
 
 
-@pytest.mark.parametrize("study", ["procgen", "fewshot", "popgym"])
+@pytest.mark.parametrize("study", ["procgen", "fewshot", "popgym", "adaptation"])
 def test_every_recipe_leads_to_a_preset(study: str) -> None:
     folder = EXPERIMENTS / study / "recipes"
     for name in recipe_names(folder):
@@ -131,7 +131,8 @@ def test_the_checkout_without_agents_stays_small() -> None:
     if listed.returncode:
         pytest.skip("this is no git checkout")
     files = [ROOT / name for name in listed.stdout.splitlines() if not name.startswith("agents/")]
-    assert sum(file.stat().st_size for file in files if file.is_file()) < 6e6
+    # Code, tests and pictures grow with each study; raw numbers alone must not.
+    assert sum(file.stat().st_size for file in files if file.is_file()) < 6.5e6
 
 
 def test_numbers_in_yaml_are_read_as_the_package_reads_them(tmp_path) -> None:

@@ -1,0 +1,1 @@
+"""How fast memories learn new bandits and tabular MDPs in context, beside algorithms that know the prior."""
