@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from srwm_agents.command_help import HelpFormatter
+
 IN_CHECKOUT = {"train": "train_rl.py", "eval": "eval_rl.py"}
 """Commands that a checkout has scripts for."""
 
@@ -110,8 +112,14 @@ def say(text: str) -> None:
 class OneLineParser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, with the flag or value that was probably meant, and status 1.
 
-    Flags have underscores; ``--data-dir`` is taken for ``--data_dir``.
+    Flags have underscores; ``--data-dir`` is taken for ``--data_dir``. Its help is :class:`.HelpFormatter`'s.
     """
+
+    brief_help = False
+    """Whether ``--help`` leaves out what only few need, which :class:`HelpAll` shows."""
+
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        return HelpFormatter(self.prog, everything=not self.brief_help)
 
     def error(self, message: str) -> NoReturn:
         prefix = "unrecognized arguments: "
@@ -141,6 +149,19 @@ class OneLineParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         return super().parse_known_args(underscored(sys.argv[1:] if args is None else args), namespace)
+
+
+class HelpAll(argparse.Action):
+    """``--help-all``: all of a parser's help, where ``--help`` is brief (:attr:`OneLineParser.brief_help`)."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
+        if isinstance(parser, OneLineParser):
+            parser.brief_help = False
+        parser.print_help()
+        parser.exit()
 
 
 def json_object(text: str) -> dict[str, Any]:

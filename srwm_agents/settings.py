@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import math
 import numbers
 import reprlib
 import sys
 import types
 import typing
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, Field, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from srwm_agents.command_help import Flag, Shown
 from srwm_agents.command_line import user_path
 
 Config = TypeVar("Config")
@@ -20,17 +22,55 @@ Config = TypeVar("Config")
 _TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def setting(default: Any, help: str, choices: Collection[str] | None = None, **metadata: Any) -> Any:
+@dataclass(frozen=True)
+class Range:
+    """Allowed numbers; never infinity or NaN."""
+
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+    """Whether ``low`` itself is not allowed."""
+    open_high: bool = False
+    """Whether ``high`` itself is not allowed."""
+
+    def __contains__(self, value: float) -> bool:
+        above = self.low < value if self.open_low else self.low <= value
+        return math.isfinite(value) and above and (value < self.high if self.open_high else value <= self.high)
+
+    def __str__(self) -> str:
+        low = f"above {self.low}" if self.open_low else f"at least {self.low}"
+        if self.high == math.inf:
+            return low if self.open_low else f"{low} and finite" if self.low == 0 else low
+        if self.open_low or self.open_high:
+            return f"{low} and {'below' if self.open_high else 'at most'} {self.high}"
+        return f"from {self.low} to {self.high}"
+
+    @property
+    def signs(self) -> str:
+        """The range for a flag's help: "≥ 1", "0 to 1", "> 0 and ≤ 1"."""
+        low = f"{'>' if self.open_low else '≥'} {self.low:g}"
+        if self.high == math.inf:
+            return low
+        if self.open_low or self.open_high:
+            return f"{low} and {'<' if self.open_high else '≤'} {self.high:g}"
+        return f"{self.low:g} to {self.high:.10g}"
+
+
+def setting(
+    default: Any, help: str, choices: Collection[str] | None = None, *, allowed: Range | None = None, **metadata: Any
+) -> Any:
     """A dataclass field that describes itself.
 
     Args:
         default: the field's; ``dataclasses.MISSING`` for a field that must be given.
         help: one line, for ``--help`` and for whoever reads the dataclass.
         choices: the allowed values; None for any of the field's type.
-        metadata: anything else to keep in the field's ``metadata``.
+        allowed: the allowed numbers; None for any of the field's type. None as a value is always allowed.
+        metadata: anything else to keep in the field's ``metadata``; ``shown`` (:class:`.command_help.Shown`) says how
+            much of its flag ``--help`` shows.
     """
-    allowed = None if choices is None else tuple(choices)
-    return field(default=default, metadata={"help": help, "choices": allowed, **metadata})
+    names = None if choices is None else tuple(choices)
+    return field(default=default, metadata={"help": help, "choices": names, "allowed": allowed, **metadata})
 
 
 def default_of(entry: Field[Any]) -> Any:
@@ -46,6 +86,14 @@ def check_choices(config: Any) -> None:
         allowed = entry.metadata.get("choices")
         if allowed and getattr(config, entry.name) not in allowed:
             raise ValueError(f"{entry.name} is {getattr(config, entry.name)!r}, allowed: {', '.join(allowed)}")
+
+
+def check_ranges(config: Any) -> None:
+    """Raise ``ValueError`` for a field of the dataclass instance ``config`` whose number is out of its range."""
+    for entry in fields(config):
+        value, allowed = getattr(config, entry.name), entry.metadata.get("allowed")
+        if allowed is not None and value is not None and value not in allowed:
+            raise ValueError(f"{entry.name} is {value}, expected {allowed}")
 
 
 def check_types(config: Any) -> None:
@@ -116,7 +164,10 @@ def add_dataclass_flags(
         if names is None or name in names:
             default = defaults[name] if defaults and name in defaults else default_of(entry)
             options = {"default": default, "help": entry.metadata.get("help"), **_reading(entry, kinds[name])}
-            parser.add_argument(f"--{name}", **options)
+            allowed = entry.metadata.get("allowed")
+            options["allowed"] = allowed.signs if allowed else ""
+            options["shown"] = entry.metadata.get("shown", Shown.DESCRIBED)
+            parser.add_argument(f"--{name}", action=Flag, **options)
 
 
 def from_flags(cls: type[Config], args: argparse.Namespace) -> Config:

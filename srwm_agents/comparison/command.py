@@ -37,7 +37,6 @@ def make_parser() -> argparse.ArgumentParser:
         description="Compare runs, or groups of runs with several seeds: learning curves, scores with intervals, and "
         "what differs in their settings.",
         epilog="examples: compare six_games lstm; compare srwm='srwm_seed*' lstm='lstm_seed*'; compare a=one,two b=six",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument

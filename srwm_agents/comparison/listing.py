@@ -27,7 +27,6 @@ def make_parser() -> argparse.ArgumentParser:
         prog=program("runs"),
         description="List the runs in a folder, the latest first: what they are, whether they train now, how far they "
         "have come. Nothing is changed.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--train_dir", type=user_path, default=Path("train_dir"), help="Where experiments lie")

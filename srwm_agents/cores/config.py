@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
+from srwm_agents.command_help import Shown
 from srwm_agents.ops.srwm import BACKENDS
-from srwm_agents.settings import check_choices, check_types, setting
+from srwm_agents.settings import Range, check_choices, check_ranges, check_types, setting
 
 _SRWM = ("srwm", "srwm_no_carry", "sr_delta")
 _HEADS = (*_SRWM, "delta", "fake_sr", "introspective", "gated_delta", "shm", "mlstm")
@@ -20,8 +21,13 @@ def _used_by(
     help: str,
     choices: Collection[str] | None = None,
     may_change: bool = False,
+    **options: Any,
 ) -> Any:
-    return setting(default, help, choices, cores=cores, may_change=may_change)
+    return setting(default, help, choices, cores=cores, may_change=may_change, **options)
+
+
+_AT_LEAST_1 = Range(1)
+_FEW_NEED = Shown.NAMED
 
 
 @dataclass(frozen=True)
@@ -33,67 +39,77 @@ class CoreConfig:
     an experiment may go on with another value (``may_change``).
     """
 
-    input_size: int = _used_by(None, MISSING, "Width of the core's input")
+    input_size: int = _used_by(None, MISSING, "Width of the core's input", allowed=_AT_LEAST_1)
     hidden_size: int = _used_by(
-        None, 128, "Width of the core's residual stream (lstm, gru: of their layers) and output"
+        None, 128, "Width of the residual stream (lstm, gru: of their layers) and output", allowed=_AT_LEAST_1
     )
     num_layers: int = _used_by(
-        None, 2, "Memory layers of the core, each followed by a feed-forward block (not lstm, gru)"
+        None, 2, "Memory layers, each with a feed-forward block (not lstm, gru)", allowed=_AT_LEAST_1
     )
-    num_heads: int = _used_by(_HEADS, 8, "Heads of each memory layer; must divide hidden_size")
-    ff_size: int = _used_by((*_LAYERS, "feedforward"), 512, "Width inside the core's feed-forward blocks")
+    num_heads: int = _used_by(_HEADS, 8, "Heads of each memory layer; must divide hidden_size", allowed=_AT_LEAST_1)
+    ff_size: int = _used_by((*_LAYERS, "feedforward"), 512, "Width inside feed-forward blocks", allowed=_AT_LEAST_1)
     input_softmax: bool = _used_by((*_SRWM, "fake_sr"), True, "Softmax over each SRWM head's inputs")
     input_norm: bool = _used_by(
         (*_LAYERS, "lstm", "gru"),
         False,
         "Layer norm before each memory layer (lstm, gru: before the first, after an embedding)",
+        shown=_FEW_NEED,
     )
-    beta_mean: float = _used_by(_SRWM, 0.0, "Mean of the initial weights that make an SRWM's learning rates")
-    query_scale: float = _used_by(_SRWM, 1.0, "Factor on the initial weights that make an SRWM's queries")
-    state_decay: float = _used_by(_SRWM, 1.0, "Factor on an SRWM's state at each step; 1, as published: none")
+    beta_mean: float = _used_by(
+        _SRWM, 0.0, "Mean of the initial weights that make an SRWM's learning rates", shown=_FEW_NEED
+    )
+    query_scale: float = _used_by(
+        _SRWM, 1.0, "Factor on the initial weights that make an SRWM's queries", shown=_FEW_NEED
+    )
+    state_decay: float = _used_by(
+        _SRWM,
+        1.0,
+        "Factor on an SRWM's state at each step; 1, as published: none",
+        allowed=Range(0, 1, open_low=True),
+    )
     state_limit: float = _used_by(
         _SRWM,
         0.0,
         "Largest size of an SRWM's state in units of its slow weights; 0, as published: no limit",
         may_change=True,
+        allowed=Range(0),
+        shown=_FEW_NEED,
     )
-    unit_keys: bool = _used_by(_SRWM, False, "SRWM queries and keys of Euclidean length 1; off, as published: of sum 1")
-    dropout: float = _used_by(None, 0.0, "Dropout in the core while training (lstm, gru: between their layers)")
+    unit_keys: bool = _used_by(_SRWM, False, "SRWM queries and keys of length 1; off, as published: of sum 1")
+    dropout: float = _used_by(
+        None,
+        0.0,
+        "Dropout while training (lstm, gru: between their layers)",
+        allowed=Range(0, 1, open_high=True),
+    )
     detach_state_every_step: bool = _used_by(
-        _SRWM, False, "Cut the gradient through an SRWM's state at every step, as the published RL code did"
+        _SRWM,
+        False,
+        "Cut the gradient through an SRWM's state at every step, as the published RL code did",
+        shown=_FEW_NEED,
     )
-    rollout_length: int = _used_by(("srwm_no_carry",), 50, "Steps after which srwm_no_carry drops its state")
-    trace_size: int = _used_by(("ffm",), 32, "Traces of an ffm layer, each of a decay of its own")
-    context_size: int = _used_by(("ffm",), 4, "Angles by which each of an ffm layer's traces turns")
+    rollout_length: int = _used_by(
+        ("srwm_no_carry",), 50, "Steps after which srwm_no_carry drops its state", allowed=_AT_LEAST_1
+    )
+    trace_size: int = _used_by(
+        ("ffm",), 32, "Traces of an ffm layer, each of a decay of its own", allowed=_AT_LEAST_1, shown=_FEW_NEED
+    )
+    context_size: int = _used_by(
+        ("ffm",), 4, "Angles by which each of an ffm layer's traces turns", allowed=_AT_LEAST_1, shown=_FEW_NEED
+    )
     backend: str = _used_by(
         (*_SRWM, "delta"),
         "auto",
-        "Backend of the core's op; auto takes Triton on a GPU, on a CPU C that is compiled there (this needs cc or the "
+        "Backend of the core's op. auto takes Triton on a GPU, on a CPU C that is compiled there (this needs cc or the "
         "extra cpu), else naive, which is several times slower",
         BACKENDS,
         may_change=True,
+        shown=_FEW_NEED,
     )
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in (
-            "input_size",
-            "hidden_size",
-            "num_layers",
-            "num_heads",
-            "ff_size",
-            "rollout_length",
-            "trace_size",
-            "context_size",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}, expected 0 <= dropout < 1")
-        if not 0 < self.state_decay <= 1:
-            raise ValueError(f"state_decay is {self.state_decay}, expected 0 < state_decay <= 1")
-        if self.state_limit < 0:
-            raise ValueError(f"state_limit is {self.state_limit}, expected at least 0 (0: no limit)")
+        check_ranges(self)
         check_choices(self)
 
     @classmethod

@@ -36,52 +36,66 @@ def make_parser() -> argparse.ArgumentParser:
         prog=program("eval"),
         description="Evaluate a saved agent on Procgen levels that it has seen and on unseen ones, or on a Gymnasium "
         "environment.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("whom to evaluate").add_argument
     add("--experiment", help="An experiment of the training command; its portable agent is evaluated")
     add(
         "--agent",
         type=_agent,
+        metavar="PATH",
         help="A portable agent's folder or file, or 'random' for the random policy (with --games or --env)",
     )
     add("--train_dir", type=user_path, default=Path("train_dir"), help="Where experiments lie")
     add("--load_checkpoint_kind", default="latest", choices=sorted(AGENT_FOLDERS), help="Which agent of an experiment")
-    add("--games", help="Some of the games that the agent was trained on; default: all of them")
+
+    add = parser.add_argument_group("what it plays").add_argument
+    add("--games", help="Some of the games that the agent was trained on, comma-separated; default: all of them")
     add(
         "--env",
         help="Play in this Gymnasium environment; default: the one that the agent was trained on, if it was one",
     )
-    add("--env_kwargs", type=json_object, help="Arguments that --env is made with, as JSON; default: as trained")
+    add(
+        "--env_kwargs",
+        type=json_object,
+        metavar="JSON",
+        help="Arguments that --env is made with, as JSON; default: as trained",
+    )
     add("--distribution_mode", choices=MODES, help="Procgen's variant; default: as trained")
     add("--splits", help=f"Level ranges, comma-separated, of: {', '.join(NAMES)}; default: {DEFAULT_SPLITS}")
     add("--start_level", type=int, help="With --num_levels: this range of levels instead of --splits")
     add("--num_levels", type=int, help="Number of levels from --start_level; 0, from level 0: all levels")
-    add("--episodes", type=int, default=200, help="Episodes of each game and split")
+    add("--episodes", type=int, default=200, help="Episodes of each game and split; ≥ 1")
+
+    add = parser.add_argument_group("how it acts").add_argument
     add("--policy", default="sampled", choices=("sampled", "greedy"), help="Sample actions, or take the likeliest")
     add("--forget", action="store_true", help="Wipe the memory before every step: what the agent is worth without it")
     add(
         "--seed",
         type=int,
         default=0,
-        help="Of levels, actions and bootstrap: the same seed, --max_envs, --device and PyTorch, the same numbers",
+        help="Of levels, actions and bootstrap: the same seed, --max_envs, --device and PyTorch, the same numbers; "
+        f"0 to {MAX_SEED}",
     )
-    add("--max_envs", type=int, default=32, help="Environments a game, at most")
+
+    add = parser.add_argument_group("speed").add_argument
+    add("--max_envs", type=int, default=32, help="Environments a game, at most; ≥ 1")
     add(
         "--processes",
         type=int,
         help="Level ranges played at the same time; numbers do not depend on it; default: all, at most one a CPU core. "
         "Of a Gymnasium environment: processes that step it; default: none",
     )
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where the agent runs")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where the agent runs: cpu, cuda, …")
+
+    add = parser.add_argument_group("what is written").add_argument
     add(
         "--output",
         type=user_path,
         help="Folder of the reports; default: evaluation/ in the experiment, or evaluation/AGENT beside the agent",
     )
     add("--video", action="store_true", help="Also record a short video on unseen levels (or on the range given)")
-    add("--video_seconds", type=float, default=20.0, help="Length of the video")
+    add("--video_seconds", type=float, default=20.0, help="Length of the video; > 0")
     return parser
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,9 @@ from srwm_agents.cores import core_setting_names
 from srwm_agents.display import make_console
 from srwm_agents.fewshot.data import DATASETS, DEFAULT_DATA_DIR, SPLITS, default_cache_dir
 from srwm_agents.fewshot.experiment import AGENT_FOLDERS
-from srwm_agents.fewshot.settings import Settings
+from srwm_agents.fewshot.settings import SUBJECTS, Settings
 from srwm_agents.recipes import load_recipe, recipe_names
 from srwm_agents.settings import add_dataclass_flags, from_flags
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Appends the default to a flag's help, unless there is none or the help contains it."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, "") or "default:" in (action.help or ""):
-            return action.help
-        return super()._get_help_string(action)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -43,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _make_parser(preset: str | None) -> OneLineParser:
     """Make the parser; a preset's settings become the defaults of ``train``."""
-    options: dict[str, Any] = {"formatter_class": HelpFormatter, "allow_abbrev": False}
+    options: dict[str, Any] = {"allow_abbrev": False}
     parser = OneLineParser(
         prog=program("fewshot"),
         description="Classifiers that learn new classes from a few labelled images.",
@@ -77,39 +69,46 @@ def _make_parser(preset: str | None) -> OneLineParser:
 
 
 def add_settings(parser: OneLineParser) -> None:
-    """A flag for each field of :class:`Settings`, those of the core in a group of their own."""
+    """A flag for each field of :class:`Settings`, in groups by subject."""
     core = core_setting_names()
-    others = [field.name for field in dataclasses.fields(Settings) if field.name not in core]
-    add_dataclass_flags(parser, Settings, names=others)
+    names = [entry.name for entry in dataclasses.fields(Settings) if entry.name not in core]
+    begins = [*map(names.index, SUBJECTS.values()), len(names)]
+    for title, (begin, end) in zip(SUBJECTS, itertools.pairwise(begins), strict=True):
+        add_dataclass_flags(parser.add_argument_group(title), Settings, names=names[begin:end])
     add_dataclass_flags(parser.add_argument_group("settings of the core"), Settings, names=core)
 
 
-def _add_directories(parser: OneLineParser) -> None:
+def _add_directories(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--data_dir", type=user_path, default=DEFAULT_DATA_DIR, help="Folder of the data sets")
     parser.add_argument("--cache_dir", type=user_path, help=f"Folder of decoded images; default: {default_cache_dir()}")
 
 
 def _add_evaluation(parser: OneLineParser) -> None:
-    add = parser.add_argument
+    add = parser.add_argument_group("whom to evaluate").add_argument
     add("--experiment", help="An experiment of fewshot train; its portable classifier is evaluated")
     add("--agent", type=user_path, help="A portable classifier's folder")
     add("--train_dir", type=user_path, default=Path("train_dir"), help="Folder of the experiments")
     add("--load_checkpoint_kind", default="best", choices=sorted(AGENT_FOLDERS), help="Which one of an experiment")
-    add("--dataset", help="Other data sets than it was trained on, comma-separated")
+
+    add = parser.add_argument_group("on what").add_argument
+    add("--dataset", help="Other data sets, comma-separated; default: as trained")
     add("--split", default="val", choices=SPLITS, help="Which classes")
     add("--shots", type=int, help="Examples a class; default: as trained")
     add("--queries", type=int, help="Queries an episode, each answered on its own; default: one a class")
     add("--rotations", help="Data sets whose rotated classes are further classes ('' for none); default: as trained")
-    add("--episodes", type=int, default=10_000, help="Episodes")
-    add("--batch_size", type=int, default=100, help="Episodes at once")
+    add("--episodes", type=int, default=10_000, help="Episodes; ≥ 1")
     add("--seed", type=int, default=0, help="Of the episodes")
+
+    where = parser.add_argument_group("where")
+    add = where.add_argument
+    add("--batch_size", type=int, default=100, help="Episodes at once")
     add("--device", default="auto", help="cpu, cuda, cuda:1, …; auto: cuda where there is one")
     add(
         "--output",
         type=user_path,
         help="Folder of the reports; default: evaluation/ in the experiment, or evaluation/AGENT",
     )
-    _add_directories(parser)
+    _add_directories(where)
 
 
 def _preset(arguments: Sequence[str]) -> str | None:

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from srwm_agents.command_help import Flag
 from srwm_agents.command_line import OneLineParser, fail, program, reason, say, user_path
 from srwm_agents.display import TrainingDisplay, make_console
 from srwm_agents.experiment_folders import Contents, ExperimentFolder, experiment_path
@@ -48,25 +49,30 @@ def make_parser() -> argparse.ArgumentParser:
         "train",
         help="train the initial weights on a task",
         description=f"Train the initial weights of one or more introspective nets.\n\ntasks:\n{tasks}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     for f in fields(TrainConfig):
         own = {name: task.defaults[f.name] for name, task in TASKS.items() if f.name in task.defaults}
         default = ", ".join(f"{name} {value}" for name, value in own.items()) if own else f.default
-        about = f"{f.metadata['help']} (default: {default})"
-        kind = type(f.default)
-        train.add_argument(f"--{f.name}", type=kind, choices=f.metadata["choices"], default=None, help=about)
+        train.add_argument(
+            f"--{f.name}",
+            action=Flag,
+            type=type(f.default),
+            choices=f.metadata["choices"],
+            help=f.metadata["help"],
+            allowed=f.metadata["allowed"].signs if f.metadata["allowed"] else "",
+            default_text=str(default),
+        )
     add = train.add_argument
-    add("--train_dir", type=user_path, default=Path("train_dir"), help="Where experiments lie (default: %(default)s)")
+    add("--train_dir", type=user_path, default=Path("train_dir"), help="Where experiments lie")
     add("--experiment", help="Folder in --train_dir (default: introspective_TASK)")
     add(
         "--restart_behavior",
         choices=("resume", "overwrite"),
         default="resume",
-        help="If the experiment exists: go on with it, or begin anew (default: %(default)s)",
+        help="If the experiment exists: go on with it, or begin anew",
     )
-    add("--device", default="cpu", help="Where to compute; such small nets gain little from a GPU (default: cpu)")
+    add("--device", default="cpu", help="Where to compute; such small nets gain little from a GPU")
     add("--trace", action="store_true", help="Also write trace.png and trace.json: what the best net does to itself")
     return parser
 

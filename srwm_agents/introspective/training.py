@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from srwm_agents.introspective.gradients import GRADIENTS, sequence_loss
 from srwm_agents.introspective.net import IntrospectiveNet, initial_weights
 from srwm_agents.introspective.tasks import TASKS, TaskBatch
 from srwm_agents.introspective.wiring import Wiring
-from srwm_agents.settings import check_types
+from srwm_agents.settings import Range, check_choices, check_ranges, check_types, setting
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -28,42 +28,36 @@ EVALUATION_SEQUENCES = 1000
 """Sequences a net in an evaluation."""
 
 
-def _setting(default: Any, about: str, choices: Any = None, least: float | None = None) -> Any:
-    choices = None if choices is None else tuple(choices)
-    return field(default=default, metadata={"help": about, "choices": choices, "least": least})
+_AT_LEAST_1, _NOT_NEGATIVE = Range(1), Range(0)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """The settings of a training run; the fields are the command line's flags, their metadata its help."""
 
-    task: str = _setting("boolean", "Task to learn", TASKS)
-    updates: int = _setting(3000, "Weight changes of eq. (5), each after a batch of sequences", least=0)
-    batch_size: int = _setting(32, "Sequences an update", least=1)
-    seed: int = _setting(0, "Of initial weights and sequences", least=0)
-    num_seeds: int = _setting(1, "Nets trained side by side, with seeds from --seed on", least=1)
-    gradient: str = _setting("auto", "bptt: back-propagation through time; forward; auto: the cheaper", GRADIENTS)
-    optimizer: str = _setting("adam", "sgd is eq. (5) as printed", OPTIMIZERS)
-    learning_rate: float = _setting(0.01, "Step size of the optimizer", least=0)
-    lr_schedule: str = _setting("linear_decay", "Learning-rate schedule; linear_decay ends at 0", SCHEDULES)
-    max_grad_norm: float = _setting(1.0, "Largest norm of a net's gradient; 0: no clipping", least=0)
-    num_hidden: int = _setting(0, "Hidden units; pointers are recurrent units, too", least=0)
-    steps_per_input: int = _setting(2, "Time steps for which each input is shown, n_r", least=1)
-    bump: str = _setting("gaussian", "g, the weight of a connection by its distance from a pointer", BUMPS)
-    width: float = _setting(0.5, "Of g; neighbouring addresses are 1 apart", least=0)
-    delta_scale: float = _setting(1.0, "Largest weight change a time step; 0: no self-modification", least=0)
-    init_scale: float = _setting(1.0, "Initial weights are from N(0, init_scale² / sources)", least=0)
-    precision: str = _setting("float32", "Of weights and activations", PRECISIONS)
+    task: str = setting("boolean", "Task to learn", TASKS)
+    updates: int = setting(3000, "Weight changes of eq. (5), each after a batch of sequences", allowed=_NOT_NEGATIVE)
+    batch_size: int = setting(32, "Sequences an update", allowed=_AT_LEAST_1)
+    seed: int = setting(0, "Of initial weights and sequences", allowed=_NOT_NEGATIVE)
+    num_seeds: int = setting(1, "Nets trained side by side, with seeds from --seed on", allowed=_AT_LEAST_1)
+    gradient: str = setting("auto", "bptt: back-propagation through time; forward; auto: the cheaper", GRADIENTS)
+    optimizer: str = setting("adam", "sgd is eq. (5) as printed", OPTIMIZERS)
+    learning_rate: float = setting(0.01, "Step size of the optimizer", allowed=_NOT_NEGATIVE)
+    lr_schedule: str = setting("linear_decay", "Learning-rate schedule; linear_decay ends at 0", SCHEDULES)
+    max_grad_norm: float = setting(1.0, "Largest norm of a net's gradient; 0: no clipping", allowed=_NOT_NEGATIVE)
+    num_hidden: int = setting(0, "Hidden units; pointers are recurrent units, too", allowed=_NOT_NEGATIVE)
+    steps_per_input: int = setting(2, "Time steps for which each input is shown, n_r", allowed=_AT_LEAST_1)
+    bump: str = setting("gaussian", "g, the weight of a connection by its distance from a pointer", BUMPS)
+    width: float = setting(0.5, "Of g; neighbouring addresses are 1 apart", allowed=Range(0, open_low=True))
+    delta_scale: float = setting(
+        1.0, "Largest weight change a time step; 0: no self-modification", allowed=_NOT_NEGATIVE
+    )
+    init_scale: float = setting(1.0, "Initial weights are from N(0, init_scale² / sources)", allowed=_NOT_NEGATIVE)
+    precision: str = setting("float32", "Of weights and activations", PRECISIONS)
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            value, allowed, least = getattr(self, f.name), f.metadata["choices"], f.metadata["least"]
-            if allowed is not None and value not in allowed:
-                raise ValueError(f"{f.name} is {value!r}, allowed: {', '.join(allowed)}")
-            if least is not None and not least <= value < float("inf"):
-                raise ValueError(f"{f.name} is {value}, expected at least {least} and finite")
-        if self.width == 0:
-            raise ValueError("width is 0, expected more than 0")
+        check_choices(self)
+        check_ranges(self)
         check_types(self)
 
     @classmethod

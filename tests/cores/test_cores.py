@@ -147,7 +147,7 @@ def test_wrong_settings_and_inputs_are_named() -> None:
         make("srwm", hidden_size=15)
     with pytest.raises(ValueError, match="num_layers is 0, expected at least 1"):
         make("lstm", num_layers=0)
-    with pytest.raises(ValueError, match=r"state_decay is 0\.0, expected 0 < state_decay <= 1"):
+    with pytest.raises(ValueError, match=r"state_decay is 0\.0, expected above 0 and at most 1"):
         make("srwm", state_decay=0.0)
     core = make("srwm")
     with pytest.raises(ValueError, match=r"x has shape \[3, 7\], expected \[B, T, 7\]"):

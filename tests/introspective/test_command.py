@@ -119,7 +119,7 @@ def test_rewrite_is_learned_with_delta_and_not_without() -> None:
     [
         (["--batch_size=0"], "batch_size is 0, expected at least 1"),
         (["--learning_rate=nan"], "learning_rate is nan, expected at least 0 and finite"),
-        (["--width=0"], "width is 0, expected more than 0"),
+        (["--width=0"], "width is 0.0, expected above 0"),
         (["--device=tpu9"], "--device is 'tpu9', which PyTorch cannot use here"),
     ],
 )

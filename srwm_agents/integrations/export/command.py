@@ -21,10 +21,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--agent", type=user_path, required=True, help="A portable agent's folder, such as train_dir/NAME/agent")
-    add("--format", choices=sorted(FORMATS), default="onnx", help="ONNX, or PyTorch's torch.export (default: onnx)")
-    add(
-        "--output", type=user_path, help="The file to write (default: the agent's folder with .onnx or .pt2 at its end)"
-    )
+    add("--format", choices=sorted(FORMATS), default="onnx", help="ONNX, or PyTorch's torch.export")
+    add("--output", type=user_path, help="The file to write; default: the agent's folder with .onnx or .pt2 at its end")
     return parser
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -17,31 +16,7 @@ from srwm_agents.integrations.sample_factory.per_game import game_discounts, ran
 from srwm_agents.integrations.sample_factory.request import ConfigError, Request
 from srwm_agents.integrations.sample_factory.sizes import one_divides
 from srwm_agents.integrations.sample_factory.suites import suite_of
-
-
-@dataclass(frozen=True)
-class Range:
-    """Allowed numbers."""
-
-    low: float
-    high: float = math.inf
-    open_low: bool = False
-    """Whether ``low`` itself is not allowed."""
-    open_high: bool = False
-    """Whether ``high`` itself is not allowed."""
-
-    def __contains__(self, value: float) -> bool:
-        above = self.low < value if self.open_low else self.low <= value
-        return math.isfinite(value) and above and (value < self.high if self.open_high else value <= self.high)
-
-    def __str__(self) -> str:
-        low = f"above {self.low}" if self.open_low else f"at least {self.low}"
-        if self.high == math.inf:
-            return low if self.open_low else f"{low} and finite" if self.low == 0 else low
-        if self.open_low or self.open_high:
-            return f"{low} and {'below' if self.open_high else 'at most'} {self.high}"
-        return f"from {self.low} to {self.high}"
-
+from srwm_agents.settings import Range
 
 RANGES = {
     Range(1): (
@@ -70,6 +45,7 @@ RANGES = {
     Range(-20, 19): ("default_niceness",),
     Range(-1e6, 1e6): ("obs_subtract_mean",),
 }
+"""The allowed numbers of settings; those of a core are :class:`.CoreConfig`'s own."""
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
 import torch
 
 import train_rl
+from srwm_agents.command_help import Shown, described
+from srwm_agents.command_help import shown as level
 from srwm_agents.cores import CORES, CoreConfig
-from srwm_agents.integrations.sample_factory.arguments import parse_train_args
+from srwm_agents.integrations.sample_factory.arguments import make_parser, parse_train_args
+from srwm_agents.integrations.sample_factory.checks import RANGES
 from srwm_agents.integrations.sample_factory.config import ConfigError, finish_config
 from srwm_agents.integrations.sample_factory.deriving import Machine, derive
 from srwm_agents.integrations.sample_factory.request import request_of
@@ -229,15 +233,55 @@ def test_what_is_derived_depends_on_request_and_machine_alone() -> None:
         on_cpu.device = "gpu"  # type: ignore[misc]
 
 
-def test_help_shows_defaults(capsys) -> None:
+def help_of(flag: str, capsys, *before: str) -> str:
     with pytest.raises(SystemExit) as exit_info:
-        train_rl.main(["--help"])
+        train_rl.main([*before, flag])
     assert exit_info.value.code == 0
-    shown = capsys.readouterr().out
-    assert "--core" in shown
+    return capsys.readouterr().out
+
+
+def test_help_is_short_and_has_ours_first(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = help_of("--help", capsys)
+    assert len(shown.splitlines()) <= 160
     assert "(default: 128)" in shown
     for preset in PRESETS:
         assert preset in shown
+    ours, theirs = shown.split("Sample Factory's own, honoured too:")
+    subjects = re.findall(r"^(\w.*):$", ours, re.M)
+    assert subjects[:5] == ["the run", "what it plays", "what it sees", "core", "learning"]
+    for flag in ("--games", "--core", "--critic", "--cuda_graphs", "--max_pending_iterations"):
+        assert flag in ours
+    assert "--vtrace_rho 1.0" in theirs
+
+
+def test_every_flag_is_in_one_subject_with_its_default_and_help_all_describes_it(capsys) -> None:
+    parser = make_parser()
+    groups = [group for group in parser._action_groups if group._group_actions]
+    placed = [action.dest for group in groups for action in group._group_actions]
+    assert len(placed) == len(set(placed)) == len(parser._actions)
+    assert groups[-1].title == "help"
+    shown = help_of("--help-all", capsys)
+    brief = help_of("--help", capsys)
+    for action in parser._actions:
+        if action.option_strings[-1].startswith("--help"):
+            continue
+        text = described(action)
+        assert "default:" in text, action.dest
+        assert " ".join(text.split()) in " ".join(shown.split()), action.dest
+        assert (f"{action.option_strings[0]} " in brief) == (level(action) is not Shown.ONLY_IN_ALL), action.dest
+
+
+def test_what_is_allowed_is_in_the_help_of_every_number_with_a_range(capsys) -> None:
+    actions = {action.dest: action for action in make_parser()._actions}
+    for allowed, names in RANGES.items():
+        for name in names:
+            assert allowed.signs in described(actions[name]), name
+
+
+def test_help_has_the_presets_values(capsys) -> None:
+    shown = " ".join(help_of("--help", capsys, "--preset=paper").split())
+    assert "adam, lamb, rmsprop (default: rmsprop)" in shown
 
 
 def test_a_resumed_experiment_keeps_its_architecture(make_cfg, tmp_path) -> None:

@@ -128,7 +128,7 @@ def test_defaults_of_the_program_are_the_programs(tmp_path) -> None:
     ("flags", "message"),
     [
         (["--num_heads=3"], r"--core=srwm: .*num_heads"),
-        (["--state_decay=2"], "state_decay is 2.0, expected 0 < state_decay <= 1"),
+        (["--state_decay=2"], "state_decay is 2.0, expected above 0 and at most 1"),
         (["--rnn_size=64"], "--rnn_size follows from the core .* --hidden_size"),
         (["--rnn_type=lstm"], "--rnn_type follows from the core"),
         (["--use_rnn=False", "--core=lstm"], "--use_rnn=False means --core=feedforward, but --core is 'lstm'"),
