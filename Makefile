@@ -3,9 +3,11 @@
 VENV ?= .venv
 PYTHON := $(VENV)/bin/python
 READY := $(VENV)/.ready
+DOCS_VENV := .venv-docs
+DOCS_READY := $(DOCS_VENV)/.ready
 PIPELINE_PYTHON ?= python3
 
-.PHONY: help setup demo test test-all test-cluster check-pipeline wheel lint clean
+.PHONY: help setup demo test test-all test-cluster check-pipeline wheel docs lint clean
 
 help:  ## Show this.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -39,6 +41,15 @@ wheel: $(READY)  ## Build the wheel and the source distribution in dist/, and ch
 	$(PYTHON) -m build
 	$(PYTHON) -m twine check --strict dist/*
 
+docs: $(READY) $(DOCS_READY)  ## Build the documentation site, build/site/index.html; warnings are errors.
+	SRWM_PYTHON=$(PYTHON) NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build
+	@echo "build/site/index.html; with search: python3 -m http.server -d build/site"
+
+$(DOCS_READY): scripts/site/requirements.txt
+	@python3 -m venv $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
 lint: $(READY)  ## Style, types, and the direction of imports.
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -46,4 +57,4 @@ lint: $(READY)  ## Style, types, and the direction of imports.
 	$(VENV)/bin/lint-imports
 
 clean:  ## Remove the virtual environments and caches; keep experiments.
-	rm -rf $(VENV) .venv-gymnasium1 .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(DOCS_VENV) .venv-gymnasium1 .pytest_cache .ruff_cache build dist *.egg-info

@@ -176,7 +176,7 @@ def described(action: argparse.Action, everything: bool = True) -> str:
     allowed = getattr(action, "allowed", "")
     if action.choices is not None and action.option_strings:
         names = ", ".join(map(str, action.choices))
-        allowed = f"; one of {names}" if re.search("[:;]", text) else f": {names}"
+        allowed = f"; one of {names}" if re.search("[:;.,]", text) else f": {names}"
     elif allowed:
         allowed = f"; {allowed}"
     about, stated, default = text.rpartition("; default:")

@@ -23,7 +23,7 @@ from srwm_agents.settings import add_dataclass_flags, from_flags
 
 def main(argv: Sequence[str]) -> int:
     """Run ``train``, ``eval`` or ``data``; returns the exit status. Errors are one line on stderr."""
-    args = _make_parser(_preset(argv)).parse_args(argv or ["--help"])
+    args = make_parser(_preset(argv)).parse_args(argv or ["--help"])
     try:
         return args.run(args, make_console())
     except (ValueError, OSError, FloatingPointError) as error:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         return 130
 
 
-def _make_parser(preset: str | None) -> OneLineParser:
+def make_parser(preset: str | None = None) -> OneLineParser:
     """Make the parser; a preset's settings become the defaults of ``train``."""
     options: dict[str, Any] = {"allow_abbrev": False}
     parser = OneLineParser(

@@ -289,7 +289,7 @@ def test_help_has_defaults_and_imports_nothing_heavy(capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["train", "--help"])
     assert stop.value.code == 0
-    assert "Of Adam, at its highest (default: 0.001)" in " ".join(capsys.readouterr().out.split())
+    assert "Of Adam, at its highest; > 0 (default: 0.001)" in " ".join(capsys.readouterr().out.split())
     assert srwm_agents_main(["--help"]) == 0
     assert "fewshot" in capsys.readouterr().out
     assert srwm_agents_main(["fewshoot"]) == 1
