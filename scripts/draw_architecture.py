@@ -7,6 +7,7 @@ their arrows are left out. Commands at the top are not drawn from imports.
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import grimp
@@ -21,6 +22,7 @@ HELPERS = (
     "display",
     "plotting",
     "settings",
+    "command_help",
     "command_line",
     "extras",
     "curves",
@@ -31,6 +33,12 @@ HELPERS = (
     "processes",
     "graphs",
     "recipes",
+    "checksums",
+    "experiment_folders",
+    "gymnasium_names",
+    "limits",
+    "machine",
+    "tensor_files",
 )
 FRAMEWORKS = ("sample_factory", "sb3", "torchrl", "export", "hub")
 """Packages of ``integrations``, which are boxes of their own."""
@@ -54,15 +62,19 @@ TEXTS = {
     "encoders": "images to features",
     "layers": "one module an op",
     "ops": "pure functions, kernels",
-    "envs": "Procgen",
+    "envs": "Procgen, environments\nof Gymnasium",
+    "modules": "SRWM, as a GRU is called",
+    "spaces": "what is seen and done",
 }
 COMMANDS = {
     "train_rl.py": "trains agents",
     "eval_rl.py": "scores, tables, films",
-    "python -m srwm_agents": "few-shot, introspective, export, …",
+    "python -m srwm_agents": "all commands",
 }
 FILLS = {"top": "#ffe8b3", "framework": "#d3e5ff", "own": "#eceff3", "helper": "#f9d9dd"}
-WIDTH, HEIGHT, GAP, ROW = 1.9, 0.72, 0.2, 1.1
+WIDTH, HEIGHT, GAP, ROW = 1.75, 0.66, 0.12, 1.0
+"""Of boxes, the least room between two, and the distance of rows, in inches."""
+MOST_IN_A_ROW = 4
 
 
 def box_of(module: str) -> str | None:
@@ -106,11 +118,16 @@ def reduced(arrows: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def levels(arrows: dict[str, set[str]]) -> list[list[str]]:
-    """Boxes by the longest way down from them, the lowest first; a box without arrows up or down stands lowest."""
+    """Boxes by the longest way down from them, the lowest first; a level of many is two rows."""
     depth = dict.fromkeys(arrows, 0)
     for box in sorted(arrows, key=lambda box: len(reached(box, arrows))):
         depth[box] = max((depth[other] + 1 for other in arrows[box]), default=0)
-    return [sorted(box for box in arrows if depth[box] == level) for level in range(max(depth.values()) + 1)]
+    rows = []
+    for level in range(max(depth.values()) + 1):
+        row = sorted(box for box in arrows if depth[box] == level)
+        parts = -(-len(row) // MOST_IN_A_ROW)
+        rows += [row[part::parts] for part in range(parts)]
+    return rows
 
 
 def places(rows: list[list[str]], arrows: dict[str, set[str]], width: float) -> dict[str, tuple[float, float]]:
@@ -130,18 +147,18 @@ def main() -> None:
 
     arrows = reduced(imports())
     rows = levels(arrows)
-    width = max(max(map(len, rows)), 5) * (WIDTH + GAP)
+    width = MOST_IN_A_ROW * (WIDTH + GAP)
     placed = places(rows, arrows, width)
     top = ROW * (len(rows) + 1)
-    with plotting.drawing(PICTURE, 0.95 * width, 0.85 * (top + 1)) as figure:
+    with plotting.drawing(PICTURE, plotting.PAGE_INCHES, plotting.PAGE_INCHES / width * (top + 1)) as figure:
         axes = figure.subplots()
         axes.set(xlim=(-0.1, width + 0.1), ylim=(-0.1, top + HEIGHT + 0.1))
         axes.axis("off")
 
-        def box(x: float, y: float, wide: float, kind: str, title: str, text: str) -> None:
+        def box(x: float, y: float, wide: float, kind: str, title: str, text: str, high: float = HEIGHT) -> None:
             style = {"boxstyle": "round,pad=0.04", "fc": FILLS[kind], "ec": plotting.INK, "lw": 0.8}
-            axes.add_patch(FancyBboxPatch((x, y), wide, HEIGHT, **style, zorder=2))
-            axes.text(x + 0.06, y + HEIGHT - 0.06, title, va="top", weight="bold", family="monospace", zorder=3)
+            axes.add_patch(FancyBboxPatch((x, y), wide, high, **style, zorder=2))
+            axes.text(x + 0.06, y + high - 0.06, title, va="top", weight="bold", family="monospace", zorder=3)
             axes.text(x + 0.06, y + 0.05, text, va="bottom", zorder=3)
 
         for i, (name, text) in enumerate(COMMANDS.items()):
@@ -153,7 +170,8 @@ def main() -> None:
                 line = {"arrowstyle": "-|>", "color": plotting.PALE, "lw": 1.1}
                 axes.annotate("", xy=end, xytext=(x + WIDTH / 2, y - 0.04), arrowprops=line, zorder=1)
         here = [name for name in HELPERS if any((PICTURE.parents[2] / "srwm_agents").glob(f"{name}*"))]
-        box(0, 0, width, "helper", "used by many", ", ".join(sorted(here)))
+        lines = textwrap.wrap(", ".join(sorted(here)), 100)
+        box(0, 0, width, "helper", "used by many", "\n".join(lines), 0.3 + 0.17 * len(lines))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ INK, PALE = "#1f2933", "#8c96a0"
 """For text and axes, and for what is only context."""
 FONT_SIZE = 9
 DOTS_PER_INCH = 100
+PAGE_INCHES = 7.5
+"""The width up to which a page (GitHub's, the site's) shows a picture, and its fonts, in full size on a laptop."""
 STYLE: dict[str, Any] = {
     "font.size": FONT_SIZE,
     "axes.titlesize": 10,
@@ -49,7 +51,7 @@ def drawing(picture: Path, width: float, height: float) -> Iterator[Figure]:
 
     Args:
         picture: the file; its ending chooses the format. Its folder is made, and the file is replaced whole.
-        width: in inches.
+        width: in inches; up to ``PAGE_INCHES`` for a page.
         height: in inches.
     """
     from cycler import cycler

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from itertools import pairwise
+from pathlib import Path
 
 import matplotlib as mpl
 import pytest
@@ -61,6 +62,11 @@ def test_labels_stand_at_their_lines_and_apart(tmp_path) -> None:
     assert [text.get_text() for text in axes.texts] == ["line 0", "line 1", "line 2", "line 3"]
     assert [text.get_color() for text in axes.texts] == list(plotting.COLOURS[:4])
     assert all(above.y0 >= below.y1 - 1 for below, above in pairwise(boxes))
+
+
+def test_pictures_of_pages_are_shown_in_full_size() -> None:
+    for picture in (Path(__file__).parents[1] / "docs" / "pictures").rglob("*.png"):
+        assert Image.open(picture).width <= plotting.PAGE_INCHES * plotting.DOTS_PER_INCH, picture
 
 
 def test_colours_differ_and_can_be_seen_on_white() -> None:

@@ -141,7 +141,7 @@ def target_table(found: list[Run]) -> Iterator[str]:
 def picture(found: list[Run], task: str, file: Path) -> None:
     """Left: accuracy on validation classes over updates; right: accuracy after each example inside an episode."""
     members = [run for run in found if run.task == task]
-    with plotting.drawing(file, 9, 3.6) as figure:
+    with plotting.drawing(file, plotting.PAGE_INCHES, 3.3) as figure:
         over_updates, within = figure.subplots(1, 2, sharey=True)
         for run in members:
             over_updates.plot(run.curves["step"], 100 * run.curves["validation_accuracy"], label=run.core)
@@ -153,6 +153,10 @@ def picture(found: list[Run], task: str, file: Path) -> None:
             axis.set_xlabel(label)
             axis.set_ylim(0, 100)
             axis.set_xlim(left=0)
+            axis.locator_params(axis="x", nbins=5)
+        over_updates.xaxis.set_major_formatter(plotting.short_number)
+        within.annotate("chance", (1, 100 / members[0].settings["ways"]), (-3, 3), ("axes fraction", "data"),
+                        "offset points", ha="right")  # fmt: skip
         over_updates.set_ylabel("accuracy, %")
         figure.suptitle(task)
         plotting.label_lines(within)

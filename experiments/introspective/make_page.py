@@ -146,14 +146,15 @@ def _ms(seconds: dict[str, float], steps: int) -> str:
 
 def draw_curves(picture: Path) -> None:
     """Loss of every seed, with and without self-modification."""
-    with plotting.drawing(picture, 11, 3.3) as figure:
+    with plotting.drawing(picture, plotting.PAGE_INCHES, 2.9) as figure:
         for axis, task in zip(figure.subplots(1, 3), TASKS, strict=True):
             for name, colour, label in ((f"{task}_ablation", OFF, "Δ forced to 0"), (task, ON, "Δ learned")):
                 run = load(name)
                 lines = axis.plot(run["updates_logged"], run["curve"], color=colour, lw=0.9, alpha=0.75)
-                lines[0].set_label(f"{label}: {sum(run['solved'])} of {len(run['solved'])} solved")
+                lines[0].set_label(f"{label}:\n{sum(run['solved'])} of {len(run['solved'])} solved")
             axis.set(title=task, xlabel="updates")
-            axis.set_ylim(0, 1.22 * axis.get_ylim()[1])  # room for the legend
+            axis.set_ylim(0, 1.5 * axis.get_ylim()[1])  # room for the legend
+            axis.locator_params(axis="x", nbins=4)
             axis.legend(loc="upper right")
         figure.axes[0].set_ylabel("E_total a sequence")
 
@@ -162,8 +163,9 @@ def draw_benchmark(report: dict[str, Any], picture: Path) -> None:
     """Cost against length and size, and the crossings."""
     lengths, sizes = report["lengths"], report["sizes"]
     steps, n = [row["steps"] for row in lengths], np.array([row["num_connections"] for row in sizes])
-    with plotting.drawing(picture, 11, 3.5) as figure:
-        by_length, by_size, crossing = figure.subplots(1, 3)
+    with plotting.drawing(picture, plotting.PAGE_INCHES, 6) as figure:
+        (by_length, by_size), (crossing, rest) = figure.subplots(2, 2)
+        rest.axis("off")
         for name, label, colour in (("forward", "forward in time", ON), ("bptt", "back through time", OFF)):
             for axis, x, rows, count in ((by_length, steps, lengths, steps), (by_size, n, sizes, [1] * len(n))):
                 times = {
@@ -186,8 +188,10 @@ def draw_benchmark(report: dict[str, Any], picture: Path) -> None:
         crossing.set(title="back-propagation is, from T on, …", xlabel="connections n", xscale="log", yscale="log")
         by_length.set_ylabel("ms a step")
         crossing.set_ylabel("time steps T")
-        for axis in (by_length, by_size, crossing):
-            axis.legend()
+        # In the place of a fourth panel: no curve leaves room for a legend.
+        above = rest.legend(*by_size.get_legend_handles_labels(), loc="upper left", title="above", alignment="left")
+        rest.add_artist(above)
+        rest.legend(*crossing.get_legend_handles_labels(), loc="lower left", title="on the left", alignment="left")
 
 
 def benchmark() -> dict[str, Any]:

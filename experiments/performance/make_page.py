@@ -61,7 +61,7 @@ def draw_sweep(picture: Path) -> None:
     """Time against T, B and D, each with the other two fixed."""
     results = read("op_sweep.json")["results"]
     fixed = {"B": 32, "T": 50, "D": 16}
-    with plotting.drawing(picture, 11, 3.8) as figure:
+    with plotting.drawing(picture, plotting.PAGE_INCHES, 3.9) as figure:
         axes = figure.subplots(1, 3, sharey=True)
         for axis, name in zip(axes, "TBD", strict=True):
             rows = []
@@ -81,12 +81,12 @@ def draw_sweep(picture: Path) -> None:
                 base = rows[0][1]["triton, replayed"]["median"]
                 axis.loglog(x, base * (x / x[0]) ** 2, color=plotting.PALE, linewidth=0.8, label="D²")
             rest = ", ".join(f"{other} = {value}" for other, value in fixed.items() if other != name)
-            axis.set_title(f"{name}  (H = 8, {rest})")
+            axis.set_title(f"H = 8, {rest}")
             axis.set_xlabel({"T": "steps T", "B": "batch B", "D": "head width D"}[name])
-            axis.set_xticks(x, [f"{value:,}" for value in x], rotation=45 if len(x) > 6 else 0)
+            axis.set_xticks(x, [f"{value:,}" for value in x], rotation=45)
             axis.minorticks_off()
         axes[0].set_ylabel("forward + backward, ms")
-        axes[2].legend()
+        figure.legend(*axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 
 def acting_table() -> str:
@@ -231,7 +231,7 @@ def precision_table() -> str:
 def draw_precisions(picture: Path) -> None:
     """Learning curves in both precisions, over frames: a thin line a seed, a thick one their mean."""
     grid = np.linspace(0, 1e7, 101)
-    with plotting.drawing(picture, 9, 3.4) as figure:
+    with plotting.drawing(picture, plotting.PAGE_INCHES, 3.1) as figure:
         axes = figure.subplots(1, 2)
         for precision, colour in PRECISIONS.items():
             seeds: dict[str, list[Any]] = {}

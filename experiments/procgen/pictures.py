@@ -27,7 +27,7 @@ def draw_scores(shown: dict[str, Run], file: Path) -> None:
     ]
     random = random_episodes(RANDOM)
     random = random[random["split"].str.startswith("test")].groupby("game")["return"].mean()
-    with plotting.drawing(file, 9, 4.6) as figure:
+    with plotting.drawing(file, plotting.PAGE_INCHES, 5.6) as figure:
         panels = figure.subplots(2, 3).flat
         for panel, game in zip(panels, PAPER_GAMES, strict=True):
             for i, (name, label, rows) in enumerate(evaluated):
@@ -42,14 +42,15 @@ def draw_scores(shown: dict[str, Run], file: Path) -> None:
             panel.set_xticks([])
             panel.grid(False, axis="x")
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        figure.legend(handles, labels, loc="outside lower center", ncols=1)
         figure.suptitle("Mean return on unseen levels")
 
 
 def draw_curves(found: list[Run], by_core: dict[str, Run], file: Path) -> None:
     """The mean over games of each core's runs, of all runs at their beginning, and of each core's game by game."""
-    with plotting.drawing(file, 10, 8.4) as figure:
-        panels = figure.subplot_mosaic([["long", "long", "all"], [*PAPER_GAMES[:3]], [*PAPER_GAMES[3:]]])
+    with plotting.drawing(file, plotting.PAGE_INCHES, 9.5) as figure:
+        rows = [["long"] * 3, [*PAPER_GAMES[:3]], [*PAPER_GAMES[3:]], ["all"] * 3]
+        panels = figure.subplot_mosaic(rows, height_ratios=[1.6, 1, 1, 1])
         for name, run in by_core.items():
             curve, (colour, style) = run.smooth(), look(name)
             panels["long"].plot(curve.index.get_level_values("frames") / 1e6, curve, color=colour, ls=style, label=name)
@@ -61,9 +62,12 @@ def draw_curves(found: list[Run], by_core: dict[str, Run], file: Path) -> None:
             frames = curve.index.get_level_values("frames") / 1e6
             colour = plotting.COLOURS[1] if run.long else plotting.PALE
             panels["all"].plot(frames, curve, color=colour, lw=1, zorder=1 + run.long)
-        titles = {"long": "mean normalised score of each core", "all": "all runs at their beginning;\nlong ones orange"}
+        titles = {
+            "long": "mean normalised score of each core",
+            "all": "mean normalised score of all runs at their beginning, long ones orange",
+        }
         for name, panel in panels.items():
-            panel.set_title(titles.get(name, f"{name}, mean return"))
+            panel.set_title(titles.get(name, f"{name}, return"))
             panel.set_xlim(0, 25 if name == "all" else None)
         panels["all"].set_ylim(-0.1, 0.22)
         panels["long"].legend(loc="lower right", ncols=2)

@@ -110,8 +110,8 @@ def play(agent: Agent, steps: int, seed: int) -> dict[str, Any]:
 
 
 def draw(result: dict[str, Any], file: Path) -> None:
-    """Left: the shift's size over an episode, a line a layer and block; right: the rates."""
-    with plotting.drawing(file, 9, 3.6) as figure:
+    """Left: the shift's size over an episode, a line a layer and block; right: the rates. All have one scale."""
+    with plotting.drawing(file, plotting.PAGE_INCHES, 3.4) as figure:
         shifts, rates = figure.subplots(1, 2)
         for layer in sorted({row["layer"] for row in result["rows"]}):
             for b, block in enumerate(BLOCKS):
@@ -122,6 +122,8 @@ def draw(result: dict[str, Any], file: Path) -> None:
                 rates.plot(x, [row["rate"] for row in rows], **style)
         shifts.set_ylabel("‖shift‖ / ‖slow weights‖, median")
         rates.set_ylabel("learning rate β, mean")
+        shifts.set_yscale("log")
+        shifts.set_ylim(1e-3, 2)
         rates.set_ylim(0, 1)
         for axis in (shifts, rates):
             axis.set_xscale("log", base=2)

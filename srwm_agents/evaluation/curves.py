@@ -24,9 +24,9 @@ def plot_curves(csv_file: Path, picture: Path, title: str = "", window: int = WI
     games = list(dict.fromkeys(curves["game"]))
     mean = mean_over_games(curves)
     panels = len(games) + (not mean.empty)
-    columns = min(4, panels)
+    columns = min(3, panels)
     rows = -(-panels // columns)
-    with plotting.drawing(picture, 3.4 * columns, 2.7 * rows) as figure:
+    with plotting.drawing(picture, plotting.PAGE_INCHES / 3 * max(columns, 2), 2.2 * rows + 0.3) as figure:
         axes = figure.subplots(rows, columns, squeeze=False).flatten()
         for game, axis in zip(games, axes, strict=False):
             curve = curves[curves["game"] == game]
@@ -38,6 +38,7 @@ def plot_curves(csv_file: Path, picture: Path, title: str = "", window: int = WI
         for axis in axes[:panels]:
             axis.set_xlabel("frames")
             axis.xaxis.set_major_formatter(plotting.short_number)
+            axis.locator_params(axis="x", nbins=4)
             axis.set_xlim(left=0)
         for axis in axes[panels:]:
             axis.remove()

@@ -97,7 +97,7 @@ class Experiment:
         """Draw accuracy and loss over updates."""
         curves = pd.DataFrame(history)
         picture = self.folder / "learning_curve.png"
-        with plotting.drawing(picture, 9, 3.4) as figure:
+        with plotting.drawing(picture, plotting.PAGE_INCHES, 3.2) as figure:
             accuracy, loss = figure.subplots(1, 2)
             accuracy.plot(
                 curves["step"], 100 * curves["accuracy"], color=plotting.PALE, lw=1.2, label="training episodes"

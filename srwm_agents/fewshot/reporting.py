@@ -122,7 +122,7 @@ def write_reports(
 def plot_curve(curve: pd.DataFrame, picture: Path, title: str, ways: int) -> Path:
     """Draw accuracy after each example in all, and by examples of the query's own class; bands are 95 % intervals."""
     labels = ("labelled examples shown, of all classes", "examples shown of the query's own class")
-    with plotting.drawing(picture, 9, 3.6) as figure:
+    with plotting.drawing(picture, plotting.PAGE_INCHES, 3.3) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for axis, kind, label in zip(panels, ("examples", "shots"), labels, strict=True):
             rows = curve[curve["axis"] == kind]

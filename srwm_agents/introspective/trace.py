@@ -94,7 +94,7 @@ def draw(traced: dict[str, Any], picture: Path, title: str) -> Path:
     steps = traced["steps"]
     times = [step["t"] for step in steps]
     wiped_label = "time step (dotted: all activations wiped)" if any(s["wiped"] for s in steps) else "time step"
-    with plotting.drawing(picture, max(7.5, 2.5 + 0.24 * len(times)), 10.5) as figure:
+    with plotting.drawing(picture, plotting.PAGE_INCHES, 10.5) as figure:
         axes = figure.subplots(4, 1, sharex=True, height_ratios=[2.2, 3.4, 1.4, 3.0])
         figure.suptitle(title)
         _draw_inputs(axes[0], steps, times)
@@ -158,7 +158,7 @@ def _draw_pointers(axis: Axes, traced: dict[str, Any], times: list[int]) -> None
         axis.scatter([], [], s=46, marker=marker, color=colour, label=f"{kind} (solid: g = 1)")
         named, at = "", -len(times)
         for t, y, pointer in zip(times, heights, pointers, strict=True):
-            new = pointer["connection"] != named and t - at >= len(times) / 8  # names need room
+            new = pointer["connection"] != named and t - at >= len(times) / 5  # names need room
             if new and pointer["g"] > NAMED_FROM:
                 named, at = pointer["connection"], t
                 axis.annotate(named, (t, y), (0, side), textcoords="offset points", color=colour, ha="center")
