@@ -63,7 +63,7 @@ TEXTS = {
     "layers": "one module an op",
     "ops": "pure functions, kernels",
     "envs": "Procgen, environments\nof Gymnasium",
-    "modules": "SRWM, as a GRU is called",
+    "modules": "SRWM as torch.nn.GRU",
     "spaces": "what is seen and done",
 }
 COMMANDS = {
@@ -170,7 +170,7 @@ def main() -> None:
                 line = {"arrowstyle": "-|>", "color": plotting.PALE, "lw": 1.1}
                 axes.annotate("", xy=end, xytext=(x + WIDTH / 2, y - 0.04), arrowprops=line, zorder=1)
         here = [name for name in HELPERS if any((PICTURE.parents[2] / "srwm_agents").glob(f"{name}*"))]
-        lines = textwrap.wrap(", ".join(sorted(here)), 100)
+        lines = textwrap.wrap(", ".join(sorted(here)), 92)
         box(0, 0, width, "helper", "used by many", "\n".join(lines), 0.3 + 0.17 * len(lines))
 
 

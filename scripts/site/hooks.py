@@ -198,8 +198,10 @@ def _rewritten(markdown: str, source: Path, uri: str) -> str:
         target = _target(source, match[2])
         if target is None:
             return match[0]
-        anchor = match[2].partition("#")[1:]
-        return f"{match[1]}({posixpath.relpath(_uri(target), posixpath.dirname(uri) or '.')}{''.join(anchor)})"
+        there = posixpath.relpath(_uri(target), posixpath.dirname(uri) or ".")
+        link = f"{match[1]}({there}{''.join(match[2].partition('#')[1:])})"
+        # On a phone a picture is small: it leads to itself.
+        return f"[{link}]({there})" if match[1].startswith("!") else link
 
     parts = _parts(markdown)
     parts[::2] = [LINK.sub(replace, prose) for prose in parts[::2]]
