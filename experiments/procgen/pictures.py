@@ -49,8 +49,9 @@ def draw_scores(shown: dict[str, Run], file: Path) -> None:
 def draw_curves(found: list[Run], by_core: dict[str, Run], file: Path) -> None:
     """The mean over games of each core's runs, of all runs at their beginning, and of each core's game by game."""
     with plotting.drawing(file, plotting.PAGE_INCHES, 9.5) as figure:
-        rows = [["long"] * 3, [*PAPER_GAMES[:3]], [*PAPER_GAMES[3:]], ["all"] * 3]
-        panels = figure.subplot_mosaic(rows, height_ratios=[1.6, 1, 1, 1])
+        panels = figure.subplot_mosaic(
+            [["long"] * 3, [*PAPER_GAMES[:3]], [*PAPER_GAMES[3:]], ["all"] * 3], height_ratios=[1.6, 1, 1, 1]
+        )
         for name, run in by_core.items():
             curve, (colour, style) = run.smooth(), look(name)
             panels["long"].plot(curve.index.get_level_values("frames") / 1e6, curve, color=colour, ls=style, label=name)
