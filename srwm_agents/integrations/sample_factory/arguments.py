@@ -20,6 +20,7 @@ from srwm_agents.cores.config import core_setting_names
 from srwm_agents.encoders import ENCODERS
 from srwm_agents.envs.games import MODES
 from srwm_agents.integrations.sample_factory.request import RECIPES, ConfigError, preset_settings
+from srwm_agents.machine import add_threads_flag
 from srwm_agents.recipes import load_recipe, recipe_names
 from srwm_agents.settings import add_dataclass_flags
 
@@ -98,6 +99,7 @@ def _add_our_arguments(parser: argparse.ArgumentParser) -> None:
     add("last_reward", True, "Give the core the last reward, clipped to ±1; for --env=procgen always")
     add("env_threads", -1, "C++ threads of each Procgen vector, processes of each vector of another --env (0: none); "
         "-1: the machine's cores over the vectors")  # fmt: skip
+    add_threads_flag(ours)
     add_dataclass_flags(ours, CoreConfig, names=core_setting_names(exclude=("rollout_length",)))
     add("policy_head_scale", 0.01, "Factor on the policy head's initial weights; small means a uniform first policy")
     add("policy_loss", "vtrace", "Policy gradient of V-trace, or PPO's clipped one", choices=["vtrace", "ppo"])

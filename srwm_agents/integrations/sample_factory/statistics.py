@@ -22,6 +22,9 @@ from srwm_agents.envs import normalised_score
 from srwm_agents.files import write_atomically
 from srwm_agents.integrations.sample_factory.environment import GAME_KEYS
 
+LEAST_FOR_CHANGE = 20
+"""Episodes below which the halves of a window say nothing of a trend."""
+
 COLUMNS: tuple[str, ...] = ("frames", "seconds", "game", "episodes", "mean_return", "mean_length", "normalised_score")
 
 
@@ -110,6 +113,14 @@ class GameStatistics(AlgoObserver):
         """Mean raw return over the window, or None before the first episode ends."""
         returns = self.windows[game].returns
         return float(np.mean(returns)) if returns else None
+
+    def change(self, game: str) -> float | None:
+        """Mean raw return of the newer half of the window less that of the older half; None of too few episodes."""
+        returns = list(self.windows[game].returns)
+        if len(returns) < LEAST_FOR_CHANGE:
+            return None
+        half = len(returns) // 2
+        return float(np.mean(returns[-half:]) - np.mean(returns[:half]))
 
     def normalised(self, game: str, mean: float) -> float | None:
         """A mean return as normalised score; None where there is no such scale."""
