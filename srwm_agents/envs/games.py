@@ -50,7 +50,14 @@ _GAMES = (
 )
 GAMES: dict[str, Game] = {game.name: game for game in _GAMES}
 
-_RANDOM_EASY: dict[str, float] = {}
+_RANDOM_EASY = {
+    "bigfish": 0.88,
+    "fruitbot": -2.64,
+    "leaper": 2.41,
+    "maze": 4.03,
+    "plunder": 4.27,
+    "starpilot": 1.39,
+}
 """See :func:`random_return`."""
 
 PAPER_GAMES = ("bigfish", "fruitbot", "maze", "leaper", "plunder", "starpilot")
@@ -117,9 +124,10 @@ def check_levels(num_levels: int, start_level: int) -> None:
 
 
 def random_return(game: str, mode: str) -> float | None:
-    """Mean return of uniformly random actions over all levels; None for what is no game or was not measured.
+    """Mean return of uniformly random actions; None for what is no game or was not measured.
 
-    Measured for mode "easy": 1,000 episodes a game, ``eval_rl.py --agent random --num_levels 0 --start_level 0``.
+    Measured for six games in mode "easy", 1,000 episodes of each on levels 0-199, 500-699 and 1000-1599. The standard
+    error of the mean is .16 or less. The episodes: ``experiments/procgen/runs/random`` in the repository.
     """
     return _RANDOM_EASY.get(game) if mode == "easy" else None
 
