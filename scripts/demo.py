@@ -34,6 +34,8 @@ CARTPOLE = "srwm/CartPole-positions-v0"
 MEMORIES = {"srwm": "SRWM", "feedforward": "no memory"}
 """Cores of the runs on CartPole, and what they are called on the page."""
 LEVEL = ("--games", "jumper", "--num_levels", 1, "--start_level", 1)
+LONGEST_SECONDS = 600
+"""Of a training, which takes about one minute on two cores that nothing else uses."""
 LINE_EVERY_SECONDS = 10
 
 
@@ -44,6 +46,15 @@ class StepError(RuntimeError):
 def command(script: str, *arguments: object) -> list[str]:
     """A command line of this checkout, for this Python."""
     return [sys.executable, *map(str, (script, *arguments))]
+
+
+def training(name: str, output: Path) -> list[str]:
+    """The command that trains one of the demo's agents: "jumper", or "cartpole_CORE"."""
+    kind, _, core = name.partition("_")
+    flags = ("--preset", "cartpole", "--core", core) if kind == "cartpole" else ("--preset", "demo", *LEVEL)
+    where = ("--train_dir", output, "--experiment", name, "--restart_behavior", "overwrite")
+    ends = ("--train_for_env_steps", 80_000, "--train_for_seconds", LONGEST_SECONDS)
+    return command("train_rl.py", *flags, *ends, "--seed", 1, *where)
 
 
 def run_side_by_side(commands: dict[str, list[str]], folder: Path) -> None:
@@ -110,7 +121,6 @@ def scores(report: Path) -> dict[str, dict[str, Any]]:
 
 def play(output: Path) -> None:
     """Everything that takes time."""
-    here = ("--train_dir", output, "--restart_behavior", "overwrite")
     print("1. A trained agent plays levels that it has never seen, and what random actions score there.")
     for agent, episodes, name in ((SHIPPED, 8, "shipped"), ("random", 32, "random")):
         film = ("--video", "--video_seconds", 12) if name == "shipped" else ()
@@ -120,19 +130,13 @@ def play(output: Path) -> None:
         )  # fmt: skip
     print("\n2. CartPole whose velocities are hidden: to know them an agent must remember. SRWM beside no memory.")
     run_one(command("eval_rl.py", "--agent", "random", "--env", CARTPOLE, "--output", output / "random_cartpole"))
-    train = ("train_rl.py", "--preset", "cartpole", *here)
-    run_side_by_side(
-        {f"cartpole_{core}": command(*train, "--core", core, "--experiment", f"cartpole_{core}") for core in MEMORIES},
-        output,
-    )
+    run_side_by_side({name: training(name, output) for name in map("cartpole_{}".format, MEMORIES)}, output)
     for core in MEMORIES:
         experiment = ("--train_dir", output, "--experiment", f"cartpole_{core}")
         run_one(command("eval_rl.py", *experiment, "--policy", "greedy", "--episodes", 20))
     print("\n3. A level of Procgen's jumper, learned from its pixels.")
     run_one(command("eval_rl.py", "--agent", "random", *LEVEL, "--output", output / "random_jumper"))
-    jumper = command("train_rl.py", "--preset", "demo", *LEVEL, "--train_for_env_steps", 80_000,
-                     "--train_for_seconds", 100, *here, "--experiment", "jumper")  # fmt: skip
-    run_side_by_side({"jumper": jumper}, output)
+    run_side_by_side({"jumper": training("jumper", output)}, output)
 
 
 def draw(picture: Path, panels: Sequence[tuple[str, dict[str, Run], float, float]], wide: bool) -> bytes:
