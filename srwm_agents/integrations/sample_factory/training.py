@@ -191,7 +191,10 @@ def _run(
     if cfg.with_pbt:
         runner.register_observer(PopulationBasedTraining(cfg, runner))
     suite = suite_of(cfg)
-    statistics = GameStatistics(cfg.tasks, suite.mode(cfg), cfg.stats_avg, experiment_folder(cfg))
+    playing = cfg.world_size * cfg.num_workers * cfg.worker_num_splits * cfg.vector_size
+    statistics = GameStatistics(
+        cfg.tasks, suite.mode(cfg), cfg.stats_avg, experiment_folder(cfg), playing // len(cfg.tasks)
+    )
     if ranks is not None and folder is None:
         runner.register_observer(EpisodesToMain(ranks.peers))
     else:

@@ -121,3 +121,18 @@ def test_the_display_says_when_a_checkpoint_was_saved_and_the_trend(tmp_path, mo
     assert ", lag 1.0, " in first
     assert first.endswith("| starpilot 1.50 (-1.00)")
     assert ", saved 24 s ago, " in second
+
+
+def test_the_short_episodes_after_a_resume_leave_the_curve_as_it_is(tmp_path) -> None:
+    writer, unused = SimpleNamespace(add_scalar=lambda *_: None), None
+    before = GameStatistics(["starpilot"], "easy", 10, tmp_path, environments=4)
+    before.add([0] * 12, [1.0] * 2 + [20.0] * 10, [500] * 12)  # a run that begins anew leaves none out
+    before.extra_summaries(unused, 0, writer, 640)  # type: ignore[arg-type]
+    after = GameStatistics(["starpilot"], "easy", 10, tmp_path, environments=4)
+    after.resume_from(640)
+    after.add([0] * 8, [0.0] * 8, [5] * 8)
+    assert after.mean_return("starpilot") == 20.0
+    after.add([0] * 5, [30.0] * 5, [700] * 5)
+    assert after.mean_return("starpilot") == 25.0
+    after.extra_summaries(unused, 0, writer, 700)  # type: ignore[arg-type]
+    assert pd.read_csv(tmp_path / "curves.csv")["episodes"].tolist() == [12, 13]
