@@ -152,11 +152,11 @@ def draw(picture: Path, panels: Sequence[tuple[str, dict[str, Run], float, float
         shape = (1, len(panels)) if wide else (len(panels), 1)
         for axes, (title, runs, random, most) in zip(figure.subplots(*shape, squeeze=False).flat, panels, strict=True):
             axes.axhline(random, color=plotting.PALE, ls=":", label="_random")
-            axes.annotate("random", (0.02, random), (0, 3), ("axes fraction", "data"), "offset points")
             for label, run in runs.items():
                 curve = run.curves
                 axes.plot(curve["frames"], curve["mean_return"], label=label)
-            axes.set(title=title, xlabel="frames", ylabel="mean return in training", ylim=(0, 1.05 * most))
+            labels = {"xlabel": "frames; dotted: random actions", "ylabel": "mean return in training"}
+            axes.set(title=title, ylim=(0, 1.05 * most), **labels)
             axes.set_xlim(left=0)
             axes.xaxis.set_major_formatter(plotting.short_number)
             axes.locator_params(axis="x", nbins=4)
