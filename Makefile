@@ -18,11 +18,8 @@ $(READY): requirements.txt pyproject.toml scripts/setup.sh
 	@scripts/setup.sh $(VENV)
 	@touch $@
 
-demo: $(READY)  ## Train an SRWM agent on two Procgen games, evaluate it, plot its curves, record a video (about 5 minutes).
-	$(PYTHON) train_rl.py --preset demo --restart_behavior overwrite
-	$(PYTHON) eval_rl.py --experiment demo --episodes 60 --video
-	@echo "Results are in train_dir/demo: learning_curves.png, evaluation/gameplay_sampled.mp4,"
-	@echo "evaluation/eval_sampled.csv, agent/ (for srwm_agents.load_agent) and TensorBoard's .summary/."
+demo: $(READY)  ## A trained agent plays, memory is learned beside none, a level is learned; one page of it all.
+	$(PYTHON) scripts/demo.py
 
 test: $(READY)  ## Run the tests but for the slow ones, in ten minutes (those for a GPU only where there is one).
 	$(PYTHON) -m pytest -q -n 2 --dist worksteal -m "not slow and not hosts"

@@ -54,8 +54,8 @@ def read_curves(file: Path) -> pd.DataFrame:
 def settled(curves: pd.DataFrame, window: int = WINDOW) -> pd.DataFrame:
     """The rows that are means of a full window of episodes.
 
-    When a run begins or is resumed, the first episodes to end are short ones, whose returns are no sample of all. A
-    game that has no other rows keeps them.
+    When a run begins or is resumed, the first episodes to end are short ones, whose returns are no sample of all. Of a
+    game that never has a full window, rows of at least half as many episodes as its largest row has are kept.
 
     Args:
         curves: as :func:`read_curves` returns them; "episodes" counts those since the run began or was resumed.
@@ -64,7 +64,9 @@ def settled(curves: pd.DataFrame, window: int = WINDOW) -> pd.DataFrame:
     if "episodes" not in curves.columns:
         return curves
     full = ~(curves["episodes"] < window)
-    return curves[full | ~full.groupby(curves["game"]).transform("any")]
+    never_full = ~full.groupby(curves["game"]).transform("any")
+    most = curves.groupby("game")["episodes"].transform("max")
+    return curves[full | (never_full & (2 * curves["episodes"] >= most))]
 
 
 def mean_over_games(curves: pd.DataFrame) -> pd.Series:

@@ -90,7 +90,7 @@ def tracker(console: Console, what: str = "") -> Callable[[Iterable[Any], int, s
 
 
 class TrainingDisplay:
-    """Progress of a training run: a live bar on a terminal; elsewhere a line every 20 seconds.
+    """Progress of a training run, or of other long work: a live bar on a terminal; elsewhere a line every 20 seconds.
 
     Context manager. A subclass may add :meth:`details` under the bar and :meth:`summary` at the line's end.
     """
@@ -104,6 +104,7 @@ class TrainingDisplay:
         done: float | None = None,
         max_seconds: float = math.inf,
         quiet: bool = False,
+        title: str = "training",
     ) -> None:
         """Make a display.
 
@@ -115,6 +116,7 @@ class TrainingDisplay:
             done: how much is done already; None if that is not known before the first :meth:`update`.
             max_seconds: training ends after this time, whatever is done by then.
             quiet: show nothing at all.
+            title: what stands before the bar.
         """
         self.console = console
         self.total = total
@@ -126,7 +128,7 @@ class TrainingDisplay:
         if done is not None:
             self._recent.append((self._began, done))
         self._progress = Progress(
-            TextColumn("[bold]training"),
+            TextColumn("[bold]{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.fields[status]}", markup=False),
@@ -134,7 +136,8 @@ class TrainingDisplay:
             TextColumn("left {task.fields[left]}"),
             console=console,
         )
-        self._task = self._progress.add_task("training", total=total, status="", left="–")
+        left = _duration(max_seconds)
+        self._task = self._progress.add_task(title, total=total, status="", left=left)
         self._progress.update(self._task, completed=done or 0)
         live = console.is_terminal and not quiet
         self._live = Live(self._progress, console=console, refresh_per_second=2) if live else None
@@ -186,9 +189,9 @@ class TrainingDisplay:
         return (last - first) / (last_time - first_time) if last_time > first_time else 0.0
 
     def _seconds_left(self, done: float, rate: float, now: float) -> float | None:
-        if rate <= 0:
-            return None
-        return max(0.0, min((self.total - done) / rate, self.max_seconds - (now - self._began)))
+        by_rate = (self.total - done) / rate if rate > 0 else math.inf
+        left = min(by_rate, self.max_seconds - (now - self._began))
+        return max(0.0, left) if math.isfinite(left) else None
 
 
 def _duration(seconds: float | None) -> str:

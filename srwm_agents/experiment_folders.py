@@ -71,6 +71,7 @@ class Contents:
 TRAINING = Contents(
     made=(
         *("config.json", "sf_log.txt", "git.diff", "curves.csv", "learning_curves.png", "checkpoint_p*", ".summary"),
+        "report.html",
         *("crashes", "evaluation", "policy_[0-9]*.json", ".tmp-*"),
         *(f"agent{kind}{more}" for kind in ("", "_best", "_average") for more in ("", "_p[0-9]*", ".old", ".new")),
     ),

@@ -12,7 +12,7 @@ _STYLE = """
 body { margin: 0 auto; max-width: 60rem; padding: 1rem; }
 h1 { font-size: 1.5rem; line-height: 1.2; margin: 0 0 1rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; }
-img { max-width: 100%; height: auto; display: block; }
+img, video { max-width: 100%; height: auto; display: block; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #d5dbe1; }
@@ -66,5 +66,10 @@ def picture(png: bytes, alt: str, narrow: bytes | None = None) -> str:
     return f'<picture>{source}<img src="{_data(png)}" alt="{escape(alt)}"></picture>'
 
 
-def _data(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def video(mp4: bytes) -> str:
+    """A film within the file, which plays when it is asked to."""
+    return f'<video controls loop muted playsinline src="{_data(mp4, "video/mp4")}"></video>'
+
+
+def _data(content: bytes, kind: str = "image/png") -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

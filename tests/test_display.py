@@ -90,3 +90,11 @@ def test_a_tracked_loop_passes_everything_on() -> None:
     assert list(tracker(console, "images")(iter("abc"), 3, "decoding")) == list("abc")
     assert "decoding" in shown(console)
     assert "3/3" in shown(console)
+
+
+def test_the_time_left_is_known_from_the_start_where_it_is_limited(clock) -> None:
+    console = plain()
+    training = TrainingDisplay(console, 1000, unit="frames", done=0, max_seconds=90)
+    clock[0] += 30
+    training.update(0)
+    assert shown(console) == "0 of 1,000 frames, 0.0 frames/s, 0:01:00 left\n"

@@ -10,7 +10,6 @@ import numpy as np
 
 from srwm_agents import plotting
 from srwm_agents.comparison.scores import MEAN, Curve
-from srwm_agents.envs.games import GAMES, normalised_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,13 +19,13 @@ PAGE_INCHES, PHONE_INCHES = 9.6, 3.8
 """Widths; a CSS pixel is a hundredth of an inch in these pictures, so that fonts are shown at their size."""
 
 
-def draw_for_page(picture: Path, curves: Mapping[str, Sequence[Curve]], mode: str) -> Path:
+def draw_for_page(picture: Path, curves: Mapping[str, Sequence[Curve]], random: Mapping[str, float]) -> Path:
     """The picture for a page: the mean over games on the left, the games beside it.
 
     Args:
         picture: the file to be made.
         curves: each group's, as :func:`.scores.curves_of` makes them.
-        mode: Procgen's variant of the games, for the lines of a policy without observations.
+        random: what a random policy gets, by panel, where that is known: a dotted line.
     """
     first, *small = _panels(curves)
     columns = next(most for most, games in ((1, 1), (2, 4), (3, 9), (4, 16)) if len(small) <= games)
@@ -36,23 +35,23 @@ def draw_for_page(picture: Path, curves: Mapping[str, Sequence[Curve]], mode: st
         grid = figure.add_gridspec(rows, 1 + columns, width_ratios=[1.9, *[1.0] * columns])
         for i, panel in enumerate(small):
             axes = figure.add_subplot(grid[i // columns, 1 + i % columns])
-            _draw(axes, curves, panel, mode)
+            _draw(axes, curves, panel, random)
             axes.set_ylabel("mean return" if i % columns == 0 else "")
             axes.set_xlabel("frames" if i + columns >= len(small) else "")
         axes = figure.add_subplot(grid[:, 0])
-        _draw(axes, curves, first, mode)
+        _draw(axes, curves, first, random)
         plotting.label_lines(axes)
     return picture
 
 
-def draw_for_phone(picture: Path, curves: Mapping[str, Sequence[Curve]], mode: str) -> Path:
+def draw_for_phone(picture: Path, curves: Mapping[str, Sequence[Curve]], random: Mapping[str, float]) -> Path:
     """The same panels below each other, of a phone's width; arguments as :func:`draw_for_page`."""
     panels = _panels(curves)
     heights = [2.8] + [1.9] * (len(panels) - 1)
     with plotting.drawing(picture, PHONE_INCHES, sum(heights) + 0.22 * (len(curves) + 1)) as figure:
         stacked = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False).flatten()
         for axes, panel in zip(stacked, panels, strict=True):
-            _draw(axes, curves, panel, mode)
+            _draw(axes, curves, panel, random)
             axes.set_xlabel("frames" if panel == panels[-1] else "")
         _legend(figure)
     return picture
@@ -62,10 +61,10 @@ def _panels(curves: Mapping[str, Sequence[Curve]]) -> list[str]:
     return [curve.panel for curve in next(iter(curves.values()))]
 
 
-def _draw(axes: Axes, curves: Mapping[str, Sequence[Curve]], panel: str, mode: str) -> None:
+def _draw(axes: Axes, curves: Mapping[str, Sequence[Curve]], panel: str, random: Mapping[str, float]) -> None:
     """One panel. A group's runs that go on after its shortest one are thin lines from there."""
-    if panel == MEAN or panel in GAMES:
-        axes.axhline(0 if panel == MEAN else _without_observations(panel, mode), color=plotting.PALE, lw=1, ls=":")
+    if panel in random:
+        axes.axhline(random[panel], color=plotting.PALE, lw=1.4, ls=":", label="_random")
     right = max(float(curve.frames[-1]) for group in curves.values() for curve in group)
     for colour, (label, group) in zip(plotting.COLOURS, curves.items(), strict=False):
         curve = next(curve for curve in group if curve.panel == panel)
@@ -86,12 +85,6 @@ def _draw(axes: Axes, curves: Mapping[str, Sequence[Curve]], panel: str, mode: s
     axes.set_xlim(0, right)
     axes.xaxis.set_major_formatter(plotting.short_number)
     axes.locator_params(axis="x", nbins=4)
-
-
-def _without_observations(game: str, mode: str) -> float:
-    """R_min of a game's normalised score."""
-    zero, one = normalised_score(game, mode, 0.0), normalised_score(game, mode, 1.0)
-    return -zero / (one - zero)
 
 
 def _legend(figure: Figure) -> None:

@@ -15,7 +15,17 @@ from srwm_agents import html_page
 from srwm_agents.comparison.differences import differences, not_recorded
 from srwm_agents.comparison.drawing import draw_for_page, draw_for_phone
 from srwm_agents.comparison.groups import Group
-from srwm_agents.comparison.scores import LAST_SHARE, Curve, Values, common_frames, curves_of, is_scored, scores_at
+from srwm_agents.comparison.scores import (
+    LAST_SHARE,
+    Curve,
+    Values,
+    common_frames,
+    curves_of,
+    is_scored,
+    random_panels,
+    random_returns,
+    scores_at,
+)
 from srwm_agents.comparison.statistics import Estimate, improvement, interquartile_mean, mean, with_interval
 from srwm_agents.files import write_together
 
@@ -47,6 +57,8 @@ class Comparison:
     """What differs (:func:`.differences.differences`)."""
     not_recorded: Mapping[str, str]
     """Of :func:`.differences.not_recorded`."""
+    random: Mapping[str, float]
+    """What a random policy gets, by panel of the picture, where that is known."""
 
     @property
     def scale(self) -> str:
@@ -57,13 +69,14 @@ class Comparison:
             f" over {len(self.games)} games" if len(self.games) > 1 else f" on {self.games[0]}"
         )
 
-    @property
-    def mode(self) -> str:
-        """Procgen's variant of the games."""
-        return str(self.groups[0].runs[0].settings.get("distribution_mode", "easy"))
 
-
-def compare(groups: Sequence[Group], games: Sequence[str], at_frames: float | None = None, seed: int = 0) -> Comparison:
+def compare(
+    groups: Sequence[Group],
+    games: Sequence[str],
+    at_frames: float | None = None,
+    seed: int = 0,
+    random: Mapping[str, float] | None = None,
+) -> Comparison:
     """Compare groups of runs.
 
     Args:
@@ -71,6 +84,8 @@ def compare(groups: Sequence[Group], games: Sequence[str], at_frames: float | No
         games: that all runs play, as :func:`.groups.games_in_common` returns them.
         at_frames: where scores are compared; None: at the largest number of frames that all runs have reached.
         seed: of the bootstrap.
+        random: a random policy's mean return by game; None: as measured for Procgen's games, where their levels are
+            many (:func:`.scores.random_returns`).
 
     Raises:
         RunError: a run is too short.
@@ -116,6 +131,7 @@ def compare(groups: Sequence[Group], games: Sequence[str], at_frames: float | No
         pairs,
         differences(groups),
         not_recorded(groups),
+        random_panels(groups, games, scored, random_returns(groups, games) if random is None else random),
     )
 
 
@@ -126,13 +142,18 @@ def cells(row: Mapping[Any, Any], name: str, digits: int) -> tuple[str, str]:
     return "–" if np.isnan(value) else f"{value:.{digits}f}", interval
 
 
-def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
-    """Write all files of a comparison into a folder; where comparison.html is, all are of one comparison."""
+def draw(comparison: Comparison) -> tuple[bytes, bytes]:
+    """The curves as PNGs: for a page, and for a phone."""
     with TemporaryDirectory() as temporary:
         wide, narrow = Path(temporary, "wide.png"), Path(temporary, "narrow.png")
-        draw_for_page(wide, comparison.curves, comparison.mode)
-        draw_for_phone(narrow, comparison.curves, comparison.mode)
-        pictures = wide.read_bytes(), narrow.read_bytes()
+        draw_for_page(wide, comparison.curves, comparison.random)
+        draw_for_phone(narrow, comparison.curves, comparison.random)
+        return wide.read_bytes(), narrow.read_bytes()
+
+
+def write_comparison(folder: Path, comparison: Comparison) -> list[Path]:
+    """Write all files of a comparison into a folder; where comparison.html is, all are of one comparison."""
+    pictures = draw(comparison)
     section = make_section(comparison, *pictures)
     return write_together(
         {
@@ -177,7 +198,7 @@ def make_section(comparison: Comparison, wide: bytes, narrow: bytes) -> html_pag
             html_page.paragraph("Settings that differ:"),
             html_page.table(list(comparison.settings.columns), comparison.settings.astype(str).to_numpy().tolist()),
         ]
-    else:
+    elif sum(len(group.runs) for group in comparison.groups) > 1:
         parts.append(html_page.paragraph("No setting differs."))
     if note := not_recorded_note(comparison):
         parts.append(html_page.paragraph(note))
@@ -195,7 +216,7 @@ def curves_caption(comparison: Comparison) -> str:
             " Lines are means over a group's runs, bands reach from its lowest to its highest run; where its shortest "
             "run has ended, the others go on as thin lines."
         )
-    return text + (" Dotted: a policy without observations." if comparison.scored else "")
+    return text + (" Dotted: uniformly random actions." if comparison.random else "")
 
 
 def table_caption(comparison: Comparison) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,14 @@ import pandas as pd
 
 from srwm_agents.comparison.groups import Group
 from srwm_agents.comparison.runs import Run, RunError
+from srwm_agents.envs.games import normalised_score, random_return
 
 POINTS = 100
 """Points of a curve over the frames of the longest run; rows between two points are averaged."""
 LAST_SHARE = 0.05
 """A score is the mean of the curve over this last share of the frames."""
+FEW_LEVELS = 100
+"""Fewer levels than these can be much easier or harder than all of them are on average."""
 MEAN = "mean over games"
 """The panel of the mean normalised score, in place of a game's name."""
 
@@ -110,6 +113,26 @@ def scores_at(groups: Sequence[Group], games: Sequence[str], frames: float, colu
         group.label: np.array([[_score(run, game, column, frames) for game in games] for run in group.runs])
         for group in groups
     }
+
+
+def random_returns(groups: Sequence[Group], games: Sequence[str]) -> dict[str, float]:
+    """A random policy's mean return on each of the games, if it is known for all, and for the levels of all runs."""
+    settings = [run.settings for group in groups for run in group.runs]
+    if any(0 < int(of.get("num_levels") or 0) < FEW_LEVELS for of in settings):
+        return {}
+    known = {game: random_return(game, str(settings[0].get("distribution_mode", "easy"))) for game in games}
+    return {game: value for game, value in known.items() if value is not None} if None not in known.values() else {}
+
+
+def random_panels(
+    groups: Sequence[Group], games: Sequence[str], scored: bool, returns: Mapping[str, float]
+) -> dict[str, float]:
+    """A random policy's level in each panel of the curves: its returns, and the mean of their normalised scores."""
+    panels = {game: returns[game] for game in games if game in returns}
+    if scored and len(games) > 1 and len(panels) == len(games):
+        mode = str(groups[0].runs[0].settings.get("distribution_mode", "easy"))
+        panels[MEAN] = float(np.mean([normalised_score(game, mode, returns[game]) for game in games]))
+    return panels
 
 
 def _score(run: Run, game: str, column: str, frames: float) -> float:

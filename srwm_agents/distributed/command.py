@@ -27,6 +27,7 @@ def _train(argv: Sequence[str]) -> int:
     from srwm_agents.integrations.sample_factory.config import ConfigError
     from srwm_agents.integrations.sample_factory.processes import TOLD_IN_ONE_LINE, quiet_console_log
     from srwm_agents.launch import Launch
+    from srwm_agents.machine import use_threads
 
     console = make_console()
     try:
@@ -35,6 +36,7 @@ def _train(argv: Sequence[str]) -> int:
         check_processes(cfg, launch.world_size)
         if not cfg.log_console:
             quiet_console_log()
+        use_threads(cfg.threads, images=True, device=cfg.device)
         result = train(cfg, console)
     except (ConfigError, CollectorError, *TOLD_IN_ONE_LINE) as error:
         return fail(str(error) if isinstance(error, CollectorError) else reason(error), "distributed")

@@ -56,7 +56,9 @@ class DistributedTraining:
         processes.wait()
         cfg_of_process = split_batch(cfg, processes.world_size)
         self.learner = make_learner(cfg_of_process, functools.partial(DistributedLearner, processes))
-        self.statistics = GameStatistics(cfg.games.split(","), cfg.distribution_mode, cfg.stats_avg, self.folder)
+        games = cfg.games.split(",")
+        playing = cfg.num_workers * cfg.worker_num_splits * cfg.vector_size // len(games)
+        self.statistics = GameStatistics(games, cfg.distribution_mode, cfg.stats_avg, self.folder, playing)
         self.stop = StopRequest()
 
     def run(self) -> TrainingResult:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from srwm_agents.agent import AgentError
 from srwm_agents.command_line import OneLineParser, fail, json_object, program, reason, say, user_path, writable_folder
-from srwm_agents.display import make_console, progress_bar
+from srwm_agents.display import TrainingDisplay, make_console, progress_bar
 from srwm_agents.envs import SimulatorError
 from srwm_agents.envs.games import MODES
 from srwm_agents.evaluation.arenas import GymnasiumArena, ProcgenArena
@@ -23,11 +23,13 @@ from srwm_agents.evaluation.splits import NAMES
 from srwm_agents.evaluation.statistics import aggregate, per_game, unseen
 from srwm_agents.evaluation.subject import AGENT_FOLDERS, DEFAULT_SPLITS, subject_of
 from srwm_agents.evaluation.videos import record_video
-from srwm_agents.machine import available_cores
+from srwm_agents.machine import add_threads_flag, available_cores, use_threads
 from srwm_agents.report_names import kept
 from srwm_agents.signals import StopRequest
 
 MAX_SEED = 2**31 - 1
+EPISODES, EPISODES_ON_CPU = 200, 32
+"""Of each game and range of levels, where nothing is asked. With the second, each environment plays one."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -65,9 +67,15 @@ def make_parser() -> argparse.ArgumentParser:
     add("--splits", help=f"Level ranges, comma-separated, of: {', '.join(NAMES)}; default: {DEFAULT_SPLITS}")
     add("--start_level", type=int, help="With --num_levels: this range of levels instead of --splits")
     add("--num_levels", type=int, help="Number of levels from --start_level; 0, from level 0: all levels")
-    add("--episodes", type=int, default=200, help="Episodes of each game and split; ≥ 1")
+    add(
+        "--episodes",
+        type=int,
+        help=f"Episodes of each game and split; default: {EPISODES}, and {EPISODES_ON_CPU} of an agent that plays "
+        "Procgen on a CPU",
+    )
 
-    add = parser.add_argument_group("how it acts").add_argument
+    acting = parser.add_argument_group("how it acts")
+    add = acting.add_argument
     add("--policy", default="sampled", choices=("sampled", "greedy"), help="Sample actions, or take the likeliest")
     add("--forget", action="store_true", help="Wipe the memory before every step: what the agent is worth without it")
     add(
@@ -87,6 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
         "Of a Gymnasium environment: processes that step it; default: none",
     )
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where the agent runs: cpu, cuda, …")
+    add_threads_flag(acting)
 
     add = parser.add_argument_group("what is written").add_argument
     add(
@@ -125,6 +134,13 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
     arena, splits, name = subject.arena, subject.splits, subject.name
     if not 0 <= args.seed <= MAX_SEED:
         raise ValueError(f"--seed is {args.seed}, allowed: 0 to {MAX_SEED}")
+    if args.episodes is None:
+        slow = subject.agent is not None and isinstance(arena, ProcgenArena) and not args.device.startswith("cuda")
+        args.episodes = EPISODES_ON_CPU if slow else EPISODES
+        if slow:
+            usual = f"--episodes {EPISODES} for narrower intervals"
+            console.print(f"{EPISODES_ON_CPU} episodes of each game and range, since this is a CPU; {usual}",
+                          highlight=False)  # fmt: skip
     if args.episodes < 1:
         raise ValueError(f"--episodes is {args.episodes}, expected at least 1")
     if args.processes is not None and args.processes < 1:
@@ -143,15 +159,19 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         "deterministic": args.policy == "greedy",
         "device": "cpu" if subject.agent is None else args.device,
     }
-    processes = min(len(splits), available_cores()) if args.processes is None else args.processes
+    processes = min(len(splits), available_cores() if args.processes is None else args.processes)
+    threads = use_threads(args.threads, images=subject.has_images, device=playing["device"], processes=processes)
     games = arena.tasks
+    total = args.episodes * len(games) * len(splits)
+    lines = TrainingDisplay(console, total, unit="episodes", done=0, quiet=console.is_terminal)
     with StopRequest() as stop, progress_bar(console, "episodes") as progress:
-        whole = progress.add_task("all", total=args.episodes * len(games) * len(splits))
+        whole = progress.add_task("all", total=total)
         tasks = [progress.add_task(split.name, total=args.episodes * len(games)) for split in splits]
 
         def finished(index: int, count: int) -> None:
             progress.advance(tasks[index], count)
             progress.advance(whole, count)
+            lines.update(progress.tasks[0].completed)
 
         def played(index: int, frame: pd.DataFrame) -> None:
             if not console.is_terminal and len(frame):  # where bars are not drawn
@@ -164,6 +184,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
             arena,
             splits,
             processes=processes,
+            threads=threads,
             on_episode=finished,
             on_range=played,
             stop=lambda: bool(stop),
@@ -204,6 +225,5 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
     for file in files:
         console.print(f"wrote {file}", highlight=False, soft_wrap=True, markup=False)
     if stop:
-        asked_for = args.episodes * len(games) * len(splits)
-        say(f"{program('eval')}: interrupted after {len(episodes):,} of {asked_for:,} episodes")
+        say(f"{program('eval')}: interrupted after {len(episodes):,} of {total:,} episodes")
     return stop.exit_status

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from srwm_agents import plotting
 from srwm_agents.curves import WINDOW, mean_over_games, read_curves, settled
 
 
-def plot_curves(csv_file: Path, picture: Path, title: str = "", window: int = WINDOW) -> Path:
+def plot_curves(
+    csv_file: Path,
+    picture: Path,
+    title: str = "",
+    window: int = WINDOW,
+    random: Mapping[str, float] | None = None,
+) -> Path:
     """Draw ``curves.csv`` of an experiment as a PNG (or what the picture's ending says).
 
     Args:
@@ -16,6 +23,7 @@ def plot_curves(csv_file: Path, picture: Path, title: str = "", window: int = WI
         picture: the file to be made.
         title: above all panels.
         window: episodes that a row is the mean of; rows of fewer, as after a resume, are left out where others are.
+        random: a random policy's mean return by game, where it is known: a dotted line.
 
     Raises:
         ValueError: the file is no table, has no rows, lacks a column, or has something else than numbers in one.
@@ -31,6 +39,11 @@ def plot_curves(csv_file: Path, picture: Path, title: str = "", window: int = WI
         for game, axis in zip(games, axes, strict=False):
             curve = curves[curves["game"] == game]
             axis.plot(curve["frames"], curve["mean_return"])
+            if random is not None and game in random:
+                axis.axhline(random[game], color=plotting.PALE, lw=1.4, ls=":")
+                axis.annotate(
+                    "random", (1, random[game]), (0, 3), ("axes fraction", "data"), "offset points", ha="right"
+                )
             axis.set(title=game, ylabel="mean return")
         if not mean.empty:
             axes[len(games)].plot(mean.index, mean, color=plotting.INK)

@@ -75,6 +75,7 @@ def play_ranges(
     ranges: Sequence[Split],
     *,
     processes: int,
+    threads: int,
     on_episode: Callable[[int, int], None],
     on_range: Callable[[int, pd.DataFrame], None],
     stop: Callable[[], bool],
@@ -89,6 +90,7 @@ def play_ranges(
         arena: what is played.
         ranges: the ranges of levels.
         processes: how many ranges are played at the same time; with 1 they are played in this process, in turn.
+        threads: PyTorch's, of each further process.
         on_episode: called with a range's index and the number of its episodes that have just finished.
         on_range: called with a range's index and all of its episodes, when it ends.
         stop: asked again and again; once it is true, all ranges end with the rounds that they have finished.
@@ -110,7 +112,7 @@ def play_ranges(
             on_range(index, results[index])
         return list(results.values())
     context = multiprocessing.get_context("spawn")  # CUDA does not work in a forked process
-    threads = max(1, available_cores() // processes)
+    simulating = max(0, min(4, available_cores() // processes - 1))  # beside each process's own thread
     waiting = list(enumerate(ranges))
     playing: dict[Connection, tuple[int, Any]] = {}
     told_to_stop = False
@@ -120,7 +122,7 @@ def play_ranges(
                 index, split = waiting.pop(0)
                 # Pipes and no queue: its semaphores would stay in /dev/shm when all processes are killed.
                 ours, theirs = context.Pipe()
-                arguments = (theirs, player, arena, split, threads, told_to_stop, options)
+                arguments = (theirs, player, arena, split, threads, told_to_stop, options | {"num_threads": simulating})
                 process = context.Process(target=_play, args=arguments, daemon=True)
                 with _deaf_to_stop_signals():
                     process.start()
@@ -198,7 +200,6 @@ def _play(
             split,
             on_episode=lambda count: pipe.send(("episodes", count)),
             stop=stop.is_set,
-            num_threads=max(0, min(4, threads - 1)),
             **options,
         )
         pipe.send(("result", frame))

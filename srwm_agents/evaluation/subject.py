@@ -36,6 +36,11 @@ class Subject:
     folder: Path
     """Where reports go unless the command line says so."""
 
+    @property
+    def has_images(self) -> bool:
+        """Whether the agent has an image encoder, which is most of its work."""
+        return self.agent is not None and bool(self.agent.config.image_shape or self.agent.config.images)
+
 
 def subject_of(args: argparse.Namespace) -> Subject:
     """Load and check what a parsed command line names.

@@ -22,6 +22,12 @@ class Draw(NamedTuple):
     """int64 [B, S]: the data set's class of each image."""
 
 
+_SHARES = (
+    " (of CLASS/IMAGE 60 % of the classes are for train, 20 % for val and 20 % for test; {train,val,test}/CLASS/IMAGE "
+    "is split as you say)"
+)
+
+
 class ImageBank:
     """uint8 images on a device, ordered by class; episodes are sampled there, without a host sync."""
 
@@ -35,7 +41,7 @@ class ImageBank:
         if rotations:
             pixels = torch.cat([pixels.rot90(turns, (2, 3)) for turns in range(4)])
             counts = counts.repeat(4)
-        self.name = images.name
+        self.name, self.split = images.name, images.split
         self.images = pixels
         self.counts = counts.to(device)
         self.starts = (counts.cumsum(0) - counts).to(device)
@@ -49,7 +55,11 @@ class ImageBank:
     def check(self, ways: int, per_class: int) -> None:
         """Raise :class:`DataError` unless there are enough classes, and enough images in each."""
         if self.num_classes < ways:
-            raise DataError(f"{self.name} has {self.num_classes} classes here, {ways}-way episodes need {ways}")
+            raise DataError(
+                f"{self.name} has {self.num_classes} classes here, {ways}-way episodes need {ways}; here is the split "
+                f"{self.split!r}{_SHARES if self.name == 'folder' else ''}: --ways {max(2, self.num_classes)} in "
+                "training, or more classes"
+            )
         if self.fewest < per_class:
             raise DataError(f"{self.name} has a class of {self.fewest} images, these episodes need {per_class} of each")
 

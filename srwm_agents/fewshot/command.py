@@ -17,6 +17,7 @@ from srwm_agents.display import make_console
 from srwm_agents.fewshot.data import DATASETS, DEFAULT_DATA_DIR, SPLITS, default_cache_dir
 from srwm_agents.fewshot.experiment import AGENT_FOLDERS
 from srwm_agents.fewshot.settings import SUBJECTS, Settings
+from srwm_agents.machine import add_threads_flag, use_threads
 from srwm_agents.recipes import load_recipe, recipe_names
 from srwm_agents.settings import add_dataclass_flags, from_flags
 
@@ -47,6 +48,7 @@ def make_parser(preset: str | None = None) -> OneLineParser:
     train = commands.add_parser("train", help="train a classifier", description=text, **options)
     train.add_argument("--preset", choices=recipe_names("fewshot"), help="Settings by name; flags override them")
     add_settings(train)
+    add_threads_flag(train)
     train.set_defaults(run=_train, **({"experiment": preset, **load_recipe("fewshot", preset)} if preset else {}))
 
     text = "Evaluate a classifier on classes that are not in training."
@@ -96,13 +98,14 @@ def _add_evaluation(parser: OneLineParser) -> None:
     add("--shots", type=int, help="Examples a class; default: as trained")
     add("--queries", type=int, help="Queries an episode, each answered on its own; default: one a class")
     add("--rotations", help="Data sets whose rotated classes are further classes ('' for none); default: as trained")
-    add("--episodes", type=int, default=10_000, help="Episodes; ≥ 1")
+    add("--episodes", type=int, help="Episodes; default: 10,000, and 1,000 on a CPU")
     add("--seed", type=int, default=0, help="Of the episodes")
 
     where = parser.add_argument_group("where")
     add = where.add_argument
     add("--batch_size", type=int, default=100, help="Episodes at once")
     add("--device", default="auto", help="cpu, cuda, cuda:1, …; auto: cuda where there is one")
+    add_threads_flag(where)
     add(
         "--output",
         type=user_path,
@@ -123,6 +126,7 @@ def _train(args: argparse.Namespace, console: Console) -> int:
     from srwm_agents.fewshot.training import train
 
     settings = from_flags(Settings, args)
+    use_threads(args.threads, images=True, device=settings.device)
     result = train(settings, console)
     if not result.is_main:  # of several processes only the main one prints
         return 0

@@ -84,9 +84,18 @@ def evaluate(
     episodes: int,
     batch_size: int = 100,
     seed: int = 0,
-    on_batch: Callable[[int], None] = lambda _: None,
+    on_batch: Callable[[int, float, float], None] = lambda *_: None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Evaluate a classifier on ``episodes`` episodes of ``task``, ``batch_size`` at a time.
+
+    Args:
+        classifier: in evaluation mode.
+        task: gives the episodes.
+        episodes: how many.
+        batch_size: how many at a time.
+        seed: of the episodes.
+        on_batch: called after each batch with its number of episodes, and with the accuracy of the last segment after
+            all examples so far, and half of its 95 % interval (NaN of one episode).
 
     Returns:
         summary: a row a segment, with its accuracy after all examples.
@@ -100,7 +109,8 @@ def evaluate(
         for i, (right, seen) in enumerate(accuracy_within(classifier, episode)):
             by_example[i].append(right.double().mean(2).T.cpu().numpy())  # [B, S + 1]
             by_shot[i].append(_by_shot(right, seen).cpu().numpy())  # [B, K + 1]
-        on_batch(len(episode[0].examples.labels))
+        so_far = np.concatenate([batch[:, -1] for batch in by_example[-1]])
+        on_batch(len(episode[0].examples.labels), *mean_interval(so_far))
     rows: list[dict[str, Any]] = []
     for i, name in enumerate(task.names):
         for axis, columns in (("examples", np.concatenate(by_example[i])), ("shots", _padded(by_shot[i]))):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.text import Text
 
 from srwm_agents import plotting
 from srwm_agents.command_line import writable_folder
-from srwm_agents.display import progress_bar, tracker
+from srwm_agents.display import TrainingDisplay, tracker
 from srwm_agents.experiment_folders import ExperimentError, experiment_path
 from srwm_agents.fewshot.building import Images, evaluation_tasks
 from srwm_agents.fewshot.classifier import load_classifier
@@ -24,16 +25,27 @@ from srwm_agents.fewshot.evaluation import evaluate
 from srwm_agents.fewshot.experiment import AGENT_FOLDERS
 from srwm_agents.fewshot.tasks import Shape
 from srwm_agents.files import write_together
+from srwm_agents.machine import use_threads
 from srwm_agents.processes import Processes
 from srwm_agents.report_names import kept, report_name
+
+EPISODES, EPISODES_ON_CPU = 10_000, 1_000
+"""Of an evaluation that is not told how many; the first takes the mini-ImageNet classifier most of an hour on a CPU."""
 
 
 def evaluate_agent(args: argparse.Namespace, console: Console) -> int:
     """Run the command with parsed arguments; returns the exit status."""
+    if args.episodes is None:
+        on_gpu = torch.cuda.is_available() and args.device != "cpu"
+        args.episodes = EPISODES if on_gpu else EPISODES_ON_CPU
+        if not on_gpu:
+            all_of_them = f"--episodes {EPISODES} for the number that is usually reported"
+            console.print(f"{EPISODES_ON_CPU:,} episodes, since this is a CPU; {all_of_them}", highlight=False)
     for name in ("episodes", "batch_size", "shots", "queries"):
         if (value := getattr(args, name)) is not None and value < 1:
             raise ValueError(f"--{name} is {value}, expected at least 1")
     folder, name, output = _locate(args)
+    use_threads(args.threads, images=True, device=args.device)
     with Processes(args.device) as processes:
         # Some cuDNN algorithms sum in a varying order; the same seed should give the same numbers.
         torch.backends.cudnn.deterministic = True
@@ -50,13 +62,11 @@ def evaluate_agent(args: argparse.Namespace, console: Console) -> int:
         shape = Shape(config.ways, args.shots or config.task.get("shots", 1), args.queries or config.ways)
         summaries, curves = [], []
         for task in evaluation_tasks(banks, shape):
-            with progress_bar(console, "episodes") as progress:
-                bar = progress.add_task(" then ".join(task.names), total=args.episodes)
-                summary, curve = evaluate(
-                    *(classifier, task, args.episodes, args.batch_size, args.seed),
-                    on_batch=lambda n, bar=bar, progress=progress: progress.advance(bar, n),
-                )
             order = " then ".join(task.names)
+            with TrainingDisplay(console, args.episodes, unit="episodes", done=0, title=order) as display:
+                summary, curve = evaluate(
+                    *(classifier, task, args.episodes, args.batch_size, args.seed), on_batch=_teller(display)
+                )
             summaries.append(summary.assign(sequence=order))
             curves.append(curve.assign(sequence=order))
     about = {
@@ -82,6 +92,19 @@ def evaluate_agent(args: argparse.Namespace, console: Console) -> int:
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     return 0
+
+
+def _teller(display: TrainingDisplay) -> Callable[[int, float, float], None]:
+    """Shows the accuracy so far after each batch."""
+    done = 0
+
+    def tell(count: int, accuracy: float, interval: float) -> None:
+        nonlocal done
+        done += count
+        width = "" if interval != interval else f" ± {100 * interval:.1f}"
+        display.update(done, f"so far {100 * accuracy:.1f}{width} %")
+
+    return tell
 
 
 def _locate(args: argparse.Namespace) -> tuple[Path, str, Path]:

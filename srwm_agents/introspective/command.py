@@ -24,6 +24,7 @@ from srwm_agents.introspective.checkpoint import CHECKPOINT_FILE, load_training,
 from srwm_agents.introspective.gradients import cheaper_gradient
 from srwm_agents.introspective.tasks import TASKS
 from srwm_agents.introspective.training import SOLVED, Evaluation, TrainConfig, Training
+from srwm_agents.machine import add_threads_flag, use_threads
 from srwm_agents.signals import StopRequest
 
 RESULTS_FILE = "results.json"
@@ -73,6 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="If the experiment exists: go on with it, or begin anew",
     )
     add("--device", default="cpu", help="Where to compute; such small nets gain little from a GPU")
+    add_threads_flag(train)
     add("--trace", action="store_true", help="Also write trace.png and trace.json: what the best net does to itself")
     return parser
 
@@ -96,6 +98,7 @@ def _train(args: argparse.Namespace, console: Console) -> int:
         torch.zeros(1, device=args.device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device is {args.device!r}, which PyTorch cannot use here; try cpu or cuda") from error
+    use_threads(args.threads, images=False, device=args.device)
     name = f"introspective_{config.task}" if args.experiment is None else args.experiment
     path = experiment_path(args.train_dir.absolute(), name)
     with ExperimentFolder(path, CONTENTS, args.restart_behavior) as folder:

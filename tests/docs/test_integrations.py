@@ -40,7 +40,7 @@ def _standin():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder like the one in which `make demo` ran: an agent, here an untrained one, and its scores."""
+    """A folder in which `train_rl.py --preset demo` ran, it seems: an agent, here an untrained one, and its scores."""
     folder = tmp_path_factory.mktemp("page")
     torch.manual_seed(0)
     agent = Agent(

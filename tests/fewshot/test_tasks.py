@@ -137,7 +137,10 @@ def test_sequences_join_two_data_sets_in_both_orders(numbered, generator) -> Non
 
 
 def test_too_little_data_is_an_error(bank) -> None:
-    with pytest.raises(DataError, match="numbers has 8 classes here, 9-way episodes need 9"):
+    with pytest.raises(
+        DataError,
+        match=r"numbers has 8 classes here, 9-way episodes need 9; here is the split '.*': --ways 8 in training",
+    ):
         FewShotTask(bank, Shape(9, 1, 1))
     with pytest.raises(DataError, match="has a class of 6 images, these episodes need 7 of each"):
         FewShotTask(bank, Shape(5, 6, 1))

@@ -25,6 +25,7 @@ from srwm_agents.integrations.sample_factory.checks import RANGES
 from srwm_agents.integrations.sample_factory.core import SIZE_FLAGS
 from srwm_agents.integrations.sample_factory.no_effect import IGNORED, METRICS, ONLY_VALUE
 from srwm_agents.integrations.sample_factory.request import RECIPES
+from srwm_agents.machine import THREADS_HELP, thread_count
 from srwm_agents.recipes import recipe_names
 from srwm_agents.settings import add_dataclass_flags
 
@@ -179,6 +180,7 @@ def _subjects(preset: Callable[[str], str]) -> dict[str, tuple[_Entry, ...]]:
             _theirs("worker_num_splits", "Vectors of a worker, which act in turn", few_need=True),
             _ours("env_threads", -1, "C++ threads of each Procgen vector, processes of each vector of another --env "
                   "(0: none); -1: the machine's cores over the vectors", few_need=True),
+            _ours("threads", None, THREADS_HELP, type=thread_count, few_need=True),
             _ours("in_process", False, "Play, act and learn in threads of one process. They share a GPU better than "
                   "processes"),
             _ours("max_pending_iterations", -1, "Training iterations between playing and learning; -1: no limit. A "

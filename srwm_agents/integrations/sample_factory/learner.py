@@ -102,8 +102,6 @@ class SRWMLearner(Learner):
                 f"torchrun: --train_dir must be one folder for all, as {self.cfg.train_dir!r} is not"
             )
 
-    # Checkpoints -----------------------------------------------------------------------------------------------------
-
     def load_from_checkpoint(self, policy_id: int, load_progress: bool = True) -> None:
         assert self.actor_critic is not None
         assert self.device is not None
@@ -229,8 +227,6 @@ class SRWMLearner(Learner):
         """Whether to leave out the rest of a batch; several learners make the same number of updates, and do not."""
         return self.pool.world_size == 1 and self.stop_flag is not None and bool(self.stop_flag)
 
-    # V-trace ---------------------------------------------------------------------------------------------------------
-
     def _prepare_batch(self, batch: TensorDict) -> tuple[Any, int, int]:
         """Convert Sample Factory's buffers to a :class:`Rollout`; also the numbers of all and of invalid steps."""
         if not self.cfg.with_vtrace:
@@ -279,7 +275,6 @@ class SRWMLearner(Learner):
         assert self.lr_scheduler is not None
         assert self.curr_lr is not None
         with_summaries = self._should_save_summaries()
-        # As Sample Factory: the step size is scaled by the share of valid steps.
         valid_fraction = (experience_size - num_invalids) / experience_size
         kls: list[float] = []
         summaries: AttrDict | None = None
@@ -391,6 +386,11 @@ class SRWMLearnerWorker(LearnerWorker):
         super().__init__(evt_loop, cfg, env_info, buffer_mgr, batcher, policy_id)
         self.learner = SRWMLearner(cfg, env_info, buffer_mgr.policy_versions, policy_id, self.param_server)
         self.learner.stop_flag, self.learner.pool = stop_flag, pool
+
+    def init(self) -> None:
+        if self.cfg.threads is not None:
+            torch.set_num_threads(self.cfg.threads)  # Sample Factory gives each of its processes one
+        super().init()
 
     def on_stop(self, *args: Any) -> None:
         cast(SRWMLearner, self.learner).agree_to_stop(ENDS)

@@ -19,8 +19,8 @@ from srwm_agents.files import write_atomically
 from srwm_agents.integrations.sample_factory.core import ConfigError, chosen_core
 from srwm_agents.recipes import RecipeError, load_recipe, read_recipe, recipe_names
 
-COMMAND_LINE_ONLY = ("train_dir", "experiment", "restart_behavior")
-"""Flags that are never saved: where the experiment lies, and whether to delete what lies there."""
+COMMAND_LINE_ONLY = ("train_dir", "experiment", "restart_behavior", "threads")
+"""Flags that are never saved: where the experiment lies, whether to delete what lies there, threads of the machine."""
 
 PROCGEN = "procgen"
 """The ``--env`` whose tasks are ``--games``; any other is the id of a Gymnasium environment."""

@@ -22,6 +22,9 @@ from srwm_agents.envs import normalised_score
 from srwm_agents.files import write_atomically
 from srwm_agents.integrations.sample_factory.environment import GAME_KEYS
 
+LEAST_FOR_CHANGE = 20
+"""Episodes below which the halves of a window say nothing of a trend."""
+
 COLUMNS: tuple[str, ...] = ("frames", "seconds", "game", "episodes", "mean_return", "mean_length", "normalised_score")
 
 
@@ -33,6 +36,8 @@ class GameWindow:
     lengths: deque[float]
     episodes: int = field(default=0)
     """Finished since the run began or was resumed."""
+    left_out: int = field(default=0)
+    """How many of these, the first ones, are not in the window."""
 
 
 class GameStatistics(AlgoObserver):
@@ -42,11 +47,22 @@ class GameStatistics(AlgoObserver):
     games of the normalised score goes back as ``normalised_score``, for ``--save_best_metric``.
     """
 
-    def __init__(self, games: Sequence[str], mode: str | None, window: int, folder: Path) -> None:
-        """``mode``: Procgen's variant of the games; None for other environments, whose scores have no normal scale."""
+    def __init__(
+        self, games: Sequence[str], mode: str | None, window: int, folder: Path, environments: int = 0
+    ) -> None:
+        """Make empty windows.
+
+        Args:
+            games: their names.
+            mode: Procgen's variant of the games; None for other environments, whose scores have no normal scale.
+            window: the episodes that a mean is over.
+            folder: of the experiment.
+            environments: of each game; see :meth:`resume_from`.
+        """
         self.games = list(games)
         self.mode = mode
         self.folder = folder
+        self.environments = environments
         self.windows = {game: GameWindow(deque(maxlen=window), deque(maxlen=window)) for game in games}
         self._seconds_before = 0.0
         self._started = time.monotonic()
@@ -59,7 +75,8 @@ class GameStatistics(AlgoObserver):
         """Drop rows of frames that were lost with a killed run, and go on where the rest ends.
 
         Seconds go on, and so do the means: a game's window begins with its last mean, which new episodes replace one by
-        one, so that the first ones to end, which are short, do not stand for all.
+        one. The first ones to end are short, since all begin at the same time. They would make the curve fall, or rise:
+        two for each environment are left out (why two: :attr:`srwm_agents.comparison.runs.Run.window`).
 
         Without ``frames`` a run begins anew, and all that is there is of runs that were lost as a whole.
         """
@@ -82,6 +99,7 @@ class GameStatistics(AlgoObserver):
         for game, row in {row["game"]: row for row in rows}.items():  # a game's last one
             if (window := self.windows.get(game)) is not None:
                 episodes = min(int(float(row["episodes"])), window.returns.maxlen or 0)
+                window.left_out = 2 * self.environments
                 window.returns.extend([float(row["mean_return"])] * episodes)
                 window.lengths.extend([float(row["mean_length"])] * episodes)
 
@@ -102,14 +120,23 @@ class GameStatistics(AlgoObserver):
         """Finished episodes, one entry an episode in each."""
         for index, episode_return, length in zip(game_index, returns, lengths, strict=True):
             window = self.windows[self.games[int(index)]]
-            window.returns.append(float(episode_return))
-            window.lengths.append(float(length))
             window.episodes += 1
+            if window.episodes > window.left_out:
+                window.returns.append(float(episode_return))
+                window.lengths.append(float(length))
 
     def mean_return(self, game: str) -> float | None:
         """Mean raw return over the window, or None before the first episode ends."""
         returns = self.windows[game].returns
         return float(np.mean(returns)) if returns else None
+
+    def change(self, game: str) -> float | None:
+        """Mean raw return of the newer half of the window less that of the older half; None of too few episodes."""
+        returns = list(self.windows[game].returns)
+        if len(returns) < LEAST_FOR_CHANGE:
+            return None
+        half = len(returns) // 2
+        return float(np.mean(returns[-half:]) - np.mean(returns[:half]))
 
     def normalised(self, game: str, mean: float) -> float | None:
         """A mean return as normalised score; None where there is no such scale."""

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from gymnasium import spaces
 from rich.console import Console
 from sample_factory.algo.utils.context import global_model_factory
@@ -53,6 +52,7 @@ from srwm_agents.integrations.sample_factory.statistics import CURVES_FILE, Game
 from srwm_agents.integrations.sample_factory.suites import suite_of
 from srwm_agents.integrations.sample_factory.summaries import hide_later_steps
 from srwm_agents.launch import Launch, LaunchError
+from srwm_agents.machine import use_threads
 
 FAILED = 1
 """Exit status of a run that failed."""
@@ -176,8 +176,9 @@ def _run(
     environment = environment_info(cfg)  # the last thing that can fail before what is there is deleted or moved
     check_spaces(cfg, environment)
     observed = cast(spaces.Dict, environment.obs_space).spaces.values()
-    if cfg.device == "cpu" and not any(len(space.shape or ()) == 3 for space in observed):
-        torch.set_num_threads(1)  # without images tensors are so small that threads would only wait for one another
+    images = any(len(space.shape or ()) == 3 for space in observed)
+    threads = use_threads(cfg.threads, images=images, device=cfg.device, processes=cfg.world_size)
+    cfg.threads = threads if cfg.device == "cpu" else cfg.threads  # of the learner, where it is a process
     if folder is not None:
         folder.begin()
     if ranks is not None:
@@ -190,7 +191,10 @@ def _run(
     if cfg.with_pbt:
         runner.register_observer(PopulationBasedTraining(cfg, runner))
     suite = suite_of(cfg)
-    statistics = GameStatistics(cfg.tasks, suite.mode(cfg), cfg.stats_avg, experiment_folder(cfg))
+    playing = cfg.world_size * cfg.num_workers * cfg.worker_num_splits * cfg.vector_size
+    statistics = GameStatistics(
+        cfg.tasks, suite.mode(cfg), cfg.stats_avg, experiment_folder(cfg), playing // len(cfg.tasks)
+    )
     if ranks is not None and folder is None:
         runner.register_observer(EpisodesToMain(ranks.peers))
     else:

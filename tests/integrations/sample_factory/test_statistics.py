@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import time
 from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboardX import SummaryWriter
 
+from srwm_agents.integrations.sample_factory import progress
 from srwm_agents.integrations.sample_factory.runner import lag_text
 from srwm_agents.integrations.sample_factory.statistics import GameStatistics
 from srwm_agents.integrations.sample_factory.summaries import hide_later_steps
@@ -88,3 +91,48 @@ def test_the_age_of_the_data_is_said_once_it_is_known() -> None:
     assert lag_text({}) == ""
     lag = {"version_diff_min": 0.0, "version_diff_avg": 4.04, "version_diff_max": 8.0}
     assert lag_text(lag) == "lag 4.0 (largest 8) updates"
+
+
+def test_a_trend_is_the_newer_half_less_the_older_one(tmp_path) -> None:
+    statistics = GameStatistics(["starpilot"], "easy", 40, tmp_path)
+    statistics.add([0] * 19, [1.0] * 19, [5] * 19)
+    assert statistics.change("starpilot") is None
+    statistics.add([0] * 100, [1.0] * 80 + [4.0] * 20, [5] * 100)
+    assert statistics.change("starpilot") == 3.0
+
+
+def test_the_display_says_when_a_checkpoint_was_saved_and_the_trend(tmp_path, monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    statistics = GameStatistics(["starpilot"], "easy", 40, tmp_path)
+    statistics.add([0] * 40, [2.0] * 20 + [1.0] * 20, [5] * 40)
+    console = Console(file=io.StringIO(), width=200)
+    training = progress.TrainingDisplay(console, statistics, 1000, 1e9)
+    now[0] += 21
+    training.update(100, "lag 1.0")
+    (tmp_path / "checkpoint_p0").mkdir()
+    now[0] += 1
+    training.update(150)
+    now[0] += 24
+    training.update(200)
+    assert isinstance(console.file, io.StringIO)
+    first, second = console.file.getvalue().splitlines()
+    assert first.startswith("100 of 1,000 frames, ")
+    assert ", lag 1.0, " in first
+    assert first.endswith("| starpilot 1.50 (-1.00)")
+    assert ", saved 24 s ago, " in second
+
+
+def test_the_short_episodes_after_a_resume_leave_the_curve_as_it_is(tmp_path) -> None:
+    writer, unused = SimpleNamespace(add_scalar=lambda *_: None), None
+    before = GameStatistics(["starpilot"], "easy", 10, tmp_path, environments=4)
+    before.add([0] * 12, [1.0] * 2 + [20.0] * 10, [500] * 12)  # a run that begins anew leaves none out
+    before.extra_summaries(unused, 0, writer, 640)  # type: ignore[arg-type]
+    after = GameStatistics(["starpilot"], "easy", 10, tmp_path, environments=4)
+    after.resume_from(640)
+    after.add([0] * 8, [0.0] * 8, [5] * 8)
+    assert after.mean_return("starpilot") == 20.0
+    after.add([0] * 5, [30.0] * 5, [700] * 5)
+    assert after.mean_return("starpilot") == 25.0
+    after.extra_summaries(unused, 0, writer, 700)  # type: ignore[arg-type]
+    assert pd.read_csv(tmp_path / "curves.csv")["episodes"].tolist() == [12, 13]
