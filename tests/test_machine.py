@@ -9,7 +9,7 @@ import torch
 
 from srwm_agents.command_line import OneLineParser
 from srwm_agents.evaluation.command import make_parser as eval_parser
-from srwm_agents.fewshot.command import _make_parser as fewshot_parser
+from srwm_agents.fewshot.command import make_parser as fewshot_parser
 from srwm_agents.integrations.sample_factory.arguments import parse_train_args
 from srwm_agents.introspective.command import make_parser as introspective_parser
 from srwm_agents.machine import THREADS_VARIABLE, add_threads_flag, threads_for, use_threads
