@@ -35,6 +35,12 @@ COMMANDS = {
         "eval",
         ("gymnasium", "rich", "pandas", "scipy", "matplotlib", "imageio", "av", "PIL"),
     ),
+    "inspect": Command(
+        "srwm_agents.inspect_command:main",
+        "play and show what the memory does: page, film, numbers",
+        "inspect",
+        ("rich", "pandas", "matplotlib", "imageio", "av", "PIL"),
+    ),
     "runs": Command("srwm_agents.comparison.listing:main", "list the runs in a folder", "eval", _COMPARING),
     "compare": Command(
         "srwm_agents.comparison.command:main",

@@ -30,18 +30,32 @@ class Section:
     parts: tuple[str, ...]
 
 
-def page(title: str, sections: Sequence[Section]) -> str:
-    """The whole file's text; it refers to nothing outside of itself."""
+def page(title: str, sections: Sequence[Section], *, style: str = "", data: str = "", script: str = "") -> str:
+    """The whole file's text; it refers to nothing outside of itself.
+
+    Args:
+        title: of the page.
+        sections: from the top; one without a title has no heading.
+        style: more CSS.
+        data: JSON for the script, which finds it in the element "data"; without "<".
+        script: JavaScript, run once the page is there.
+    """
     body = "\n".join(
-        f"<section>\n<h2>{escape(section.title)}</h2>\n" + "\n".join(section.parts) + "\n</section>"
-        for section in sections
+        "<section>\n" + "\n".join([*_heading(section), *section.parts]) + "\n</section>" for section in sections
     )
+    if script:
+        body += f'\n<script id="data" type="application/json">{data}</script>\n<script>\n{script}</script>'
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n"
+        f'<title>{escape(title)}</title>\n<link rel="icon" href="data:,">\n'
+        f"<style>\n{_STYLE}\n{style}</style>\n</head>\n"
         f"<body>\n<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
     )
+
+
+def _heading(section: Section) -> list[str]:
+    return [f"<h2>{escape(section.title)}</h2>"] if section.title else []
 
 
 def paragraph(text: str) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#8c8c8c")
 """Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow, which is too light for lines
 on white; violet and grey follow where there are more than six lines."""
+DIVERGING = ("#08406e", "#3f8ec6", "#a9d0ec", "#fafafa", "#f7c59a", "#e0761f", "#8a3d00")
+"""From the lowest through 0 to the highest: blue and orange, which colour-blind readers can tell apart."""
 INK, PALE = "#1f2933", "#8c96a0"
 """For text and axes, and for what is only context."""
 FONT_SIZE = 9

@@ -121,6 +121,15 @@ def find_portable(path: str | os.PathLike[str]) -> Path | None:
     return None
 
 
+def saved_kinds(path: str | os.PathLike[str]) -> set[str]:
+    """What is saved at ``path``: "agent", "few_shot_classifier"; only the configuration is looked at.
+
+    Raises:
+        AgentError: a missing, truncated, altered or unknown file.
+    """
+    return set(_read_document(path)[2]) - {"format", "weights_sha256"}
+
+
 def nonfinite(tensors: Mapping[str, Tensor]) -> str:
     """What is wrong with weights of which some are NaN or infinite, for an error message; empty if none is."""
     broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
@@ -142,19 +151,7 @@ def read_portable(path: str | os.PathLike[str], kind: str, make: Callable[[Any],
             for other weights than it holds, one with weights that are NaN or infinite, or one with more of them than
             :mod:`srwm_agents.limits` allows; nothing is loaded then.
     """
-    try:
-        file = find_portable(path)
-    except OSError as error:
-        raise AgentError(f"{path} cannot be read: {error.strerror}") from error
-    if file is None:
-        raise AgentError(f"no agent at {path}: {WEIGHTS_FILE} is missing")
-    try:
-        content, metadata = read_tensor_file(file)
-        document = _document(file, content, metadata)
-    except OSError as error:
-        raise AgentError(f"{file} cannot be read: {error.strerror}") from error
-    except (TensorFileError, LimitError) as error:
-        raise AgentError(str(error)) from error
+    file, content, document = _read_document(path)
     if kind not in document:
         kinds = ", ".join(sorted(set(document) - {"format", "weights_sha256"})) or "nothing"
         raise AgentError(f"{file.parent} holds {kinds[:100]}, expected {kind}")
@@ -178,6 +175,23 @@ def read_portable(path: str | os.PathLike[str], kind: str, make: Callable[[Any],
         reason = " ".join(str(error).split())[:400]
         raise AgentError(f"{file.parent} holds no agent that this version can make: {reason}") from error
     return model
+
+
+def _read_document(path: str | os.PathLike[str]) -> tuple[Path, bytes, dict[str, Any]]:
+    """The saved file, its content and its JSON object; AgentError if anything is wrong with them."""
+    try:
+        file = find_portable(path)
+    except OSError as error:
+        raise AgentError(f"{path} cannot be read: {error.strerror}") from error
+    if file is None:
+        raise AgentError(f"no agent at {path}: {WEIGHTS_FILE} is missing")
+    try:
+        content, metadata = read_tensor_file(file)
+        return file, content, _document(file, content, metadata)
+    except OSError as error:
+        raise AgentError(f"{file} cannot be read: {error.strerror}") from error
+    except (TensorFileError, LimitError) as error:
+        raise AgentError(str(error)) from error
 
 
 def _compare(asked: Mapping[str, Tensor], held: Mapping[str, Tensor], file: Path) -> None:

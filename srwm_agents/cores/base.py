@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from srwm_agents.cores.config import CoreConfig
+from srwm_agents.layers import MemoryLayer
 
 
 class Core(nn.Module):
@@ -26,6 +27,23 @@ class Core(nn.Module):
         :class:`StateCodec` of them unpacks and packs it. () for a core without memory.
         """
         return ()
+
+    def layer_states(self, state: Tensor) -> list[dict[str, Tensor]]:
+        """A flat state as the layers have it, for whoever looks at it: views, not to be written to.
+
+        Args:
+            state: [B, state_size].
+
+        Returns:
+            One dict a layer with memory: the name of a state tensor -> [B, …]. Of an SRWM's layer "y", "q", "k", "b", each
+            [B, H, D, …], the shift of a block from its slow weights (the layer's ``slow_weights()``). [] without memory.
+        """
+        return []
+
+    @property
+    def memory_layers(self) -> list[MemoryLayer]:
+        """The layers whose states :meth:`layer_states` gives, in its order; [] where these are PyTorch's own."""
+        return []
 
     def __init__(self, config: CoreConfig) -> None:
         super().__init__()

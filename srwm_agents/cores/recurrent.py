@@ -51,6 +51,10 @@ class RecurrentCore(Core):
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:
         return tuple(self.codec.shapes)
 
+    def layer_states(self, state: Tensor) -> list[dict[str, Tensor]]:
+        parts = dict(zip("hc", self.codec.unpack(state), strict=False))
+        return [{name: part[:, i] for name, part in parts.items()} for i in range(self.config.num_layers)]
+
     @property
     def _layers(self) -> nn.RNNBase:
         """The layers, which the subclass keeps under the name that they have in saved agents."""

@@ -36,6 +36,16 @@ class StackCore(Core):
     def state_shapes(self) -> tuple[tuple[int, ...], ...]:
         return tuple(self.codec.shapes)
 
+    @property
+    def memory_layers(self) -> list[MemoryLayer]:
+        return [self._memory(i) for i in range(len(self.layers)) if self._shapes_per_layer[i]]
+
+    def layer_states(self, state: Tensor) -> list[dict[str, Tensor]]:
+        if not self.codec.sizes:
+            return []
+        parts = iter(self.codec.unpack(state[:, : self.codec.size]))
+        return [{name: next(parts) for name in layer.state_names} for layer in self.memory_layers]
+
     def _memory(self, index: int) -> MemoryLayer:
         layer = self.layers[index]
         assert isinstance(layer, MemoryLayer)

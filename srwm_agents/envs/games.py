@@ -66,6 +66,11 @@ MEMORY_GAMES = ("dodgeball", "heist", "maze", "miner")
 """The memory-mode games of the same paper (500 levels)."""
 
 NUM_ACTIONS = 15
+ACTION_NAMES = (
+    *("down-left", "left", "up-left", "down", "none", "up", "down-right", "right", "up-right"),
+    *("D", "A", "W", "S", "Q", "E"),
+)
+"""What each action is: a direction, or a key whose meaning depends on the game."""
 IMAGE_SHAPE = (3, 64, 64)
 MAX_LEVEL = 2**31 - 1
 

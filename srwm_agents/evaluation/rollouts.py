@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,28 +13,13 @@ from torch import Tensor
 
 from srwm_agents.envs import NUM_ACTIONS
 from srwm_agents.evaluation.arenas import NOOP, Arena, ProcgenArena
+from srwm_agents.evaluation.playing import Play, Policy
 from srwm_agents.evaluation.splits import Split
 from srwm_agents.spaces.actions import ActionSpec
 
 COLUMNS = ("split", "game", "episode", "return", "normalised_score", "length", "level", "completed")
 
 __all__ = ["COLUMNS", "NOOP", "Forgetful", "Policy", "RandomPolicy", "play", "play_episodes"]
-
-
-class Policy(Protocol):
-    """A policy that can be evaluated, as :class:`srwm_agents.Agent` and :class:`RandomPolicy`."""
-
-    def act(
-        self,
-        observation: Mapping[str, Any],
-        state: Tensor | None = None,
-        *,
-        resets: npt.NDArray[np.bool_] | None = None,
-        deterministic: bool = True,
-        generator: torch.Generator | None = None,
-    ) -> tuple[npt.NDArray[Any], Tensor]:
-        """Choose actions [N, …] and return them with the next state; see :meth:`srwm_agents.Agent.act`."""
-        ...
 
 
 class RandomPolicy:
@@ -168,34 +153,18 @@ def play(
     games = arena.tasks
     per_game = min(max_envs, episodes)
     env = arena.make(per_game, split, seed, num_threads=num_threads)
-    idle = arena.idle(env.num_envs)
-    generator = torch.Generator(device).manual_seed(seed)
     # Environment i is the (i // games)-th of its game; the first ones play the remainder, one episode more.
     quota = np.array([episodes // per_game + (i // len(games) < episodes % per_game) for i in range(env.num_envs)])
     played = np.zeros(env.num_envs, dtype=int)
     rows: list[_Row] = []
-    state: Tensor | None = None
-    previous = active = np.arange(env.num_envs)
-    observation, _ = env.reset()
-    resets = np.ones(env.num_envs, dtype=bool)
     try:
+        running = Play(policy, env, arena.idle(env.num_envs), seed=seed, deterministic=deterministic, device=device)
         while len(active := np.flatnonzero(played < quota)):
             if stop is not None and stop():
                 rounds = np.array([played[env.game_index == game].min() for game in range(len(games))])
                 rows = [row for row in rows if row[1] < rounds[env.game_index[row[0]]]]
                 break
-            if state is not None and len(active) < len(previous):
-                state = state[torch.as_tensor(np.isin(previous, active), device=state.device)]
-            previous = active
-            actions = idle.copy()
-            actions[active], state = policy.act(
-                {name: entry[active] for name, entry in observation.items()},
-                state,
-                resets=resets[active],
-                deterministic=deterministic,
-                generator=generator,
-            )
-            observation, _, _, _, infos = env.step(actions)
+            _, infos = running.step(active)
             resets = infos["episode_ended"]
             finished = np.flatnonzero(resets & (played < quota))
             for i in finished:

@@ -42,8 +42,13 @@ class Subject:
         return self.agent is not None and bool(self.agent.config.image_shape or self.agent.config.images)
 
 
-def subject_of(args: argparse.Namespace) -> Subject:
+def subject_of(args: argparse.Namespace, *, default_splits: str = DEFAULT_SPLITS, first_game: bool = False) -> Subject:
     """Load and check what a parsed command line names.
+
+    Args:
+        args: with the flags of ``eval``.
+        default_splits: where no levels are named.
+        first_game: play the first of the agent's games, not all of them, where none is named.
 
     Raises:
         AgentError: no such agent, a damaged one, or one that does not fit where it is to play.
@@ -70,10 +75,12 @@ def subject_of(args: argparse.Namespace) -> Subject:
     _check_procgen(agent, path)
     _refuse_env_kwargs(args)
     games = _games(args.games, record)
+    games = games[:1] if first_game and args.games is None else games
     mode = args.distribution_mode or record.get("distribution_mode", "easy")
     check_mode(games, mode)
     arena = ProcgenArena(games, mode, "last_action" in agent.config.extras)
-    return Subject(name, agent, Player.of(agent, args.device, forget=args.forget), arena, _splits(args, record), folder)
+    splits = _splits(args, record, default_splits)
+    return Subject(name, agent, Player.of(agent, args.device, forget=args.forget), arena, splits, folder)
 
 
 def _random(args: argparse.Namespace) -> Subject:
@@ -156,9 +163,9 @@ def _games(wanted: str | None, environment: dict[str, Any]) -> list[str]:
     return games
 
 
-def _splits(args: argparse.Namespace, environment: dict[str, Any]) -> list[Split]:
+def _splits(args: argparse.Namespace, environment: dict[str, Any], default_splits: str = DEFAULT_SPLITS) -> list[Split]:
     if args.start_level is None and args.num_levels is None:
-        wanted = DEFAULT_SPLITS if args.splits is None else args.splits
+        wanted = default_splits if args.splits is None else args.splits
         names = [name.strip() for name in wanted.split(",") if name.strip()]
         if not names:
             raise ValueError(f"--splits is {wanted!r}, expected some of: {', '.join(NAMES)}")

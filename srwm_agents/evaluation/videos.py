@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from srwm_agents.evaluation.arenas import Arena, ProcgenArena
-from srwm_agents.evaluation.rollouts import Policy
+from srwm_agents.evaluation.playing import Play, Policy
 from srwm_agents.evaluation.splits import Split
 from srwm_agents.files import write_atomically
 
@@ -64,10 +64,7 @@ def _record(
     deterministic: bool,
     device: torch.device | str,
 ) -> None:
-    generator = torch.Generator(device).manual_seed(seed)
-    state = None
-    observation, _ = env.reset()
-    resets = np.ones(env.num_envs, dtype=bool)
+    running = Play(policy, env, seed=seed, deterministic=deterministic, device=device)
     so_far, last = np.zeros(env.num_envs), np.full(env.num_envs, np.nan)
     games = [env.games[game] for game in env.game_index]
     fps = round(env.metadata.get("render_fps", FPS))
@@ -76,10 +73,7 @@ def _record(
         for _ in range(int(seconds * fps)):
             captions = [_caption(*row) for row in zip(games, so_far, last, strict=True)]
             writer.write_frame(_grid(env.render(), captions))
-            actions, state = policy.act(
-                observation, state, resets=resets, deterministic=deterministic, generator=generator
-            )
-            observation, _, _, _, infos = env.step(actions)
+            _, infos = running.step()
             resets, returns = infos["episode_ended"], infos["episode_return"]
             last = np.where(resets, returns, last)
             so_far = np.where(resets, 0, returns)

@@ -15,6 +15,8 @@ class DeltaLayer(HeadsLayer):
     Irie et al., 2022, section 4.
     """
 
+    state_names = ("W",)
+
     def __init__(
         self,
         hidden_size: int,
@@ -31,6 +33,11 @@ class DeltaLayer(HeadsLayer):
         self.slow = nn.Linear(hidden_size, num_heads * (3 * dim + 1), bias=False)
         self.state_shapes = ((num_heads, dim, dim),)
 
+    def choices(self, h: Tensor, state: LayerState, resets: Tensor | None = None) -> dict[str, Tensor]:
+        programmed = self.slow(self.norm(h)).unflatten(-1, (self.num_heads, -1))
+        q, k, _, beta = programme(programmed[:, 0], self.head_size)
+        return {"q": q, "k": k, "b": beta[..., None]}
+
     def mix(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
         programmed = self.slow(h).unflatten(-1, (self.num_heads, -1))
         y, fast = fast_weights(programmed, state[0], resets, self.backend)
@@ -39,9 +46,13 @@ class DeltaLayer(HeadsLayer):
 
 def fast_weights(programmed: Tensor, fast: Tensor, resets: Tensor | None, backend: str) -> tuple[Tensor, Tensor]:
     """The delta rule on a programmer's output, [B, T, H, 3D + 1] = q, k, v, beta before their nonlinearities."""
-    dim = fast.shape[-1]
+    q, k, v, beta = programme(programmed, fast.shape[-1])
+    return delta_rule(q, k, v, beta, fast, resets=resets, backend=backend)
+
+
+def programme(programmed: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """[..., 3D + 1] -> queries, keys and values [..., D] and learning rates [...], in one dtype."""
     q, k, v, beta = programmed.split((dim, dim, dim, 1), dim=-1)
     q, k = q.softmax(-1), k.softmax(-1)
     # Autocast makes softmaxes float32 beside narrower values; the op wants one dtype, and this one loses nothing.
-    v, beta = v.to(q.dtype), beta.squeeze(-1).sigmoid().to(q.dtype)
-    return delta_rule(q, k, v, beta, fast, resets=resets, backend=backend)
+    return q, k, v.to(q.dtype), beta.squeeze(-1).sigmoid().to(q.dtype)

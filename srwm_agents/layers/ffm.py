@@ -29,6 +29,8 @@ class FFMLayer(ResidualLayer):
     and no float64 either; the layer's output is added to the residual stream.
     """
 
+    state_names = ("traces",)
+
     def __init__(
         self,
         hidden_size: int,

@@ -25,6 +25,8 @@ class GatedDeltaLayer(HeadsLayer):
     as keys.
     """
 
+    state_names = ("W",)
+
     def __init__(self, hidden_size: int, num_heads: int, *, input_norm: bool = False, dropout: float = 0.0) -> None:
         """Settings as :class:`srwm_agents.layers.memory.HeadsLayer`."""
         super().__init__(hidden_size, num_heads, input_norm=input_norm, dropout=dropout)

@@ -24,6 +24,8 @@ class IntrospectiveLayer(HeadsLayer):
     episode. Computed in float32 or wider, autocast or not: pointers need the digits.
     """
 
+    state_names = ("net", "val", "W")
+
     def __init__(self, hidden_size: int, num_heads: int, *, input_norm: bool = False, dropout: float = 0.0) -> None:
         """Settings as :class:`srwm_agents.layers.memory.HeadsLayer`."""
         super().__init__(hidden_size, num_heads, input_norm=input_norm, dropout=dropout)
@@ -33,6 +35,9 @@ class IntrospectiveLayer(HeadsLayer):
         self.w_initial = nn.Parameter(weights.to(torch.get_default_dtype()))
         units = wiring.num_units
         self.state_shapes = ((num_heads, units), (num_heads, 1), (num_heads, units, wiring.num_sources))
+
+    def slow_weights(self) -> dict[str, Tensor]:
+        return {"W": self.w_initial}
 
     def mix(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
         with without_autocast(h):

@@ -21,6 +21,26 @@ class MemoryLayer(nn.Module):
     """
 
     state_shapes: tuple[tuple[int, ...], ...] = ()
+    state_names: tuple[str, ...] = ()
+    """What each state tensor is, for whoever looks at a state."""
+
+    def slow_weights(self) -> dict[str, Tensor]:
+        """Trained weights that a state tensor is the shift from, without the batch dimension, by ``state_names``."""
+        return {}
+
+    def choices(self, h: Tensor, state: LayerState, resets: Tensor | None = None) -> dict[str, Tensor]:
+        """What the layer chooses at one step, recomputed; nothing is changed.
+
+        Args:
+            h: [B, 1, hidden], as :meth:`forward` gets it.
+            state: the state before the step.
+            resets: [B, 1]; True zeroes the state first.
+
+        Returns:
+            Queries "q" and keys "k" [B, H, D], and learning rates "b" [B, H, R] (of an SRWM's blocks y, q, k, b), those
+            that the layer has; in the state's dtype.
+        """
+        return {}
 
     def forward(
         self, h: Tensor, state: LayerState | None = None, resets: Tensor | None = None
@@ -110,3 +130,11 @@ def detached_steps(step: Step, h: Tensor, state: LayerState, resets: Tensor | No
         state = tuple(part.detach() for part in state)
         outputs.append(y)
     return torch.cat(outputs, dim=1), state
+
+
+def zeroed(state: LayerState, resets: Tensor | None) -> LayerState:
+    """The state that a single step begins with: zeros where ``resets`` [B, 1] is True, whatever is there."""
+    if resets is None:
+        return state
+    first = resets[:, 0].bool()
+    return tuple(part.masked_fill(first.view(-1, *(1,) * (part.dim() - 1)), 0) for part in state)

@@ -18,6 +18,8 @@ class MinGRULayer(ResidualLayer):
     before the layer is left out.
     """
 
+    state_names = ("h",)
+
     def __init__(self, hidden_size: int, *, input_norm: bool = False, dropout: float = 0.0) -> None:
         """Settings as :class:`srwm_agents.layers.memory.ResidualLayer`."""
         super().__init__(hidden_size, input_norm=input_norm, dropout=dropout)

@@ -23,6 +23,8 @@ class MLSTMLayer(HeadsLayer):
     here.
     """
 
+    state_names = ("W", "normaliser", "stabiliser")
+
     def __init__(self, hidden_size: int, num_heads: int, *, input_norm: bool = False, dropout: float = 0.0) -> None:
         """Settings as :class:`srwm_agents.layers.memory.HeadsLayer`."""
         super().__init__(hidden_size, num_heads, input_norm=input_norm, dropout=dropout)

@@ -22,6 +22,8 @@ class SHMLayer(HeadsLayer):
     factors up to 2 have no bound: an entry that is always amplified grows until it is not finite.
     """
 
+    state_names = ("W",)
+
     def __init__(self, hidden_size: int, num_heads: int, *, input_norm: bool = False, dropout: float = 0.0) -> None:
         """Settings as :class:`srwm_agents.layers.memory.HeadsLayer`."""
         super().__init__(hidden_size, num_heads, input_norm=input_norm, dropout=dropout)

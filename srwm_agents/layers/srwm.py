@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from srwm_agents.layers.memory import HeadsLayer, LayerState, detached_steps
-from srwm_agents.ops.srwm import SRWMState, SRWMWeights, srwm
+from srwm_agents.layers.memory import HeadsLayer, LayerState, detached_steps, zeroed
+from srwm_agents.ops.srwm import SRWMState, SRWMWeights, read_step, srwm
 
 
 class SRWMLayer(HeadsLayer):
@@ -17,6 +17,8 @@ class SRWMLayer(HeadsLayer):
     it is used raw. Deviation: the state is back-propagated through the whole sequence unless
     ``detach_state_every_step`` restores the published agents' behaviour.
     """
+
+    state_names = ("y", "q", "k", "b")
 
     def __init__(
         self,
@@ -80,12 +82,26 @@ class SRWMLayer(HeadsLayer):
             return detached_steps(self._sequence, h, state, resets)
         return self._sequence(h, state, resets)
 
-    def _sequence(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
+    def slow_weights(self) -> dict[str, Tensor]:
+        return dict(zip(self.state_names, self.weights, strict=False))
+
+    def choices(self, h: Tensor, state: LayerState, resets: Tensor | None = None) -> dict[str, Tensor]:
+        _, q, k, beta = self._read(h, state, resets)
+        return {"q": q, "k": k, "b": beta}
+
+    def _read(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Outputs, queries, keys and learning rates of one step, h [B, 1, hidden]."""
+        x = self._inputs(self.norm(h))[:, 0]
+        return read_step(x, self.weights, SRWMState(*zeroed(state[:4], resets)), unit_keys=self.unit_keys)
+
+    def _inputs(self, h: Tensor) -> Tensor:
+        """The heads' inputs [B, T, H, D]."""
         x = self.heads(h)
-        if self.input_softmax:
-            x = x.softmax(-1)
+        return x.softmax(-1) if self.input_softmax else x
+
+    def _sequence(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
         return srwm(
-            x,
+            self._inputs(h),
             self.weights,
             SRWMState(*state),
             resets=resets,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from srwm_agents.ops.checks import MEMORY_BACKENDS, check_backend, check_shape, checked_resets
 from srwm_agents.ops.compiled.library import use_compiled
-from srwm_agents.ops.srwm.naive import srwm_naive
+from srwm_agents.ops.srwm.naive import read_matrix, srwm_naive
 from srwm_agents.ops.srwm.types import Rule, SRWMState, SRWMWeights, zero_state
 from srwm_agents.ops.triton_support import check_precision, state_dtype, use_kernels, without_autocast
 
@@ -76,6 +77,31 @@ def srwm(
 
         return srwm_triton(x, weights, state, resets, rule)
     return _naive(x, weights, state, resets, rule)
+
+
+def read_step(
+    x: Tensor, weights: SRWMWeights, state: SRWMState, *, unit_keys: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What :func:`srwm` reads from its matrices at one step, before it rewrites them: to look at, not to learn from.
+
+    Computed as the naive op does, in the state's dtype; another backend's numbers differ by rounding.
+
+    Args:
+        x: [B, H, D].
+        weights: as of :func:`srwm`.
+        state: the shift that the step begins with, each block with a leading B.
+        unit_keys: as of :func:`srwm`.
+
+    Returns:
+        y [B, H, O], q and k [B, H, D], and the learning rates b [B, H, 4] of the blocks y, q, k, beta.
+    """
+    dtype = state.y.dtype
+    w = torch.cat([block.to(dtype) for block in weights], dim=-1) + torch.cat(state, dim=-1)
+    widths = [block.shape[-1] for block in weights]
+    with without_autocast(x):
+        parts = read_matrix(x.to(dtype)[..., None, :], w, widths, Rule(unit_keys=unit_keys))
+    y, q, k, beta = (part.squeeze(-2) for part in parts)
+    return y, q, k, beta
 
 
 def _naive(

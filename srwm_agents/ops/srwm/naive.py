@@ -38,10 +38,7 @@ def srwm_naive(
     for t in range(steps):
         if resets is not None:
             w = torch.where(resets[:, t, None, None, None], slow, w)
-        y, q, k, beta = (x[:, t, :, None, :] @ w).split(widths, dim=-1)  # each [B, H, 1, width]
-        q, k, beta = q.softmax(-1), k.softmax(-1), beta.sigmoid()
-        if rule.unit_keys:
-            q, k = functional.normalize(q, dim=-1), functional.normalize(k, dim=-1)
+        y, q, k, beta = read_matrix(x[:, t, :, None, :], w, widths, rule)
         # The output is read before the update, as in the paper: step t's y does not depend on step t's q, k, beta.
         outputs.append(y.squeeze(-2))
         # W <- W + k^T b (q W - k W); q W - k W is one product.
@@ -54,6 +51,25 @@ def srwm_naive(
     final = (w - slow).split(widths, dim=-1)
     y = torch.stack(outputs, dim=1) if outputs else x.new_zeros(batch, 0, x.shape[2], widths[0])
     return y, SRWMState(*final)
+
+
+def read_matrix(x: Tensor, w: Tensor, widths: list[int], rule: Rule) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What a matrix makes of an input: output, query, key and learning rates, before it is rewritten.
+
+    Args:
+        x: [..., 1, D].
+        w: [..., D, N], the four blocks side by side.
+        widths: of the blocks.
+        rule: whether queries and keys have length 1.
+
+    Returns:
+        y [..., 1, O], q and k [..., 1, D], beta [..., 1, 4].
+    """
+    y, q, k, beta = (x @ w).split(widths, dim=-1)
+    q, k = q.softmax(-1), k.softmax(-1)
+    if rule.unit_keys:
+        q, k = functional.normalize(q, dim=-1), functional.normalize(k, dim=-1)
+    return y, q, k, beta.sigmoid()
 
 
 @torch.no_grad()
