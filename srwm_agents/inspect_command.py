@@ -1,4 +1,4 @@
-"""The command ``inspect``: what a saved agent's or classifier's memory does, as a page, a film, numbers and a picture."""
+"""The command ``inspect``: what the memory of a saved agent or classifier does, as a page, a film and numbers."""
 
 from __future__ import annotations
 

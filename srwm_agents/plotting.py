@@ -45,7 +45,9 @@ STYLE: dict[str, Any] = {
 
 
 @contextmanager
-def drawing(picture: Path, width: float, height: float) -> Iterator[Figure]:
+def drawing(
+    picture: Path, width: float, height: float, *, photographs: bool = False, placed: bool = False
+) -> Iterator[Figure]:
     """A figure in the common style, which is written to a file when the block ends; not if the block raises.
 
     The figure is matplotlib's, not pyplot's: no window, and no figure that stays open. A PNG has at most 256 colours,
@@ -55,16 +57,19 @@ def drawing(picture: Path, width: float, height: float) -> Iterator[Figure]:
         picture: the file; its ending chooses the format. Its folder is made, and the file is replaced whole.
         width: in inches; up to ``PAGE_INCHES`` for a page.
         height: in inches.
+        photographs: whether there are pictures on it, which need more than 256 colours.
+        placed: whether the caller says where all axes are; else they are laid out.
     """
     from cycler import cycler
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    kind = picture.suffix.removeprefix(".") or "png"
     style: dict[Any, Any] = {**STYLE, "axes.prop_cycle": cycler(color=COLOURS)}
     with rc_context(style):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout=None if placed else "constrained")
         yield figure
-        content = _rendered(figure, picture.suffix.removeprefix(".") or "png")
+        content = _rendered(figure, kind, None if photographs else 256)
     picture.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(picture, content)
 
@@ -122,15 +127,15 @@ def _spread(heights: list[float], gap: float) -> list[float]:
     return placed
 
 
-def _rendered(figure: Figure, kind: str) -> bytes:
-    """The figure as a file's content."""
+def _rendered(figure: Figure, kind: str, colours: int | None) -> bytes:
+    """The figure as a file's content; ``colours``: at most so many in a PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=DOTS_PER_INCH)
-    if kind != "png":
+    if kind != "png" or colours is None:
         return buffer.getvalue()
-    few_colours = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    few_colours = Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
     smaller = io.BytesIO()
     few_colours.save(smaller, format="png", optimize=True)
     return smaller.getvalue()

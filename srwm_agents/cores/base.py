@@ -35,8 +35,9 @@ class Core(nn.Module):
             state: [B, state_size].
 
         Returns:
-            One dict a layer with memory: the name of a state tensor -> [B, …]. Of an SRWM's layer "y", "q", "k", "b", each
-            [B, H, D, …], the shift of a block from its slow weights (the layer's ``slow_weights()``). [] without memory.
+            One dict a layer with memory: the name of a state tensor -> [B, …]. Of an SRWM's layer "y", "q", "k", "b",
+            each [B, H, D, …], the shift of a block from its slow weights (the layer's ``slow_weights()``). [] without
+            memory.
         """
         return []
 

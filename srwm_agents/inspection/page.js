@@ -2,7 +2,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
-  const LEFT = 84, RIGHT = 10; // of all charts, in CSS pixels: labels stand on the left
+  const LEFT = 84, RIGHT = 10, ABOVE = 9; // of all charts, in CSS pixels: labels stand on the left
   const INK = "#1f2933", GREY = "#4a5561", PALE = "#d5dbe1";
   const FONT = "12px system-ui, sans-serif";
   let track = null, step = 0, timer = null, hovered = null;
@@ -104,7 +104,7 @@
       }
       context.putImageData(image, 0, 0);
       const size = mean(track.sizes[l], h);
-      caption.textContent = `head ${h + 1}   ${layer.shift ? "|shift|" : "|W|"} ${number(size)}`;
+      caption.textContent = `head ${h + 1} · ${layer.shift ? "|shift|" : "|W|"} ${number(size)}`;
     }
   };
   const mean = ({ shape, values }, head) => {
@@ -177,7 +177,7 @@
     panels.forEach(({ chart, canvas }, index) => {
       const last = index === panels.length - 1;
       const plot = chart.kind === "strip" ? Math.max(44, 15 * chart.lines.length) : chart.kind === "stems" ? 44 : 72;
-      const height = plot + 10 + (last ? 22 : 0), ratio = devicePixelRatio || 1;
+      const height = plot + 2 * ABOVE + (last ? 16 : 0), ratio = devicePixelRatio || 1;
       canvas.style.height = `${height}px`;
       canvas.width = Math.round(width * ratio);
       canvas.height = Math.round(height * ratio);
@@ -185,7 +185,7 @@
       pen.scale(ratio, ratio);
       pen.font = FONT;
       pen.textBaseline = "middle";
-      const y = (value) => 5 + plot * (1 - (value - chart.low) / (chart.high - chart.low));
+      const y = (value) => ABOVE + plot * (1 - (value - chart.low) / (chart.high - chart.low));
       const x = (t) => place(t, width);
       if (chart.kind === "strip") drawStrip(pen, chart, x, plot);
       else drawLines(pen, chart, x, y, width);
@@ -195,11 +195,11 @@
       pen.beginPath();
       for (const t of track.ended) {
         const at = (x(t) + x(t + 1)) / 2;
-        if (t + 1 < track.steps) { pen.moveTo(at, 5); pen.lineTo(at, 5 + plot); }
+        if (t + 1 < track.steps) { pen.moveTo(at, ABOVE); pen.lineTo(at, ABOVE + plot); }
       }
       pen.stroke();
       pen.setLineDash([]);
-      if (last) drawAxis(pen, x, 5 + plot);
+      if (last) drawAxis(pen, x, ABOVE + plot);
     });
   };
   const drawLines = (pen, chart, x, y, width) => {
@@ -234,19 +234,19 @@
     chart.lines.forEach((line, row) => {
       pen.fillStyle = GREY;
       pen.textAlign = "right";
-      pen.fillText(line.name, LEFT - 8, 5 + (row + 0.5) * high);
+      pen.fillText(line.name, LEFT - 8, ABOVE + (row + 0.5) * high);
       line.values.forEach((value, t) => {
         pen.fillStyle = `rgba(0, 78, 124, ${value})`;
-        pen.fillRect(x(t - 0.5), 5 + row * high, x(1) - x(0) + 0.5, high - 1);
+        pen.fillRect(x(t - 0.5), ABOVE + row * high, x(1) - x(0) + 0.5, high - 1);
       });
     });
     const size = Math.min(2.2, Math.max(1, (x(1) - x(0)) / 2));
     chart.marks.forEach((marks, t) => marks.forEach((row) => {
       pen.fillStyle = chart.lines[row].values[t] > 0.55 ? "#fff" : "#d55e00";
-      pen.fillRect(x(t) - size / 2, 5 + (row + 0.5) * high - size / 2 - 0.5, size, size);
+      pen.fillRect(x(t) - size / 2, ABOVE + (row + 0.5) * high - size / 2 - 0.5, size, size);
     }));
     pen.strokeStyle = PALE;
-    pen.strokeRect(LEFT, 5, x(track.steps - 1) - LEFT + (x(1) - x(0)) / 2, plot);
+    pen.strokeRect(LEFT, ABOVE, x(track.steps - 1) - LEFT + (x(1) - x(0)) / 2, plot);
   };
   const drawAxis = (pen, x, bottom) => {
     const room = x(track.steps - 1) - x(0), most = Math.max(2, Math.floor(room / 70));
@@ -328,13 +328,13 @@
   const pause = () => {
     clearInterval(timer);
     timer = null;
-    byId("play").textContent = "▶";
+    byId("play").className = "";
     byId("play").setAttribute("aria-label", "Play");
   };
   const play = () => {
     if (step === track.steps - 1) go(0);
     timer = setInterval(() => (step === track.steps - 1 ? pause() : go(step + 1)), 1000 / data.fps);
-    byId("play").textContent = "❚❚";
+    byId("play").className = "playing";
     byId("play").setAttribute("aria-label", "Pause");
   };
   const toggle = () => (timer === null ? play() : pause());

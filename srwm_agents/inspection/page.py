@@ -173,7 +173,9 @@ def _notes(recording: Recording, scale: float) -> str:
         paragraphs.append("This core keeps no matrix that could be shown: |state| is the norm of all that it keeps.")
     if not recording.is_few_shot:
         paragraphs.append("Dashed lines are ends of episodes. Values are in the units that the agent was trained with.")
-    paragraphs.append("Keys: ← and → one step, with Shift ten; Home and End; the space bar plays and pauses.")
+    paragraphs.append(
+        "Keys: the left and right arrows go one step, with Shift ten; Home and End; the space bar plays and pauses."
+    )
     return '<div id="notes">' + "".join(map(html_page.paragraph, paragraphs)) + "</div>"
 
 

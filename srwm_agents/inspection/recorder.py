@@ -154,8 +154,8 @@ class Recorder:
             observations: [N, K] numbers, before the step.
 
         Raises:
-            ValueError: the core was not called with one step (T = 1) since the last one, or a row is not the environment
-                that it was at the step before.
+            ValueError: the core was not called with one step (T = 1) since the last one, or a row is not the
+                environment that it was at the step before.
         """
         if self.full:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
@@ -11,80 +11,139 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 
 from srwm_agents import plotting
 from srwm_agents.inspection.charts import charts_of
-from srwm_agents.inspection.drawing import draw_chart, grid_columns, heads_image
+from srwm_agents.inspection.drawing import (
+    Place,
+    best_columns,
+    charts_height,
+    draw_charts,
+    grid_size,
+    heads_image,
+    picture_axes,
+)
 from srwm_agents.inspection.recording import Recording, Track
 
-MOMENTS = 6
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOMENTS = 4
 """Steps at which screen and matrices are shown."""
-WIDTH = 10.0
+WIDTH = 1000
+LEFT, RIGHT, TITLE, AXIS, SHARE = 104, 16, 24, 48, 60
+"""Pixels: names of levels, right margin, a title, the time axis's labels, a chart of lines."""
+APART = 18
+"""Pixels between moments, and between layers."""
+SCREEN, MATRICES = 200, 150
+"""Largest heights."""
+BAR = 36
 
 
 def draw_summary(file: Path, recording: Recording) -> None:
     """Write the picture of all tracks, one below the other."""
-    panels = [charts_of(recording, track) for track in recording.tracks]
-    heights = [_height(recording, track, charts) for track, charts in zip(recording.tracks, panels, strict=True)]
-    with plotting.drawing(file, WIDTH, sum(heights) + 0.4) as figure:
-        figure.suptitle(recording.title, parse_math=False)
-        parts = np.atleast_1d(figure.subfigures(len(panels), 1, height_ratios=heights))
-        for part, track, charts in zip(parts, recording.tracks, panels, strict=True):
-            _draw_track(part, recording, track, charts)
+    heights = [_height(recording, track) for track in recording.tracks]
+    size = WIDTH, round(sum(heights)) + TITLE + 8
+    dots = plotting.DOTS_PER_INCH
+    with plotting.drawing(file, WIDTH / dots, size[1] / dots, photographs=True, placed=True) as figure:
+        figure.text(0.5, 1 - 8 / size[1], recording.title, ha="center", va="top", fontsize=11, parse_math=False)
+        top = float(TITLE + 8)
+        for track, height in zip(recording.tracks, heights, strict=True):
+            _draw_track(figure, size, top, recording, track)
+            top += height
 
 
-def _rows(recording: Recording, track: Track, charts: list[Any]) -> list[float]:
-    """Heights of the rows in inches."""
-    moments = [1.5] if track.has_screens else []
-    matrices = [1.0 for _ in recording.layers]
-    over_time = [max(0.9, 0.165 * len(chart.lines)) if chart.kind == "strip" else 0.85 for chart in charts]
-    return [*moments, *matrices, *over_time]
+def _cell_width() -> float:
+    return (WIDTH - LEFT - RIGHT - APART * (MOMENTS - 1)) / MOMENTS
 
 
-def _height(recording: Recording, track: Track, charts: list[Any]) -> float:
-    return sum(_rows(recording, track, charts)) + 0.3
+def _screen_height(track: Track) -> float:
+    shapes = [step.screen.shape for step in track.steps if step.screen is not None]
+    return min(SCREEN, _cell_width() * shapes[0][0] / shapes[0][1]) + APART / 2 if shapes else 0.0
 
 
-def _draw_track(part: Any, recording: Recording, track: Track, charts: list[Any]) -> None:
+def _grid_heights(recording: Recording) -> list[float]:
+    heights = []
+    for layer in recording.layers:
+        columns, entry = best_columns(layer, MATRICES, _cell_width())
+        heights.append(grid_size(layer, columns)[0] * entry + APART)
+    return heights
+
+
+def _height(recording: Recording, track: Track) -> float:
+    pictures = _screen_height(track) + sum(_grid_heights(recording)) + (BAR if recording.layers else 0)
+    return 2 * TITLE + pictures + charts_height(charts_of(recording, track), SHARE) + AXIS
+
+
+def _draw_track(figure: Figure, size: tuple[int, int], top: float, recording: Recording, track: Track) -> None:
+    begin = top
     if len(recording.tracks) > 1:
-        part.suptitle(track.name, parse_math=False)
-    scale = recording.scale()
-    rows = _rows(recording, track, charts)
-    pictures = len(rows) - len(charts)
-    above, below = part.subfigures(2, 1, height_ratios=[max(0.1, sum(rows[:pictures])), sum(rows[pictures:])])
+        figure.text(LEFT / WIDTH, 1 - top / size[1], track.name, va="top", fontweight="bold", parse_math=False)
+    top += TITLE
     moments = np.unique(np.linspace(0, len(track) - 1, min(MOMENTS, len(track))).round().astype(int))
-    if pictures:
-        grid = above.subplots(pictures, len(moments), squeeze=False, height_ratios=rows[:pictures])
+    if track.has_screens or recording.layers:
         for column, moment in enumerate(moments):
-            step = track.steps[moment]
-            cells = iter(grid[:, column])
-            if track.has_screens:
-                panel = next(cells)
-                if step.screen is not None:
-                    panel.imshow(step.screen)
-                panel.set_axis_off()
-            for index, layer in enumerate(recording.layers):
-                panel = next(cells)
-                columns = max(1, grid_columns(layer) // 2)
-                panel.imshow(heads_image(layer, step, index, scale, columns), interpolation="nearest")
-                panel.set_xticks([])
-                panel.set_yticks([])
-                panel.grid(False)
-                for spine in panel.spines.values():
-                    spine.set_visible(False)
-                if column == 0:
-                    panel.set_ylabel(f"layer {index + 1}" if len(recording.layers) > 1 else "matrices")
-            grid[0, column].set_title(f"{recording.axis} {moment + (1 if recording.is_few_shot else 0)}", fontsize=9)
-        if recording.layers:
-            colours = LinearSegmentedColormap.from_list("diverging", plotting.DIVERGING)
-            bar = ScalarMappable(Normalize(-scale, scale), colours)
-            above.colorbar(bar, ax=list(grid[-len(recording.layers) :].flat), label=_bar_label(recording), pad=0.01)
-    axes = np.atleast_1d(below.subplots(len(charts), 1, sharex=False, height_ratios=rows[pictures:]))
-    for panel, chart in zip(axes, charts, strict=True):
-        draw_chart(panel, chart, track.ended, time_labels=chart is charts[-1])
+            text = f"{recording.axis} {moment + 1 if recording.is_few_shot else moment}"
+            figure.text(_left(column) / WIDTH, 1 - top / size[1], text, va="top")
+        top += TITLE
+    if height := _screen_height(track):
+        for column, moment in enumerate(moments):
+            screen = track.steps[moment].screen
+            if screen is not None:
+                wide = min(_cell_width(), (height - APART / 2) * screen.shape[1] / screen.shape[0])
+                place = Place(_left(column), top, wide, wide * screen.shape[0] / screen.shape[1])
+                picture_axes(figure, size, place).imshow(screen, aspect="auto")
+        top += height
+    for index, height in enumerate(_grid_heights(recording)):
+        _draw_matrices(figure, size, top, recording, track, index, list(moments))
+        top += height
+    if recording.layers:
+        _draw_bar(figure, size, top, recording)
+        top += BAR
+    place = Place(LEFT, top, WIDTH - LEFT - RIGHT, begin + _height(recording, track) - AXIS - top)
+    for panel in draw_charts(figure, size, place, charts_of(recording, track), track.ended, recording.axis):
         for moment in moments:
-            panel.axvline(moment, color=plotting.PALE, lw=0.6)
-        if chart.kind == "strip":
-            panel.tick_params(axis="y", labelsize=9)
-    axes[-1].set_xlabel(recording.axis)
+            panel.axvline(moment, color=plotting.PALE, lw=0.7, zorder=0)
 
 
-def _bar_label(recording: Recording) -> str:
-    return "shift of a weight" if recording.layers[0].is_shift else "entry of W"
+def _left(column: int) -> float:
+    return LEFT + column * (_cell_width() + APART)
+
+
+def _draw_matrices(
+    figure: Figure,
+    size: tuple[int, int],
+    top: float,
+    recording: Recording,
+    track: Track,
+    index: int,
+    moments: list[int],
+) -> None:
+    """One layer's heads at each moment, the blocks' names below the first head of each column."""
+    layer, scale = recording.layers[index], recording.scale()
+    columns, entry = best_columns(layer, MATRICES, _cell_width())
+    rows, wide = grid_size(layer, columns)
+    name = f"layer {index + 1}" if len(recording.layers) > 1 else "matrices"
+    figure.text(12 / WIDTH, 1 - (top + rows * entry / 2) / size[1], name, va="center")
+    for column, moment in enumerate(moments):
+        place = Place(_left(column), top, wide * entry, rows * entry)
+        axes = picture_axes(figure, size, place)
+        axes.imshow(
+            heads_image(layer, track.steps[moment], index, scale, columns), aspect="auto", interpolation="nearest"
+        )
+        start = 0
+        for block in layer.blocks if len(layer.blocks) > 1 else ():
+            axes.annotate(
+                block.name, (start + block.columns / 2 - 0.5, rows - 0.5), (0, -2), "data", "offset points",
+                ha="center", va="top", color=plotting.INK, annotation_clip=False,
+            )  # fmt: skip
+            start += block.columns + 1
+
+
+def _draw_bar(figure: Figure, size: tuple[int, int], top: float, recording: Recording) -> None:
+    """The scale of all matrices."""
+    scale = recording.scale()
+    place = Place(LEFT, top + 6, 220, 10)
+    axes = picture_axes(figure, size, place)
+    axes.set_axis_on()
+    colours = LinearSegmentedColormap.from_list("diverging", plotting.DIVERGING)
+    figure.colorbar(ScalarMappable(Normalize(-scale, scale), colours), cax=axes, orientation="horizontal", ticks=[])
+    for end, text in ((LEFT - 6, f"−{scale:.3g}"), (LEFT + 226, f"{scale:.3g}   {recording.matrix_title}")):
+        figure.text(end / WIDTH, 1 - (top + 11) / size[1], text, ha="right" if end < LEFT else "left", va="center")
