@@ -28,6 +28,8 @@ class Reader:
         self._memories = [layer for layer in core.memory_layers if matrix_names(layer)]
         self._choices: list[dict[str, Tensor]] = [{} for _ in self._memories]
         self._handles: list[Any] = []
+        self.listening = True
+        """Whether calls are read while it is attached."""
         self.states: tuple[Tensor, Tensor] | None = None
         """Before and after the last acting step, of these rows, [R, state_size]; None before the first."""
 
@@ -51,7 +53,7 @@ class Reader:
     def _read_choices(
         self, index: int, layer: MemoryLayer, h: Tensor, state: tuple[Tensor, ...], resets: Tensor | None = None
     ) -> None:
-        if h.shape[1] != 1 or not self.layers[index].rates or max(self.rows) >= len(h):
+        if not self.listening or h.shape[1] != 1 or not self.layers[index].rates or max(self.rows) >= len(h):
             return
         rows = torch.as_tensor(self.rows, device=h.device)
         first = None if resets is None else resets[rows]
@@ -61,7 +63,7 @@ class Reader:
     def _read_states(self, core: Core, arguments: tuple[Any, ...], named: dict[str, Any], out: Any) -> None:
         call = dict(zip(("x", "state", "resets"), arguments, strict=False)) | named
         x, before, after = call["x"], call.get("state"), out[1]
-        if x.shape[1] != 1:
+        if not self.listening or x.shape[1] != 1:
             return
         if max(self.rows) >= len(x):
             raise ValueError(f"rows has {max(self.rows)}, but the core acts for {len(x)} environments")

@@ -183,13 +183,22 @@ class Recorder:
             self.recording.tracks[index].steps.append(step)
             self._expected[index] = None if step.ended else states[1][index]
 
+    @property
+    def listening(self) -> bool:
+        """Whether calls of the core are recorded between :meth:`start` and :meth:`stop`; True unless it is set."""
+        return self._reader.listening
+
+    @listening.setter
+    def listening(self, value: bool) -> None:
+        self._reader.listening = value
+
     def unheard(self, action: Callable[[], Any]) -> Any:
         """Call a function whose use of the core is not recorded; returns what it returns."""
-        self._reader.detach()
+        before, self.listening = self.listening, False
         try:
             return action()
         finally:
-            self._reader.attach()
+            self.listening = before
 
     def clear(self) -> None:
         """Forget what was recorded, to begin anew."""

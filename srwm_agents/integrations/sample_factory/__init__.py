@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         finish_core_config,
         register_core,
     )
+    from srwm_agents.integrations.sample_factory.recording import RunRecorder
     from srwm_agents.integrations.sample_factory.training import TrainingResult, register, train
 
 require("train", "sample_factory")
@@ -26,6 +27,7 @@ hush_gym()  # Sample Factory imports gym, so this must come first, in workers to
 
 __all__ = [
     "ConfigError",
+    "RunRecorder",
     "TrainingResult",
     "add_core_arguments",
     "finish_core_config",
@@ -36,6 +38,7 @@ __all__ = [
 
 _MODULES = {
     "core": ("ConfigError", "add_core_arguments", "finish_core_config", "register_core"),
+    "recording": ("RunRecorder",),
     "training": ("TrainingResult", "register", "train"),
 }
 

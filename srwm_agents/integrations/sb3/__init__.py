@@ -14,8 +14,9 @@ hush_gym()  # Stable-Baselines3 imports gym, so this must come first
 from sb3_contrib import RecurrentPPO  # noqa: E402
 
 from srwm_agents.integrations.sb3.policies import SRWMCnnPolicy, SRWMMlpPolicy, SRWMMultiInputPolicy  # noqa: E402
+from srwm_agents.integrations.sb3.recording import RecorderCallback  # noqa: E402
 
-__all__ = ["SRWMCnnPolicy", "SRWMMlpPolicy", "SRWMMultiInputPolicy", "register"]
+__all__ = ["RecorderCallback", "SRWMCnnPolicy", "SRWMMlpPolicy", "SRWMMultiInputPolicy", "register"]
 
 
 def register() -> None:

@@ -14,11 +14,12 @@ require("torchrl", "torchrl", "tensordict")
 
 from srwm_agents.integrations.torchrl.module import SRWMModule  # noqa: E402
 from srwm_agents.integrations.torchrl.policy import make_actor_critic  # noqa: E402
+from srwm_agents.integrations.torchrl.recording import RecorderTransform  # noqa: E402
 
 if TYPE_CHECKING:
     from srwm_agents.integrations.torchrl.environment import ProcgenEnv, make_environment
 
-__all__ = ["ProcgenEnv", "SRWMModule", "make_actor_critic", "make_environment"]
+__all__ = ["ProcgenEnv", "RecorderTransform", "SRWMModule", "make_actor_critic", "make_environment"]
 
 
 def __getattr__(name: str) -> Any:
