@@ -60,19 +60,19 @@ def charts_of(recording: Recording, track: Track) -> list[Chart]:
     for index, layer in enumerate(recording.layers):
         sizes = track.sizes(index).mean(1)
         lines = [_block(block.name, sizes[:, i]) for i, block in enumerate(layer.blocks)]
-        charts.append(_lines("lines", f"{recording.size_title}, {_place(recording, index)}", lines, zero=True))
+        charts.append(_lines("lines", recording.size_title + _place(recording, index), lines, zero=True))
     for index, layer in enumerate(recording.layers):
         if layer.rates:
             rates = track.rates(index).mean(1)
             lines = [_block(name, rates[:, i]) for i, name in enumerate(layer.rates)]
-            charts.append(Chart("lines", f"learning rate b, {_place(recording, index)}", lines, 0.0, 1.0))
+            charts.append(Chart("lines", f"learning rate b{_place(recording, index)}", lines, 0.0, 1.0))
     if not recording.layers:
         charts.append(_lines("lines", "|state|", [Line("state", COLOURS[0], track.state_sizes)], zero=True))
     return charts
 
 
 def _place(recording: Recording, index: int) -> str:
-    return f"layer {index + 1}" if len(recording.layers) > 1 else "mean over heads"
+    return f", layer {index + 1}" if len(recording.layers) > 1 else ""
 
 
 def _block(name: str, values: Floats) -> Line:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from srwm_agents import plotting
-from srwm_agents.inspection.charts import Chart
+from srwm_agents.inspection.charts import Chart, charts_of
 from srwm_agents.inspection.layout import Layer
 from srwm_agents.inspection.page import LEVELS, quantised
-from srwm_agents.inspection.recording import Step
+from srwm_agents.inspection.recording import Recording, Step, Track
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,24 +93,17 @@ def charts_height(charts: Sequence[Chart], share: float) -> float:
     return strips + share * shares + (TITLE + GAP) * len(charts)
 
 
-def draw_charts(
-    figure: Figure,
-    size: tuple[int, int],
-    place: Place,
-    charts: Sequence[Chart],
-    ended: npt.NDArray[np.bool_],
-    axis: str,
-) -> list[Axes]:
-    """Draw charts one below the other on one time axis, whose labels stand below ``place``.
+def draw_charts(figure: Figure, size: tuple[int, int], place: Place, recording: Recording, track: Track) -> list[Axes]:
+    """Draw a track's charts one below the other on one time axis, whose labels stand below ``place``.
 
     Args:
         figure: of ``size`` pixels, width and height.
         size: the same.
         place: where the axes are; the names of levels stand to the left of it.
-        charts: from the top.
-        ended: bool [T], where episodes ended.
-        axis: name of the time axis.
+        recording: what the track is of.
+        track: in the axes' coordinates its first step is 0, whatever its number.
     """
+    charts, ended, first = charts_of(recording, track), track.ended, recording.first
     rest = place.height - charts_height(charts, 0)
     share = max(SMALLEST, rest / max(1e-9, sum(SHARES.get(chart.kind, 0) for chart in charts)))
     top, panels = place.top, []
@@ -121,8 +114,16 @@ def draw_charts(
         _draw_chart(panel, chart, ended, time_labels=chart is charts[-1])
         top += high + GAP
         panels.append(panel)
-    panels[-1].set_xlabel(axis)
+        panel.xaxis.set_major_locator(FixedLocator([step - first for step in _ticks(len(ended), first)]))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step + first:.0f}"))
+    panels[-1].set_xlabel(recording.axis)
     return panels
+
+
+def _ticks(steps: int, first: int) -> list[int]:
+    """Some eight whole numbers on an axis from ``first`` on."""
+    found = MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]).tick_values(first, first + steps - 1)
+    return [round(tick) for tick in found if first <= tick < first + steps]
 
 
 def _axes(figure: Figure, size: tuple[int, int], place: Place) -> Axes:
@@ -156,12 +157,11 @@ def _draw_chart(axes: Axes, chart: Chart, ended: npt.NDArray[np.bool_], *, time_
                 )
         room = 0.06 * (chart.high - chart.low)
         axes.set_ylim(chart.low - room, chart.high + room)
-        axes.yaxis.set_major_locator(MaxNLocator(2))
+        axes.yaxis.set_major_locator(MaxNLocator(2, steps=[1, 2, 5, 10]))
         axes.grid(False, axis="x")
     for end in ends:
         axes.axvline(end + 0.5, color=plotting.INK, lw=0.9, ls=(0, (3, 3)))
     axes.set_xlim(-0.5, steps - 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.tick_params(axis="x", labelbottom=time_labels)
     title = axes.annotate(chart.title, (0, 1), (0, 3), "axes fraction", "offset points", va="bottom")
     if chart.kind != "lines" or len(chart.lines) < 2:

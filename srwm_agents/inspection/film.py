@@ -15,8 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from srwm_agents import plotting
-from srwm_agents.inspection.charts import charts_of
-from srwm_agents.inspection.drawing import Place, best_columns, draw_charts, grid_size, heads_image
+from srwm_agents.inspection.drawing import Place, best_columns, draw_charts, grid_size, heads_image, palette
 from srwm_agents.inspection.recording import Recording, Step, Track
 
 SIZE = WIDTH, HEIGHT = 1280, 720
@@ -91,7 +90,19 @@ def make_scene(recording: Recording, track: Track) -> _Scene:
             f", each {' '.join(block.name for block in blocks)}" if len(blocks) > 1 else ""
         )
         draw.text((place.left, place.top - 22), text, fill=GREY, font=_font(14))
+    if grids:
+        _draw_scale(canvas, recording)
     return _Scene(recording, track, canvas, first, apart, grids, recording.scale(), track.episodes(), track.returns())
+
+
+def _draw_scale(canvas: Image.Image, recording: Recording) -> None:
+    """The scale of all matrices, below them."""
+    draw, font, scale, top = ImageDraw.Draw(canvas), _font(14), recording.scale(), HEIGHT - 28
+    low = f"−{scale:.3g}"
+    left = MARGIN + round(draw.textlength(low, font)) + 8
+    draw.text((MARGIN, top), low, fill=GREY, font=font)
+    canvas.paste(Image.fromarray(palette()[None]).resize((150, 12)), (left, top + 3))
+    draw.text((left + 158, top), f"{scale:.3g}   {recording.matrix_title}", fill=GREY, font=font)
 
 
 def draw_frame(scene: _Scene, index: int) -> Pixels:
@@ -125,8 +136,7 @@ def _draw_charts(recording: Recording, track: Track) -> tuple[Image.Image, float
     dots = plotting.DOTS_PER_INCH
     with rc_context(plotting.STYLE):
         figure = Figure(figsize=(WIDTH / dots, HEIGHT / dots), dpi=dots)
-        charts = charts_of(recording, track)
-        last = draw_charts(figure, SIZE, CHARTS, charts, track.ended, recording.axis)[-1]
+        last = draw_charts(figure, SIZE, CHARTS, recording, track)[-1]
         buffer = io.BytesIO()
         figure.savefig(buffer, format="rgba", dpi=dots)
         (first, _), (second, _) = (last.transData.transform((step, 0)) for step in (0, 1))
@@ -165,7 +175,7 @@ def _grids(recording: Recording, *, has_screen: bool) -> list[tuple[Place, int]]
     if not recording.layers:
         return []
     top = TOP + (SCREEN + 14 if has_screen else 80)
-    each = (HEIGHT - 14 - top) / len(recording.layers)
+    each = (HEIGHT - 36 - top) / len(recording.layers)
     grids = []
     for index, layer in enumerate(recording.layers):
         columns, entry = best_columns(layer, each - 36, LEFT_PART - MARGIN)

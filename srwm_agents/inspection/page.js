@@ -15,7 +15,8 @@
   const number = (x) => {
     if (x === 0) return "0";
     const size = Math.abs(x);
-    const text = size >= 1000 || size < 0.001 ? x.toExponential(1) : x.toPrecision(3);
+    if (size >= 1000 && size < 1e6) return String(Math.round(x)).replace("-", "−");
+    const text = size >= 1e6 || size < 0.001 ? x.toExponential(1) : x.toPrecision(3);
     return text.replace("-", "−").replace(/(\.\d*?)0+($|e)/, "$1$2").replace(/\.($|e)/, "$1");
   };
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
@@ -255,13 +256,14 @@
       for (const factor of [1, 2, 5]) if (track.steps / every > most) every = factor * power;
     pen.fillStyle = GREY;
     pen.textAlign = "center";
-    for (let t = 0; t < track.steps; t += every) pen.fillText(String(t), x(t), bottom + 14);
+    for (let t = Math.ceil(data.first / every) * every; t < track.steps + data.first; t += every) pen.fillText(String(t), x(t - data.first), bottom + 14);
     pen.textAlign = "right";
     pen.fillText(data.axis, LEFT - 8, bottom + 14);
   };
 
   const makeFewShot = () => {
     if (!data.fewShot) return;
+    document.body.classList.add("fewshot");
     const label = (n) => `label ${n}`;
     const examples = data.examples.map((one, t) => {
       const button = element("button", { className: "tile", type: "button" },
@@ -289,7 +291,7 @@
 
   const tell = () => {
     const find = (title) => track.charts.find((chart) => chart.title === title);
-    const rows = [[data.axis, step + (data.fewShot ? 1 : 0)]];
+    const rows = [[data.axis, step + data.first]];
     if (data.fewShot) rows.push(["label", data.examples[step].label]);
     else {
       rows.push(["episode", track.episodes[step]], ["return so far", number(track.returns[step])],
@@ -315,7 +317,7 @@
     }
     byId("cursor").style.left = `${place(step, byId("charts").clientWidth)}px`;
     byId("slider").value = step;
-    byId("where").textContent = data.fewShot ? `${data.axis} ${step + 1} of ${track.steps}` : `${data.axis} ${step} of ${track.steps - 1}`;
+    byId("where").textContent = `${data.axis} ${step + data.first} of ${track.steps - 1 + data.first}`;
     tell();
     drawMatrices();
     if (makeFewShot.update) makeFewShot.update();
@@ -354,6 +356,8 @@
     document.body.dataset.ready = one.name;
   };
 
+  byId("screen").addEventListener("load", (event) => byId("frame").classList.toggle("small", event.target.naturalHeight < 100));
+
   const stepAt = (event) => {
     const box = byId("charts").getBoundingClientRect();
     return Math.min(track.steps - 1, Math.max(0, Math.floor(((event.clientX - box.left - LEFT) / (box.width - LEFT - RIGHT)) * track.steps)));
@@ -366,7 +370,7 @@
     if (!panel) return hideTip();
     const lines = panel.chart.kind === "strip"
       ? [...panel.chart.lines].sort((a, b) => b.values[t] - a.values[t]).slice(0, 5) : panel.chart.lines;
-    showTip([`${data.axis} ${t + (data.fewShot ? 1 : 0)}: ${panel.chart.title}`, ...lines.map((line) => `${line.name} ${number(line.values[t])}`)].join("\n"), event);
+    showTip([`${data.axis} ${t + data.first}: ${panel.chart.title}`, ...lines.map((line) => `${line.name} ${number(line.values[t])}`)].join("\n"), event);
   });
   byId("charts").addEventListener("pointerleave", hideTip);
   byId("slider").addEventListener("input", (event) => { pause(); go(Number(event.target.value)); });

@@ -32,6 +32,7 @@ def make_page(recording: Recording) -> str:
     scale = recording.scale()
     content = {
         "axis": recording.axis,
+        "first": recording.first,
         "fps": recording.frames_per_second,
         "layers": layers_to_json(list(recording.layers)),
         "scale": scale,

@@ -138,6 +138,11 @@ class Recording:
         return bool(self.examples)
 
     @property
+    def first(self) -> int:
+        """Number of the first step: examples are counted from 1."""
+        return 1 if self.is_few_shot else 0
+
+    @property
     def matrix_title(self) -> str:
         """What is drawn as heat maps."""
         if not self.layers:

@@ -80,7 +80,7 @@ def _draw_track(figure: Figure, size: tuple[int, int], top: float, recording: Re
     moments = np.unique(np.linspace(0, len(track) - 1, min(MOMENTS, len(track))).round().astype(int))
     if track.has_screens or recording.layers:
         for column, moment in enumerate(moments):
-            text = f"{recording.axis} {moment + 1 if recording.is_few_shot else moment}"
+            text = f"{recording.axis} {moment + recording.first}"
             figure.text(_left(column) / WIDTH, 1 - top / size[1], text, va="top")
         top += TITLE
     if height := _screen_height(track):
@@ -98,7 +98,7 @@ def _draw_track(figure: Figure, size: tuple[int, int], top: float, recording: Re
         _draw_bar(figure, size, top, recording)
         top += BAR
     place = Place(LEFT, top, WIDTH - LEFT - RIGHT, begin + _height(recording, track) - AXIS - top)
-    for panel in draw_charts(figure, size, place, charts_of(recording, track), track.ended, recording.axis):
+    for panel in draw_charts(figure, size, place, recording, track):
         for moment in moments:
             panel.axvline(moment, color=plotting.PALE, lw=0.7, zorder=0)
 
