@@ -63,7 +63,7 @@ def record_play(
             rows=range(env.num_envs),
             names=[env.games[game] for game in env.game_index],
             max_steps=steps,
-            title=f"Inside {subject.name}: {', '.join(arena.tasks)}",
+            title=f"Inside {subject.name}",
             frames_per_second=fps,
             action_names=ACTION_NAMES if isinstance(arena, ProcgenArena) else (),
         )

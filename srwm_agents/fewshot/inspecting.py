@@ -48,9 +48,9 @@ def record_episode(classifier: FewShotClassifier, args: argparse.Namespace, name
     ((examples, queries),) = task.draw(1, generator)
     recorder = Recorder(
         classifier,
-        names=[dataset],
+        names=[f"{config.ways} classes of {dataset}, {shots} example{'s' if shots > 1 else ''} each"],
         max_steps=examples.labels.shape[1],
-        title=f"Inside {name}: {config.ways} classes of {dataset}, {shots} example{'s' if shots > 1 else ''} each",
+        title=f"Inside {name}",
         frames_per_second=2,
     )
     recording = recorder.recording

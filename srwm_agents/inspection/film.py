@@ -80,8 +80,7 @@ def make_scene(recording: Recording, track: Track) -> _Scene:
     canvas = Image.new("RGB", SIZE, "white")
     canvas.paste(picture, (0, 0))
     draw = ImageDraw.Draw(canvas)
-    title = recording.title if len(recording.tracks) == 1 else f"{recording.title}: {track.name}"
-    draw.text((MARGIN, 18), title, fill=plotting.INK, font=_font(18, bold=True))
+    draw.text((MARGIN, 18), f"{recording.title}: {track.name}", fill=plotting.INK, font=_font(18, bold=True))
     grids = _grids(recording, has_screen=track.has_screens)
     for index, (place, _) in enumerate(grids):
         name = f"layer {index + 1}, " if len(grids) > 1 else ""

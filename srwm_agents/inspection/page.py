@@ -56,7 +56,7 @@ def make_page(recording: Recording) -> str:
         ),
     )
     return html_page.page(
-        recording.title,
+        recording.heading,
         [section],
         style=folder.joinpath("page.css").read_text(encoding="utf-8"),
         data=data,

@@ -134,6 +134,11 @@ class Recording:
     """Few-shot: [T, queries, labels], probabilities of each query's labels after each example."""
 
     @property
+    def heading(self) -> str:
+        """The title of all that was recorded."""
+        return f"{self.title}: {', '.join(track.name for track in self.tracks)}"
+
+    @property
     def is_few_shot(self) -> bool:
         return bool(self.examples)
 

@@ -43,7 +43,7 @@ def draw_summary(file: Path, recording: Recording) -> None:
     size = WIDTH, round(sum(heights)) + TITLE + 8
     dots = plotting.DOTS_PER_INCH
     with plotting.drawing(file, WIDTH / dots, size[1] / dots, photographs=True, placed=True) as figure:
-        figure.text(0.5, 1 - 8 / size[1], recording.title, ha="center", va="top", fontsize=11, parse_math=False)
+        figure.text(0.5, 1 - 8 / size[1], recording.heading, ha="center", va="top", fontsize=11, parse_math=False)
         top = float(TITLE + 8)
         for track, height in zip(recording.tracks, heights, strict=True):
             _draw_track(figure, size, top, recording, track)
