@@ -6,8 +6,9 @@ READY := $(VENV)/.ready
 DOCS_VENV := .venv-docs
 DOCS_READY := $(DOCS_VENV)/.ready
 PIPELINE_PYTHON ?= python3
+BROWSER := .browser
 
-.PHONY: help setup demo test test-all test-cluster check-pipeline wheel docs lint clean
+.PHONY: help setup demo test test-all test-cluster test-browser check-pipeline wheel docs lint clean
 
 help:  ## Show this.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/'
@@ -29,6 +30,14 @@ test-all: $(READY)  ## Run the slow tests too, whole trainings among them (half 
 
 test-cluster: $(READY)  ## Run the tests that start clusters, on two hosts too (as root), and that kill runs (minutes).
 	$(PYTHON) -m pytest -q -m "cluster or hosts"
+
+test-browser: $(READY) $(BROWSER)/.ready  ## Run the tests of pages in a headless Chromium, which npm installs into .browser.
+	SRWM_BROWSER_FOLDER=$(abspath $(BROWSER)) $(PYTHON) -m pytest -q -m browser
+
+$(BROWSER)/.ready:
+	mkdir -p $(BROWSER)
+	npm install --prefix $(BROWSER) --no-fund --no-audit @sparticuz/chromium@147.0.0 puppeteer-core@24.43.1
+	@touch $@
 
 check-pipeline:  ## Build the wheel; install it into a project with newer packages; check that nothing there changes.
 	tests/packaging/check_pipeline.sh $(PIPELINE_PYTHON)
@@ -54,4 +63,4 @@ lint: $(READY)  ## Style, types, and the direction of imports.
 	$(VENV)/bin/lint-imports
 
 clean:  ## Remove the virtual environments and caches; keep experiments.
-	rm -rf $(VENV) $(DOCS_VENV) .venv-gymnasium1 .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) $(DOCS_VENV) $(BROWSER) .venv-gymnasium1 .pytest_cache .ruff_cache build dist *.egg-info

@@ -41,7 +41,7 @@ def record(agent: Agent, steps: int = 20, rows: int = 2) -> Recording:
     generator = np.random.default_rng(0)
     names = [f"game {row}" for row in range(rows)]
     state, starts = None, np.ones(rows, bool)
-    with Recorder(agent, rows=range(rows), names=names, max_steps=steps, frames_per_second=50.0) as recorder:
+    with Recorder(agent, rows=range(rows), names=names, max_steps=steps, frames_per_second=10.0) as recorder:
         for step in range(steps):
             seen = generator.normal(size=(rows, 3)).astype(np.float32)
             actions, state = agent.act({"obs": seen}, state, resets=starts, deterministic=False)

@@ -42,7 +42,7 @@ def test_matrices_are_those_of_the_flat_state(name: str) -> None:
     torch.manual_seed(0)
     core = make_core(name, **SIZES)
     ((reading),), _, after = read(core)
-    own = [part for part in core.layer_states(after)]
+    own = core.layer_states(after)
     assert len(own) == 2
     assert reading.state_size == pytest.approx(float(after[1].norm()), rel=1e-5)
     assert len(reading.layers) == (0 if name in ("min_gru", "ffm") else 2)
