@@ -51,6 +51,7 @@ TEXTS = {
     "distributed": "learners and collectors\non many machines",
     "evaluation": "episodes, statistics,\nreports",
     "comparison": "runs beside each other",
+    "inspection": "what a memory does:\npage, film, numbers",
     "fewshot": "data, episodes,\ntraining",
     "introspective": "the net of 1993",
     "learning": "returns, losses,\nscales, update",
@@ -80,7 +81,7 @@ MOST_IN_A_ROW = 4
 def box_of(module: str) -> str | None:
     """The box that a module belongs to; None for the package's own files."""
     _root, *parts = module.split(".")
-    if not parts or parts[0] in ("__main__", "train_command"):
+    if not parts or parts[0] in ("__main__", "train_command", "inspect_command"):
         return None
     if parts[0] == "integrations":
         return parts[1] if len(parts) > 1 else None

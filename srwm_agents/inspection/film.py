@@ -133,7 +133,7 @@ def _draw_charts(recording: Recording, track: Track) -> tuple[Image.Image, float
     from matplotlib.figure import Figure
 
     dots = plotting.DOTS_PER_INCH
-    with rc_context(plotting.STYLE):
+    with rc_context(dict[Any, Any](plotting.STYLE)):
         figure = Figure(figsize=(WIDTH / dots, HEIGHT / dots), dpi=dots)
         last = draw_charts(figure, SIZE, CHARTS, recording, track)[-1]
         buffer = io.BytesIO()

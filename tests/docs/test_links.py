@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ELSEWHERE = {".venv", ".venv-gymnasium1", ".venv-docs", ".git", "train_dir", "build", "dist", "node_modules", "shared"}
+ELSEWHERE = {".venv", ".venv-gymnasium1", ".venv-docs", ".browser", ".git", "train_dir", "build", "dist", "node_modules", "shared"}
 FOLDERS = (
     "",
     "docs",
@@ -25,7 +25,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PATH = re.compile(r"`([\w./-]+/[\w./-]*|[\w-]+\.(?:py|md|yaml|json|csv|png))`")
 MADE = re.compile(
     r"train_dir/|(?:omniglot-py|mini-imagenet|cifar-fs|fc100)/|evaluation/|data/|agent/|agent_\w+/|checkpoint|\.\./\.\.$|curves\.csv|(?:curves_of_groups|scores|table|improvement|settings)\.csv|comparison\.html|curves(?:_narrow)?\.png|(?:config|results|settings|summary|trace)\.json"
-    r"|config\.yaml|trace\.png|eval_|learning_curves?\.png|\.summary/|srwm/Procgen"
+    r"|inspection\.(?:html|mp4|png|parquet|csv)|agents/procgen/evaluation/|config\.yaml|trace\.png|eval_|learning_curves?\.png|\.summary/|srwm/Procgen"
 )
 """What commands write, not what is in the repository."""
 

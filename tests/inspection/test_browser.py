@@ -78,7 +78,9 @@ def test_the_numbers_are_those_of_the_step(seen, recording: Recording) -> None:
     assert track.values is not None
     assert float(readout["value"].replace("−", "-")) == pytest.approx(track.values[15], rel=0.01)
     assert readout["action"] == str(track.steps[15].chosen[0])
-    shown = re.search(r"layer 2y ([\d.]+)q ([\d.]+)", next(n for n in seen["numbers"] if "shift" in n and "layer 2" in n))
+    shown = re.search(
+        r"layer 2y ([\d.]+)q ([\d.]+)", next(n for n in seen["numbers"] if "shift" in n and "layer 2" in n)
+    )
     assert shown is not None
     assert [float(n) for n in shown.groups()] == pytest.approx(track.sizes(1)[15].mean(0)[:2], rel=0.01)
 

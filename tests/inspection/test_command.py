@@ -73,7 +73,8 @@ def test_play_is_what_evaluation_plays(agents: Path, tmp_path: Path, capsys) -> 
         stop=lambda: next(asked) == 90,
     )
     assert len(played) >= 2
-    for (game, episode), rows in table.groupby(["track", "episode"]):
+    for _, rows in table.groupby(["track", "episode"]):
+        game, episode = rows[["track", "episode"]].iloc[0]
         expected = played[(played["game"] == game) & (played["episode"] == episode - 1)]
         if len(expected):
             assert rows["return_so_far"].iloc[-1] == expected["return"].item()

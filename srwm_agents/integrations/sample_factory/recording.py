@@ -60,7 +60,8 @@ class RunRecorder:
     def register(self) -> None:
         """Have Sample Factory's actor-critic, the one that is registered now, recorded."""
         factory = global_model_factory()
-        factory.register_actor_critic_factory(_Models(self, factory.make_actor_critic_func))
+        models: Any = _Models(self, factory.make_actor_critic_func)
+        factory.register_actor_critic_factory(models)
 
     def write(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write the files; as :meth:`srwm_agents.inspection.Recorder.write`.
