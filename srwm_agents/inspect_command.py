@@ -47,7 +47,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="Levels (of test the first 200) or classes; default: test; few-shot: validation",
     )
     add("--seed", type=int, default=0, help="Of levels and actions, or of the episode; default: 0")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where the agent runs")
+    add(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="Where the agent runs; default: cuda where there is one, else cpu",
+    )
     add("--output", type=user_path, help="Folder of the files; default: inspection/ where eval writes")
     add("--overwrite", action="store_true", help="Replace the inspection that is in the folder")
     play = parser.add_argument_group("agents").add_argument

@@ -16,7 +16,7 @@ from PIL import Image
 from srwm_agents import html_page
 from srwm_agents.inspection.charts import charts_of
 from srwm_agents.inspection.layout import layers_to_json
-from srwm_agents.inspection.recording import Recording, Tile, Track
+from srwm_agents.inspection.recording import Recording, Track
 from srwm_agents.plotting import DIVERGING
 
 MATRIX_BYTES = 12_000_000
@@ -178,9 +178,3 @@ def _notes(recording: Recording, scale: float) -> str:
         "Keys: the left and right arrows go one step, with Shift ten; Home and End; the space bar plays and pauses."
     )
     return '<div id="notes">' + "".join(map(html_page.paragraph, paragraphs)) + "</div>"
-
-
-def tiles(images: npt.NDArray[Any], labels: list[int]) -> list[Tile]:
-    """Images uint8 [N, C, H, W] and their labels as tiles."""
-    colour = np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images
-    return [Tile(image, label) for image, label in zip(colour.transpose(0, 2, 3, 1), labels, strict=True)]
