@@ -82,7 +82,7 @@ def record_play(
                 progress.advance(bar)
     finally:
         env.close()
-    recorder.recording.about = _about(subject, split, args, len(recorder), fps)
+    recorder.recording.about = _about(subject, split, args, recorder.recording, fps)
     return recorder.recording
 
 
@@ -123,19 +123,15 @@ def _numbers(observation: Mapping[str, Any]) -> npt.NDArray[np.float32] | None:
     return np.concatenate(entries, axis=1) if entries else None
 
 
-def _about(subject: Subject, split: Split, args: argparse.Namespace, steps: int, fps: float) -> str:
+def _about(subject: Subject, split: Split, args: argparse.Namespace, recording: Recording, fps: float) -> str:
     assert subject.agent is not None
-    config = subject.agent.config
-    settings = config.core_settings
-    size = ", ".join(f"{settings[name]} {word}" for name, word in _WORDS.items() if name in settings)
+    config, layers, steps = subject.agent.config, recording.layers, len(recording.tracks[0])
+    size = f"{len(layers)} layer{'s' * (len(layers) > 1)} of {layers[0].heads} heads" if layers else "no matrix"
     where = subject.arena.about
     if isinstance(subject.arena, ProcgenArena):
         where = f"{', '.join(subject.arena.games)} ({where}), levels of {split.name}"
     memory = ", memory wiped before every step" if args.forget else ""
     return (
-        f"Core {config.core}{f' ({size})' if size else ''}; {where}; {args.policy} actions{memory}; seed {args.seed}; "
+        f"Core {config.core} ({size}); {where}; {args.policy} actions{memory}; seed {args.seed}; "
         f"{steps} steps at {fps:g} a second."
     )
-
-
-_WORDS = {"num_layers": "layers", "num_heads": "heads", "hidden_size": "wide"}

@@ -166,7 +166,7 @@
       const title = element("h3", {}, element("span", { textContent: chart.title }));
       if (chart.kind !== "strip") title.append(...numbers);
       else title.append((numbers[0] = element("b")));
-      const figure = element("div", { className: "chart" }, title, canvas);
+      const figure = element("div", { className: chart.kind === "lines" && chart.lines.length > 1 ? "chart many" : "chart" }, title, canvas);
       byId("charts").append(figure);
       return { chart, canvas, numbers, figure };
     });
