@@ -15,6 +15,7 @@ from srwm_agents.experiment_folders import experiment_path
 from srwm_agents.extras import MissingPackageError
 from srwm_agents.inspection import Recording
 from srwm_agents.inspection.writing import NAMES, write_inspection
+from srwm_agents.machine import add_threads_flag, use_threads
 from srwm_agents.portable import AgentError, saved_kinds
 from srwm_agents.signals import StopRequest
 
@@ -39,19 +40,16 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--experiment", help="An experiment of the training command")
     add("--agent", type=user_path, help="A portable agent's or classifier's folder or file")
-    add("--train_dir", type=user_path, default=Path("train_dir"), help="Where experiments lie; default: train_dir")
+    add("--train_dir", type=user_path, default=Path("train_dir"), help="Where experiments lie")
     add("--load_checkpoint_kind", choices=KINDS, help="Which agent of an experiment; default: latest; few-shot: best")
     add(
         "--splits",
         choices=SPLITS,
         help="Levels (of test the first 200) or classes; default: test; few-shot: validation",
     )
-    add("--seed", type=int, default=0, help="Of levels and actions, or of the episode; default: 0")
-    add(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="Where the agent runs; default: cuda where there is one, else cpu",
-    )
+    add("--seed", type=int, default=0, help=f"Of levels and actions, or of the episode; 0 to {MAX_SEED}")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where the agent runs: cpu, cuda, …")
+    add_threads_flag(parser)
     add("--output", type=user_path, help="Folder of the files; default: inspection/ where eval writes")
     add("--overwrite", action="store_true", help="Replace the inspection that is in the folder")
     play = parser.add_argument_group("agents").add_argument
@@ -173,7 +171,9 @@ def _play(args: argparse.Namespace, console: Console, stop: StopRequest) -> tupl
     args.agent = None if args.agent is None else str(args.agent)
     subject = subject_of(args, default_splits="test", first_game=True)
     folder = _folder(args, subject.folder)
-    torch.backends.cudnn.deterministic = True  # as in an evaluation
+    # As in an evaluation, lest numbers differ.
+    torch.backends.cudnn.deterministic = True
+    use_threads(args.threads, images=subject.has_images, device=args.device)
     return record_play(subject, args, console, lambda: bool(stop)), folder
 
 
@@ -190,4 +190,5 @@ def _few_shot(args: argparse.Namespace, path: Path) -> tuple[Recording, Path]:
     if args.experiment is not None:
         usual = experiment_path(args.train_dir, args.experiment) / "evaluation"
     folder = _folder(args, usual)
+    use_threads(args.threads, images=True, device=args.device)
     return record_episode(load_classifier(path, args.device), args, name), folder

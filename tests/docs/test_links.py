@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ELSEWHERE = {".venv", ".venv-gymnasium1", ".venv-docs", ".browser", ".git", "train_dir", "build", "dist", "node_modules", "shared"}
+ELSEWHERE = {
+    ".venv",
+    ".venv-gymnasium1",
+    ".venv-docs",
+    ".browser",
+    ".git",
+    "train_dir",
+    "build",
+    "dist",
+    "node_modules",
+    "shared",
+}
 FOLDERS = (
     "",
     "docs",

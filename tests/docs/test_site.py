@@ -50,7 +50,9 @@ def test_the_site_is_strict_and_needs_no_network() -> None:
     assert set(SITE["validation"].values()) == {"warn"}
 
 
-@pytest.mark.parametrize("name", ["train", "eval", "runs", "compare", "fewshot train", "fewshot eval", "export"])
+@pytest.mark.parametrize(
+    "name", ["train", "eval", "runs", "compare", "inspect", "fewshot train", "fewshot eval", "export"]
+)
 def test_the_commands_reference_has_every_flag(name: str, command_sections) -> None:
     parser, text = command_sections[name]
     for action in parser._actions:
