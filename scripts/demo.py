@@ -34,6 +34,8 @@ CARTPOLE = "srwm/CartPole-positions-v0"
 MEMORIES = {"srwm": "SRWM", "feedforward": "no memory"}
 """Cores of the runs on CartPole, and what they are called on the page."""
 LEVEL = ("--games", "jumper", "--num_levels", 1, "--start_level", 1)
+INSPECTED_SECONDS = 8
+"""Of play, in each game."""
 LONGEST_SECONDS = 600
 """Of a training, which takes about one minute on two cores that nothing else uses."""
 LINE_EVERY_SECONDS = 10
@@ -123,11 +125,10 @@ def play(output: Path) -> None:
     """Everything that takes time."""
     print("1. A trained agent plays levels that it has never seen, and what random actions score there.")
     for agent, episodes, name in ((SHIPPED, 8, "shipped"), ("random", 32, "random")):
-        film = ("--video", "--video_seconds", 12) if name == "shipped" else ()
-        run_one(
-            command("eval_rl.py", "--agent", agent, "--games", ",".join(GAMES), *UNSEEN, "--episodes", episodes, *film,
-                    "--output", output / name)
-        )  # fmt: skip
+        games = ("--games", ",".join(GAMES), *UNSEEN)
+        run_one(command("eval_rl.py", "--agent", agent, *games, "--episodes", episodes, "--output", output / name))
+    inspected = ("--agent", SHIPPED, "--games", ",".join(GAMES), "--seconds", INSPECTED_SECONDS)
+    run_one(command("-m", "srwm_agents", "inspect", *inspected, "--output", output / "inspection", "--overwrite"))
     print("\n2. CartPole whose velocities are hidden: to know them an agent must remember. SRWM beside no memory.")
     run_one(command("eval_rl.py", "--agent", "random", "--env", CARTPOLE, "--output", output / "random_cartpole"))
     run_side_by_side({name: training(name, output) for name in map("cartpole_{}".format, MEMORIES)}, output)
@@ -187,7 +188,7 @@ def write_page(output: Path) -> Path:
     wide = draw(output / "demo.png", panels, wide=True)
     narrow = draw(output / "demo_narrow.png", panels, wide=False)
     columns = ["what", "mean return", "random actions", "the most"]
-    film = (output / "shipped/gameplay_sampled.mp4").read_bytes()
+    film = (output / "inspection/inspection.mp4").read_bytes()
     sections = [
         html_page.Section(
             "Learned just now",
@@ -196,7 +197,13 @@ def write_page(output: Path) -> Path:
         html_page.Section("Scores", (html_page.table(columns, rows, numbers=columns[1:]),)),
         html_page.Section(
             "The shipped agent on levels that it has never seen",
-            (html_page.video(film), html_page.paragraph(f"One SRWM agent on {' and '.join(GAMES)}, sampled actions.")),
+            (
+                html_page.video(film),
+                html_page.paragraph(
+                    f"One SRWM agent on {' and '.join(GAMES)}, sampled actions; below the screen, how far each weight "
+                    "of its memory has moved from the trained one. inspection/inspection.html can be scrubbed."
+                ),
+            ),
         ),
         html_page.Section("Where all lies", (html_page.table(["in this folder", "what it is"], PLACES),)),
     ]
@@ -209,7 +216,8 @@ def write_page(output: Path) -> Path:
 
 PLACES = [
     ["demo.png", "the picture above"],
-    ["shipped/", "evaluation and film of the shipped agent"],
+    ["inspection/", "the shipped agent's memory at every step: inspection.html, the film, the numbers"],
+    ["shipped/", "evaluation of the shipped agent"],
     ["cartpole_srwm/, cartpole_feedforward/, jumper/", "the runs: agent/ for load_agent, curves.csv, report.html, log"],
     ["random*/", "what random actions score"],
 ]
@@ -242,7 +250,8 @@ def main() -> int:
         return fail(reason(error))
     except KeyboardInterrupt:
         return fail("interrupted", status=130)
-    print(f"\nAll of it on one page: {page}\nIts picture: {output / 'demo.png'}\nThe film: {output / 'shipped'}")
+    print(f"\nAll of it on one page: {page}\nIts picture: {output / 'demo.png'}")
+    print(f"Inside the shipped agent: {output / 'inspection/inspection.html'}")
     return 0
 
 

@@ -44,7 +44,8 @@ def test_the_page_has_curves_scores_and_film(demo, tmp_path, capsys) -> None:
     _evaluation(tmp_path / "random/eval_sampled.json", starpilot=1.5, bigfish=0.9)
     _evaluation(tmp_path / "random_jumper/eval_sampled.json", jumper=3.4)
     _evaluation(tmp_path / "random_cartpole/eval_sampled.json", **{demo.CARTPOLE: 22.2})
-    (tmp_path / "shipped/gameplay_sampled.mp4").write_bytes(b"film")
+    (tmp_path / "inspection").mkdir()
+    (tmp_path / "inspection/inspection.mp4").write_bytes(b"film")
     for core, end in (("srwm", 480.0), ("feedforward", 44.0)):
         _run(tmp_path / f"cartpole_{core}", demo.CARTPOLE, end)
         _evaluation(tmp_path / f"cartpole_{core}/evaluation/eval_greedy.json", **{demo.CARTPOLE: end})
