@@ -20,7 +20,11 @@ def test_the_wheel_has_the_package_alone(built) -> None:
     names = set(zipfile.ZipFile(built.wheel).namelist())
     about = f"srwm_agents-{srwm_agents.__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"srwm_agents", about}
-    files = [file for ending in ("py", "yaml", "c", "h") for file in ROOT.glob(f"srwm_agents/**/*.{ending}")]
+    files = [
+        file
+        for ending in ("py", "yaml", "c", "h", "html", "css", "js")
+        for file in ROOT.glob(f"srwm_agents/**/*.{ending}")
+    ]
     package = {str(file.relative_to(ROOT)) for file in files}
     assert package | {"srwm_agents/py.typed"} == {name for name in names if name.startswith("srwm_agents/")}
 
@@ -39,6 +43,7 @@ def test_what_the_wheel_says(built) -> None:
         "procgen",
         "train",
         "eval",
+        "inspect",
         "sb3",
         "torchrl",
         "distributed",
