@@ -94,6 +94,7 @@ def test_the_same_seed_gives_the_same_numbers(train_dir) -> None:
     assert tables[0] == tables[1] != tables[2]
 
 
+@pytest.mark.slow
 def test_ranges_side_by_side_give_the_same_numbers(train_dir, capsys) -> None:
     tables = []
     for processes in ("1", "2"):

@@ -143,6 +143,7 @@ def test_gradients_are_deterministic() -> None:
     assert all(torch.equal(got, first) for other in rounds for got, first in zip(other, rounds[0], strict=True))
 
 
+@pytest.mark.slow
 def test_the_operators_are_well_registered() -> None:
     operands = [operand.requires_grad_() for operand in block_operands(2, 16, 4, 4)]
     dy = normal(2, 16, 4, 4, seed=5)

@@ -86,7 +86,7 @@ def test_what_is_not_finite_stays_until_a_reset() -> None:
         assert final.isfinite().all()
 
 
-@pytest.mark.parametrize("method", ["naive", "chunked"])
+@pytest.mark.parametrize("method", [pytest.param("naive", marks=pytest.mark.slow), "chunked"])
 def test_gradients_once_and_twice(method: str) -> None:
     leaves = [z.requires_grad_() for z in inputs(3, 2)]
     resets = torch.tensor([[False, True, False], [True, False, False]])

@@ -112,13 +112,17 @@ def check(make_loss: Callable[[str], Loss], arguments: list[Tensor], dims: list[
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     "dims",  # of x, resets, weights, state
-    [(1, 0, None, None), (2, None, 1, None), (0, 0, 0, 2)],
-    ids=["episodes", "weights", "weights and resets"],
+    [
+        pytest.param((1, 0, None, None), id="episodes", marks=pytest.mark.slow),
+        pytest.param((2, None, 1, None), id="weights", marks=pytest.mark.slow),
+        pytest.param((0, 0, 0, 2), id="weights and resets"),
+    ],
 )
 def test_srwm(dims, backend) -> None:
     check(lambda name: srwm_loss(name), *srwm_case(dims), backend)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_srwm_in_several_launches(backend) -> None:
     """A decay of .02 is undone one step at a time."""
