@@ -21,9 +21,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import pandas as pd  # noqa: E402
+
 from srwm_agents import html_page, plotting  # noqa: E402
 from srwm_agents.command_line import fail, quoted, reason, user_path  # noqa: E402
-from srwm_agents.comparison.runs import Run, RunError, run_at  # noqa: E402
+from srwm_agents.curves import CURVES_FILE, read_curves  # noqa: E402
 from srwm_agents.files import write_atomically  # noqa: E402
 from srwm_agents.signals import StopRequest  # noqa: E402
 
@@ -140,28 +142,30 @@ def play(output: Path) -> None:
     run_side_by_side({"jumper": training("jumper", output)}, output)
 
 
-def draw(picture: Path, panels: Sequence[tuple[str, dict[str, Run], float, float]], wide: bool) -> bytes:
+def draw(picture: Path, panels: Sequence[tuple[str, dict[str, pd.DataFrame], float, float]], wide: bool) -> bytes:
     """Draw learning curves; returns the PNG.
 
     Args:
         picture: the file.
-        panels: title, runs by label, what random actions score, the most that can be scored.
+        panels: title, curves by label (all points: the first are means of the few episodes that ended soonest), what
+            random actions score, the most that can be scored.
         wide: panels beside each other; else below each other.
     """
     size = (4.6 * len(panels), 3.2) if wide else (3.8, 2.9 * len(panels))
     with plotting.drawing(picture, *size) as figure:
         shape = (1, len(panels)) if wide else (len(panels), 1)
-        for axes, (title, runs, random, most) in zip(figure.subplots(*shape, squeeze=False).flat, panels, strict=True):
+        for axes, (title, curves, random, most) in zip(
+            figure.subplots(*shape, squeeze=False).flat, panels, strict=True
+        ):
             axes.axhline(random, color=plotting.PALE, ls=":", label="_random")
-            for label, run in runs.items():
-                curve = run.curves
+            for label, curve in curves.items():
                 axes.plot(curve["frames"], curve["mean_return"], label=label)
             labels = {"xlabel": "frames; dotted: random actions", "ylabel": "mean return in training"}
             axes.set(title=title, ylim=(0, 1.05 * most), **labels)
             axes.set_xlim(left=0)
             axes.xaxis.set_major_formatter(plotting.short_number)
             axes.locator_params(axis="x", nbins=4)
-            if len(runs) > 1:
+            if len(curves) > 1:
                 plotting.label_lines(axes)
     return picture.read_bytes()
 
@@ -173,16 +177,17 @@ def write_page(output: Path) -> Path:
         [f"{game}, unseen levels: the shipped agent", *_numbers(shipped[game], random[game]), "–"] for game in GAMES
     ]
     chance = scores(output / "random_cartpole/eval_sampled.json")[CARTPOLE]
-    runs = {}
+    curves = {}
     for core, label in MEMORIES.items():
-        runs[label] = _run(output / f"cartpole_{core}")
+        curves[label] = read_curves(output / f"cartpole_{core}" / CURVES_FILE)
         greedy = scores(output / f"cartpole_{core}/evaluation/eval_greedy.json")[CARTPOLE]
         rows.append([f"CartPole without velocities: {label}", *_numbers(greedy, chance), "500"])
-    jumper, level = _run(output / "jumper"), scores(output / "random_jumper/eval_sampled.json")["jumper"]
-    last = {"return": float(jumper.curves["mean_return"].iloc[-1])}
+    jumper = read_curves(output / "jumper" / CURVES_FILE)
+    level = scores(output / "random_jumper/eval_sampled.json")["jumper"]
+    last = {"return": float(jumper["mean_return"].iloc[-1])}
     rows.append(["jumper, one level: SRWM, in training", *_numbers(last, level), "10"])
     panels = [
-        ("CartPole without velocities", runs, chance["return"], 500.0),
+        ("CartPole without velocities", curves, chance["return"], 500.0),
         ("jumper, one level", {"SRWM": jumper}, level["return"], 10.0),
     ]
     wide = draw(output / "demo.png", panels, wide=True)
@@ -192,7 +197,12 @@ def write_page(output: Path) -> Path:
     sections = [
         html_page.Section(
             "Learned just now",
-            (html_page.picture(wide, "Learning curves: CartPole without velocities, and a level of jumper", narrow),),
+            (
+                html_page.picture(wide, "Learning curves: CartPole without velocities, and a level of jumper", narrow),
+                html_page.paragraph(
+                    "Means of the latest 100 episodes; the first points are of few episodes, those that ended soonest."
+                ),
+            ),
         ),
         html_page.Section("Scores", (html_page.table(columns, rows, numbers=columns[1:]),)),
         html_page.Section(
@@ -227,13 +237,6 @@ def _numbers(row: dict[str, Any], random: dict[str, Any]) -> list[str]:
     return [f"{row['return']:.1f}", f"{random['return']:.1f}"]
 
 
-def _run(folder: Path) -> Run:
-    run = run_at(folder, folder.name)
-    if run is None:
-        raise RunError(f"{folder} is no experiment's folder")
-    return run
-
-
 def main() -> int:
     """Run the demo; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -246,7 +249,7 @@ def main() -> int:
         play(output)
         print(f"\n4. The results, after {time.monotonic() - began:.0f} seconds.")
         page = write_page(output)
-    except (StepError, RunError, OSError) as error:
+    except (StepError, OSError) as error:
         return fail(reason(error))
     except KeyboardInterrupt:
         return fail("interrupted", status=130)
