@@ -14,7 +14,7 @@ from srwm_agents.display import make_console
 from srwm_agents.experiment_folders import experiment_path
 from srwm_agents.extras import MissingPackageError
 from srwm_agents.inspection import Recording
-from srwm_agents.inspection.writing import NAMES, write_inspection
+from srwm_agents.inspection.writing import NAMES, why_no_parquet, write_inspection
 from srwm_agents.machine import add_threads_flag, use_threads
 from srwm_agents.portable import AgentError, saved_kinds
 from srwm_agents.signals import StopRequest
@@ -103,7 +103,7 @@ def _inspect(args: argparse.Namespace, console: Console) -> int:
     for file in files:
         _say(console, f"wrote {file}")
     if files[2].suffix == ".csv":
-        _say(console, "numbers are CSV: Parquet needs pyarrow, which is not installed")
+        _say(console, f"numbers are CSV; Parquet needs pyarrow: {why_no_parquet()}")
     if stop:
         say(f"{program('inspect')}: interrupted after {len(recording.tracks[0]):,} steps, which were written")
     return stop.exit_status

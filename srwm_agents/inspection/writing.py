@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ NAMES = ("inspection.mp4", "inspection.png", "inspection.csv", "inspection.parqu
 
 
 def write_inspection(folder: Path, recording: Recording, said: Callable[[str], None] = lambda _: None) -> list[Path]:
-    """Write ``inspection.mp4``, ``.png``, ``.parquet`` (``.csv`` where pyarrow is not installed) and ``.html``.
+    """Write ``inspection.mp4``, ``.png``, ``.parquet`` (``.csv`` where pyarrow cannot be imported) and ``.html``.
 
     Args:
         folder: it is made if it is missing; files of these names are replaced.
@@ -42,7 +41,7 @@ def write_inspection(folder: Path, recording: Recording, said: Callable[[str], N
 
         return run
 
-    numbers = folder / ("inspection.parquet" if find_spec("pyarrow") else "inspection.csv")
+    numbers = folder / ("inspection.csv" if why_no_parquet() else "inspection.parquet")
     contents = {
         folder / "inspection.mp4": lambda path: write_film(path, recording),
         folder / "inspection.png": lambda path: draw_summary(path, recording),
@@ -50,6 +49,18 @@ def write_inspection(folder: Path, recording: Recording, said: Callable[[str], N
         folder / "inspection.html": lambda path: path.write_text(make_page(recording), encoding="utf-8"),
     }
     return write_together({file: told(file, write) for file, write in contents.items()})
+
+
+def why_no_parquet() -> str | None:
+    """Why Parquet cannot be written, in one line; None if it can.
+
+    pyarrow is optional, and one that is installed may not go with the NumPy that is there.
+    """
+    try:
+        import pyarrow  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def _write_numbers(path: Path, recording: Recording) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import nn
 from srwm_agents.cores import make_core
 from srwm_agents.inspection import Recorder, Recording
 from srwm_agents.inspection.page import make_page, quantised
-from srwm_agents.inspection.writing import NAMES
+from srwm_agents.inspection.writing import NAMES, why_no_parquet
 
 from .conftest import record
 
@@ -40,6 +41,14 @@ def data_of(page: str) -> dict:
     found = re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.S)
     assert found is not None
     return json.loads(found[1])
+
+
+def test_a_pyarrow_that_cannot_be_imported_is_done_without(tmp_path, monkeypatch) -> None:
+    """As pyarrow 26 beside NumPy 1, which training needs."""
+    (tmp_path / "pyarrow.py").write_text("raise ImportError('pyarrow requires NumPy 2.0 or newer\\nmore')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pyarrow", raising=False)
+    assert why_no_parquet() == "pyarrow requires NumPy 2.0 or newer"
 
 
 def test_numbers_are_those_that_were_recorded(written: Path, recording: Recording) -> None:
