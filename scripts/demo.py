@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 import pandas as pd  # noqa: E402
 
 from srwm_agents import html_page, plotting  # noqa: E402
-from srwm_agents.command_line import fail, quoted, reason, user_path  # noqa: E402
+from srwm_agents.command_line import quoted, reason, say, user_path  # noqa: E402
 from srwm_agents.curves import CURVES_FILE, read_curves  # noqa: E402
 from srwm_agents.files import write_atomically  # noqa: E402
 from srwm_agents.signals import StopRequest  # noqa: E402
@@ -250,9 +250,11 @@ def main() -> int:
         print(f"\n4. The results, after {time.monotonic() - began:.0f} seconds.")
         page = write_page(output)
     except (StepError, OSError) as error:
-        return fail(reason(error))
+        say(f"demo.py: error: {reason(error)}")
+        return 1
     except KeyboardInterrupt:
-        return fail("interrupted", status=130)
+        say("demo.py: interrupted")
+        return 130
     print(f"\nAll of it on one page: {page}\nIts picture: {output / 'demo.png'}")
     print(f"Inside the shipped agent: {output / 'inspection/inspection.html'}")
     return 0

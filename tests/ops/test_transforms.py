@@ -21,6 +21,7 @@ if not CUDA:
 
 DEVICE = "cuda" if CUDA else "cpu"
 BACKENDS = ["naive", pytest.param("triton", marks=[pytest.mark.gpu] * CUDA), "cpu"]
+SLOW_INTERPRETED = ["naive", pytest.param("triton", marks=pytest.mark.gpu if CUDA else pytest.mark.slow), "cpu"]
 TOLERANCE = {"naive": 1e-10, "triton": 2e-5, "cpu": 2e-5}
 """Allowed ||got - true|| / ||true||: of float64, and of float32 as in the kernels' own tests."""
 
@@ -109,21 +110,22 @@ def check(make_loss: Callable[[str], Loss], arguments: list[Tensor], dims: list[
     assert_close(torch.autograd.grad(total, [leaves[i] for i in wanted]), of_sum, tolerance)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", SLOW_INTERPRETED)
 @pytest.mark.parametrize(
     "dims",  # of x, resets, weights, state
-    [
-        pytest.param((1, 0, None, None), id="episodes", marks=pytest.mark.slow),
-        pytest.param((2, None, 1, None), id="weights", marks=pytest.mark.slow),
-        pytest.param((0, 0, 0, 2), id="weights and resets"),
-    ],
+    [(1, 0, None, None), (2, None, 1, None)],
+    ids=["episodes", "weights"],
 )
 def test_srwm(dims, backend) -> None:
     check(lambda name: srwm_loss(name), *srwm_case(dims), backend)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_srwm_mapped_over_every_argument(backend) -> None:
+    check(lambda name: srwm_loss(name), *srwm_case((0, 0, 0, 2)), backend)
+
+
+@pytest.mark.parametrize("backend", SLOW_INTERPRETED)
 def test_srwm_in_several_launches(backend) -> None:
     """A decay of .02 is undone one step at a time."""
     check(lambda name: srwm_loss(name, decay=0.02), *srwm_case((0, 0, None, 0)), backend)

@@ -8,7 +8,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,9 @@ class GameWindow:
 
     returns: deque[float]
     lengths: deque[float]
-    episodes: int = field(default=0)
+    episodes: int = 0
     """Finished since the run began or was resumed."""
-    left_out: int = field(default=0)
+    left_out: int = 0
     """How many of these, the first ones, are not in the window."""
 
 
