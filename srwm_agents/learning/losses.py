@@ -147,6 +147,8 @@ def actor_critic_losses(
     scales: GameScales | None = None,
     pool: Pool = SINGLE,
     augmented: Observations | None = None,
+    *,
+    with_critic: bool = True,
 ) -> Losses:
     """Losses of policy and values on a rollout, from one pass of the model over its T + 1 observations.
 
@@ -176,6 +178,7 @@ def actor_critic_losses(
         pool: the learners that share this batch; the mean over them of the result's gradients is the gradient of the
             whole batch.
         augmented: the rollout's observations with augmented images; None: no consistency term.
+        with_critic: False: a critic that is not shared gets no gradient; the value loss is computed all the same.
     """
     evaluation = model.evaluate(rollout.observations, rollout.state, rollout.resets)
     policy = model.distribution(evaluation.logits.flatten(0, 1))
@@ -183,7 +186,9 @@ def actor_critic_losses(
     log_ratios = log_probs - rollout.log_probs
     mean = _StepMean(rollout.valids, pool)
 
-    values, bootstrap = _reward_units(evaluation.values, rollout, model.popart)
+    values, bootstrap = _reward_units(
+        evaluation.values if with_critic else evaluation.values.detach(), rollout, model.popart
+    )
     targets, advantages = _targets(rollout, log_ratios.detach(), values.detach(), bootstrap, settings)
     values, scale, error_scale = _game_units(model, evaluation, rollout, values, targets, advantages, scales, pool)
     advantages = advantages / scale

@@ -22,7 +22,7 @@ class TrainableActorCritic(ActorCritic, Protocol):
     """An actor-critic whose parameters are grouped for gradient clipping."""
 
     def networks(self) -> list[list[Parameter]]:
-        """Parameters by network: the policy network's, then a separate critic's if there is one."""
+        """Parameters by network: the policy network's, then those of a critic that is not shared."""
         ...
 
 
@@ -73,16 +73,23 @@ class Update:
         device = optimizer.param_groups[0]["params"][0].device
         self.gradients_left_out = torch.zeros((), dtype=torch.int64, device=device)
         """int64 scalar: gradients that were not finite, since the start."""
-        self.graph: Graphed[UpdateResult] | None = Graphed(self._eager_from_tree) if captured else None
+        self.graph: Graphed[UpdateResult] | None = None
+        self._policy_graph: Graphed[UpdateResult] | None = None
+        if captured:
+            self.graph = Graphed(lambda tree: self._eager(Rollout(**tree)))
+            self._policy_graph = Graphed(lambda tree: self._eager(Rollout(**tree), with_critic=False))
 
-    def __call__(self, rollout: Rollout) -> UpdateResult:
-        """Make one step. With ``captured`` the next step overwrites the result."""
-        return self._eager(rollout) if self.graph is None else self.graph(rollout.tree())
+    def __call__(self, rollout: Rollout, *, with_critic: bool = True) -> UpdateResult:
+        """Make one step. With ``captured`` the next step overwrites the result.
 
-    def _eager_from_tree(self, tree: Any) -> UpdateResult:
-        return self._eager(Rollout(**tree))
+        Args:
+            rollout: the minibatch.
+            with_critic: False: the parameters of a critic that is not shared stay as they are, which costs less.
+        """
+        graph = self.graph if with_critic else self._policy_graph
+        return self._eager(rollout, with_critic=with_critic) if graph is None else graph(rollout.tree())
 
-    def losses(self, rollout: Rollout) -> Losses:
+    def losses(self, rollout: Rollout, *, with_critic: bool = True) -> Losses:
         """The losses of a step, with their autograd graph; updates running statistics as a step does."""
         augmented: Observations | None = None
         if self.settings.augment_shift:
@@ -90,16 +97,20 @@ class Update:
             augmented = {**rollout.observations, IMAGE_KEY: images}
             if not self.settings.loss.consistency_coeff:
                 rollout, augmented = Rollout(**{**rollout.tree(), "observations": augmented}), None
-        return actor_critic_losses(self.model, rollout, self.settings.loss, self.scales, self.pool, augmented)
+        settings = self.settings.loss
+        return actor_critic_losses(
+            self.model, rollout, settings, self.scales, self.pool, augmented, with_critic=with_critic
+        )
 
-    def _eager(self, rollout: Rollout) -> UpdateResult:
+    def _eager(self, rollout: Rollout, *, with_critic: bool = True) -> UpdateResult:
         # No host sync in here: a CUDA graph captures it.
-        losses = self.losses(rollout)
+        losses = self.losses(rollout, with_critic=with_critic)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         self.pool.average_gradients(self.model)
         # Clipped by network, so that a critic's large error does not shrink the policy's step.
-        grad_norm, *_ = [self._clip_and_drop_nonfinite(network) for network in self.model.networks()]
+        networks = self.model.networks() if with_critic else self.model.networks()[:1]
+        grad_norm, *_ = [self._clip_and_drop_nonfinite(network) for network in networks]
         self.optimizer.step()
         return UpdateResult(losses.detach(), grad_norm)
 

@@ -21,7 +21,7 @@ from srwm_agents.settings import Range
 RANGES = {
     Range(1): (
         *("num_workers", "num_envs_per_worker", "rollout", "batch_size", "num_batches_per_epoch", "num_epochs"),
-        *("num_policies", "train_for_env_steps", "worker_num_splits", "policy_workers_per_policy"),
+        *("num_policies", "critic_every", "train_for_env_steps", "worker_num_splits", "policy_workers_per_policy"),
         *("num_batches_to_accumulate", "max_policy_lag", "stats_avg", "keep_checkpoints"),
         *("train_for_seconds", "save_every_sec", "save_best_every_sec", "experiment_summaries_interval"),
         *("flush_summaries_interval", "heartbeat_interval", "heartbeat_reporting_interval"),

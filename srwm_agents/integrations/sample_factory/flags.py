@@ -150,6 +150,8 @@ def _subjects(preset: Callable[[str], str]) -> dict[str, tuple[_Entry, ...]]:
             _ours("critic", "shared", "Where values come from. The policy's features (shared), these without a "
                   "gradient into them (detached), or an encoder of its own (separate)",
                   ("shared", "detached", "separate")),
+            _ours("critic_every", 1, "The critic learns in one of so many training iterations, the policy in all; not "
+                  "--critic=shared", few_need=True),
             _ours("advantage_loss_coeff", 0.25, "Weight of predicting advantages from the policy's features; not "
                   "--critic=shared", few_need=True),
             _ours("loss_reduction", "mean", "How losses are reduced over the steps of a minibatch (paper: sum)",

@@ -279,6 +279,8 @@ class SRWMLearner(Learner):
         kls: list[float] = []
         summaries: AttrDict | None = None
         step, left_out = self.train_step, self.update.gradients_left_out.clone()
+        iteration = step // (self.cfg.num_batches_per_epoch * self.cfg.num_epochs)
+        with_critic = iteration % self.cfg.critic_every == 0
         for epoch in range(self.cfg.num_epochs):
             for minibatch in self.minibatches(gpu_buffer):
                 if self._stops_at_once:
@@ -286,7 +288,7 @@ class SRWMLearner(Learner):
                 policy_version = self.train_step
                 self._apply_lr(self.curr_lr * valid_fraction)
                 with self.timing.add_time("update"), self.param_server.policy_lock:
-                    result = self.update(minibatch)
+                    result = self.update(minibatch, with_critic=with_critic)
                 self._after_optimizer_step()
                 if self.cfg.lr_schedule.startswith("kl_adaptive"):
                     kls.append(float(result.losses.kl))

@@ -72,6 +72,17 @@ def test_captured_updates_train_a_critic_too(make_learner, batches, critic: str)
 
 
 @pytest.mark.gpu
+def test_captured_updates_of_the_policy_alone(make_learner, batches) -> None:
+    flags = (*GPU, "--critic=separate", "--critic_every=3", "--adam_eps=1e-3", "--experiment")
+    experience = batches("srwm", "--critic=separate")
+    plain = train(make_learner(*flags, "plain"), experience)
+    graphed = train(make_learner(*flags, "graphed", "--cuda_graphs=True"), experience)
+    for update_graph in (graphed.update.graph, graphed.update._policy_graph):
+        assert any(capture.graph is not None for capture in update_graph._captures.values())
+    assert_same_weights(graphed, plain, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.gpu
 def test_captured_updates_update_the_statistics(make_learner, batches) -> None:
     options = ("--balance_games=False", "--popart=True", "--reward_treatment=return_norm", "--popart_step_size=0.1")
     flags = (*GPU, *options, "--adam_eps=1e-3", "--experiment")

@@ -148,6 +148,22 @@ def test_a_separate_critic_has_no_gradient_into_the_policy(make_learner, make_ba
     assert all((p != before[name]).any() for name, p in learner.actor_critic.named_parameters() if name in both)
 
 
+def test_a_critic_learns_in_some_iterations_alone(make_learner, make_batch) -> None:
+    """With --critic_every=2 the first iteration is the plain one; in the second only the policy's network changes."""
+    plain, every = make_learner("--critic=separate"), make_learner("--critic=separate", "--critic_every=2")
+    for learner in (plain, every):
+        learner.train(make_batch(learner))
+    for name, parameter in every.actor_critic.named_parameters():
+        torch.testing.assert_close(parameter, dict(plain.actor_critic.named_parameters())[name], rtol=0, atol=0)
+    policy, critic = ([p.clone() for p in network] for network in every.actor_critic.networks())
+    every.train(make_batch(every))
+    now_policy, now_critic = every.actor_critic.networks()
+    assert all((p != before).any() for p, before in zip(now_policy, policy, strict=True))
+    assert all((p == before).all() for p, before in zip(now_critic, critic, strict=True))
+    every.train(make_batch(every))
+    assert all((p != before).any() for p, before in zip(now_critic, critic, strict=True))
+
+
 def test_the_advantage_head_regresses_the_policy_gradients_weights(make_learner, make_batch) -> None:
     learner = make_learner("--critic=detached", "--advantage_loss_coeff=1", "--normalize_advantages=True")
     model, minibatch = learner.actor_critic, minibatch_of(learner, make_batch(learner))
