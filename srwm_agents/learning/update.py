@@ -84,7 +84,7 @@ class Update:
 
         Args:
             rollout: the minibatch.
-            with_critic: False: the parameters of a critic that is not shared stay as they are, which costs less.
+            with_critic: False: a critic that is not shared stays as it is, which costs less.
         """
         graph = self.graph if with_critic else self._policy_graph
         return self._eager(rollout, with_critic=with_critic) if graph is None else graph(rollout.tree())
@@ -109,8 +109,7 @@ class Update:
         losses.total.backward()
         self.pool.average_gradients(self.model)
         # Clipped by network, so that a critic's large error does not shrink the policy's step.
-        networks = self.model.networks() if with_critic else self.model.networks()[:1]
-        grad_norm, *_ = [self._clip_and_drop_nonfinite(network) for network in networks]
+        grad_norm, *_ = [self._clip_and_drop_nonfinite(network) for network in self.model.networks()]
         self.optimizer.step()
         return UpdateResult(losses.detach(), grad_norm)
 
