@@ -60,7 +60,8 @@ def set_capturable(optimizer: torch.optim.Optimizer, *, captured: bool) -> None:
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of all parameters, in place on the device if a captured step reads it there."""
     for group in optimizer.param_groups:
+        own = rate * group.get("lr_scale", 1.0)
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
+            group["lr"].fill_(own)
         else:
-            group["lr"] = rate
+            group["lr"] = own

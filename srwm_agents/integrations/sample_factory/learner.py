@@ -109,7 +109,11 @@ class SRWMLearner(Learner):
             model: Any = self.actor_critic
             if self._requested_optimizer != "lamb":
                 settings = replace(optimizer_settings(self.cfg), name=self._requested_optimizer)
-                self.optimizer = make_optimizer(model.parameters(), settings, captured=self.cfg.cuda_graphs)
+                parameters = model.parameters()
+                if self.cfg.critic_lr_scale != 1:
+                    policy, critic = model.networks()
+                    parameters = [{"params": policy}, {"params": critic, "lr_scale": self.cfg.critic_lr_scale}]
+                self.optimizer = make_optimizer(parameters, settings, captured=self.cfg.cuda_graphs)
             assert self.optimizer is not None
             discounts = torch.tensor(game_discounts(self.cfg), dtype=torch.float64, device=self.device)
             self.discounts = discounts.float()
