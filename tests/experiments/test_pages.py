@@ -13,7 +13,14 @@ from experiments import pages
 # Half a minute on a quiet core: some 120 evaluations with bootstrap intervals.
 SLOW = pytest.param("procgen.make_page", marks=[pytest.mark.slow, pytest.mark.timeout(900)])
 PAGES = ("fast.make_page", "fewshot.make_page", "introspective.make_page", "performance.make_page", SLOW)
-SCRIPTS = (*PAGES, "procgen.six_games.table", "procgen.learnable.table", "adaptation.table", "memory_page")
+SCRIPTS = (
+    *PAGES,
+    "procgen.six_games.table",
+    "procgen.learnable.table",
+    "procgen.critic.table",
+    "adaptation.table",
+    "memory_page",
+)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -26,7 +26,7 @@ from srwm_agents.learning import (
     actor_critic_losses,
     vtrace,
 )
-from srwm_agents.learning.optimizers import OptimizerSettings, make_optimizer
+from srwm_agents.learning.optimizers import OptimizerSettings, RatedParameters, make_optimizer
 from srwm_agents.processes import Processes
 
 ACTIONS, GAMES, FEATURES = 5, 2, 6
@@ -106,7 +106,8 @@ def make_rollout(batch: int = 8, steps: int = 6, seed: int = 0) -> Rollout:
 
 def make_update(model: Model, settings: LossSettings, scales: GameScales | None = None, **more: Any) -> Update:
     # An epsilon of the gradients' order: Adam makes steps of equal size of gradients that are nothing but rounding.
-    optimizer = make_optimizer(model.parameters(), OptimizerSettings(learning_rate=0.01, adam_eps=1e-3), captured=False)
+    adam = OptimizerSettings(learning_rate=0.01, adam_eps=1e-3)
+    optimizer = make_optimizer([RatedParameters(list(model.parameters()))], adam, captured=False)
     return Update(model, optimizer, UpdateSettings(settings, max_grad_norm=1.0), scales=scales, **more)
 
 

@@ -1,6 +1,6 @@
-"""Copy what training and evaluation left in a folder of experiments into this study: one small folder a run.
+"""Copy what training and evaluation left in a folder of experiments into a study: one small folder a run.
 
-    python -m experiments.procgen.learnable.collect FOLDER --commit COMMIT --machine TEXT [NAME=NEW_NAME ...]
+    python -m experiments.procgen.learnable.collect FOLDER --commit COMMIT --machine TEXT [--into STUDY] [NAME=NEW ...]
 
 Each run gets ``config.yaml`` (command, seed, commit, machine), ``curves.csv.xz`` (as training wrote it),
 ``learner.csv.xz`` (some of the learner's summaries), ``summary.json`` and, where an agent was evaluated,
@@ -25,7 +25,7 @@ from experiments.runs import CURVES, write_compressed
 
 HERE = Path(__file__).resolve().parent
 SCALARS = ("version_diff_avg", "version_diff_min", "version_diff_max", "kl_divergence", "entropy", "grad_norm",
-           "value_loss", "lr")  # fmt: skip
+           "value_loss", "advantage_loss", "lr")  # fmt: skip
 NOT_THE_RUN = ("--experiment", "--train_dir", "--train_for_seconds", "--experiment_summaries_interval")
 """Flags that say where a run was made and how it was watched."""
 WINDOW = 2_000_000
@@ -88,9 +88,8 @@ def command(line: str) -> str:
     return shlex.join(["train_rl.py", *kept])
 
 
-def collect(run: Path, name: str, commit: str, machine: str) -> None:
+def collect(run: Path, target: Path, commit: str, machine: str) -> None:
     """One run's folder."""
-    target = HERE / name
     target.mkdir(exist_ok=True)
     asked = json.loads((run / "config.json").read_text())
     config = {
@@ -130,12 +129,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where runs were trained")
     parser.add_argument("--commit", required=True, help="of the code that trained them")
     parser.add_argument("--machine", required=True, help="what each run had of it, and the versions")
+    parser.add_argument("--into", type=Path, default=HERE, help="the study's folder (default: this one)")
     parser.add_argument("names", nargs="*", help="runs to collect, as NAME or NAME=NEW_NAME; default: all")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     names = dict(name.split("=") if "=" in name else (name, name) for name in args.names)
     runs = {file.parent.name: file.parent for file in sorted(args.folder.glob("*/curves.csv"))}
     for name, new_name in (names or {name: name for name in runs}).items():
-        collect(runs[name], new_name, args.commit, args.machine)
+        collect(runs[name], args.into / new_name, args.commit, args.machine)
 
 
 if __name__ == "__main__":

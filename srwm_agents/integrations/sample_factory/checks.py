@@ -28,7 +28,14 @@ RANGES = {
     ),
     Range(0): (
         *("learning_rate", "vtrace_rho", "vtrace_c", "exploration_loss_coeff", "value_loss_coeff", "kl_loss_coeff"),
-        *("advantage_loss_coeff", "augment_consistency", "max_grad_norm", "policy_head_scale", "policy_init_gain"),
+        *(
+            "advantage_loss_coeff",
+            "critic_lr_scale",
+            "augment_consistency",
+            "max_grad_norm",
+            "policy_head_scale",
+            "policy_init_gain",
+        ),
         *("save_best_after", "decorrelate_experience_max_seconds", "lr_adaptive_min"),
     ),
     Range(0, open_low=True): (

@@ -152,9 +152,7 @@ def _subjects(preset: Callable[[str], str]) -> dict[str, tuple[_Entry, ...]]:
                   ("shared", "detached", "separate")),
             _ours("critic_every", 1, "The critic learns in one of so many training iterations, the policy in all; not "
                   "--critic=shared", few_need=True),
-            _ours("critic_lr_scale", 1.0, "Factor on the critic's learning rate", few_need=True),
-            _ours("policy_value_gradient", 0.0, "Factor on the gradient of the policy's value head into its features",
-                  few_need=True),
+            _ours("critic_lr_scale", 1.0, "Factor on the critic's learning rate; not --critic=shared", few_need=True),
             _ours("advantage_loss_coeff", 0.25, "Weight of predicting advantages from the policy's features; not "
                   "--critic=shared", few_need=True),
             _ours("loss_reduction", "mean", "How losses are reduced over the steps of a minibatch (paper: sum)",

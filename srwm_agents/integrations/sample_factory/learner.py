@@ -39,7 +39,13 @@ from srwm_agents.integrations.sample_factory.learning_settings import (
 )
 from srwm_agents.integrations.sample_factory.model import export_agent
 from srwm_agents.learning import GameScales, ReturnScales, Rollout, Update, UpdateResult
-from srwm_agents.learning.optimizers import make_optimizer, set_capturable, set_learning_rate
+from srwm_agents.learning.optimizers import (
+    RatedParameters,
+    make_optimizer,
+    regrouped,
+    set_capturable,
+    set_learning_rate,
+)
 from srwm_agents.learning.pooling import SINGLE, Pool
 
 AGENT_FOLDERS = {"checkpoint": "agent", "best": "agent_best"}
@@ -109,11 +115,9 @@ class SRWMLearner(Learner):
             model: Any = self.actor_critic
             if self._requested_optimizer != "lamb":
                 settings = replace(optimizer_settings(self.cfg), name=self._requested_optimizer)
-                parameters = model.parameters()
-                if self.cfg.critic_lr_scale != 1:
-                    policy, critic = model.networks()
-                    parameters = [{"params": policy}, {"params": critic, "lr_scale": self.cfg.critic_lr_scale}]
-                self.optimizer = make_optimizer(parameters, settings, captured=self.cfg.cuda_graphs)
+                policy, *critic = model.networks()
+                networks = [RatedParameters(policy), *(RatedParameters(c, self.cfg.critic_lr_scale) for c in critic)]
+                self.optimizer = make_optimizer(networks, settings, captured=self.cfg.cuda_graphs)
             assert self.optimizer is not None
             discounts = torch.tensor(game_discounts(self.cfg), dtype=torch.float64, device=self.device)
             self.discounts = discounts.float()
@@ -129,8 +133,13 @@ class SRWMLearner(Learner):
         super().load_from_checkpoint(policy_id, load_progress)
 
     def _load_state(self, checkpoint_dict: dict[str, Any], load_progress: bool = True) -> None:
-        super()._load_state(checkpoint_dict, load_progress)
         assert self.optimizer is not None
+        if self._requested_optimizer != "lamb":
+            assert self.actor_critic is not None
+            # Before the critic had a learning rate of its own, all parameters were one group.
+            saved = regrouped(checkpoint_dict["optimizer"], self.optimizer, self.actor_critic.parameters())
+            checkpoint_dict = {**checkpoint_dict, "optimizer": saved}
+        super()._load_state(checkpoint_dict, load_progress)
         if self._requested_optimizer != "lamb":
             set_capturable(self.optimizer, captured=self.cfg.cuda_graphs)
         if self.game_scales is not None and "game_scales" in checkpoint_dict:

@@ -199,8 +199,7 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
             values = self.critic_linear(features)
             return Evaluation(acted_on, logits, values if self.popart is not None else values.squeeze(-1))
         values = self.critic(flat, core_out.flatten(0, 1)).view(batch, length)
-        read = torch.lerp(acted_on.detach(), acted_on, self.cfg.policy_value_gradient)
-        policy_values = self.critic_linear(read).squeeze(-1)
+        policy_values = self.critic_linear(acted_on.detach()).squeeze(-1)
         return Evaluation(acted_on, logits, values, policy_values, self.advantage_head(acted_on))
 
     def forward_tail(self, core_output: Tensor, values_only: bool, sample_actions: bool) -> TensorDict:

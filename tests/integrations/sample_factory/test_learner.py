@@ -164,6 +164,17 @@ def test_a_critic_learns_in_some_iterations_alone(make_learner, make_batch) -> N
     assert any((p != before).any() for p, before in zip(model.critic.parameters(), critic, strict=True))
 
 
+def test_a_critics_learning_rate_changes_nothing_else(make_learner, make_batch) -> None:
+    plain, slow = make_learner("--critic=separate"), make_learner("--critic=separate", "--critic_lr_scale=0")
+    critic = [p.clone() for p in slow.actor_critic.critic.parameters()]
+    for learner in (plain, slow):
+        learner.train(make_batch(learner))
+    assert all((p == before).all() for p, before in zip(slow.actor_critic.critic.parameters(), critic, strict=True))
+    assert any((p != before).any() for p, before in zip(plain.actor_critic.critic.parameters(), critic, strict=True))
+    for one, other in zip(plain.actor_critic.networks()[0], slow.actor_critic.networks()[0], strict=True):
+        torch.testing.assert_close(other, one, rtol=0, atol=0)
+
+
 def test_the_advantage_head_regresses_the_policy_gradients_weights(make_learner, make_batch) -> None:
     learner = make_learner("--critic=detached", "--advantage_loss_coeff=1", "--normalize_advantages=True")
     model, minibatch = learner.actor_critic, minibatch_of(learner, make_batch(learner))
