@@ -28,8 +28,8 @@ import pandas as pd
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-FLAGS = ["--preset=six_games", "--num_envs_per_worker=192", "--seed=1", "--experiment_summaries_interval=3"]
-"""384 games a rank."""
+FLAGS = ["--preset=six_games", "--seed=1", "--experiment_summaries_interval=3"]
+"""378 games a rank."""
 
 
 def train(ranks: int, cores: list[int], seconds: int, last: float, flags: list[str]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def test_names_of_runs_are_short_and_plain() -> None:
         assert re.fullmatch(r"\w{1,24}", folder.name), folder
 
 
-@pytest.mark.parametrize("study", ["procgen", "fewshot", "popgym", "adaptation"])
+@pytest.mark.parametrize("study", ["procgen", "procgen/critic", "fewshot", "popgym", "adaptation"])
 def test_every_recipe_leads_to_a_preset(study: str) -> None:
     folder = EXPERIMENTS / study / "recipes"
     for name in recipe_names(folder):
@@ -45,7 +45,9 @@ def test_every_recipe_leads_to_a_preset(study: str) -> None:
 def test_every_setting_of_a_recipe_is_a_flag_of_training() -> None:
     command = [sys.executable, "train_rl.py", "--help"]
     flags = set(re.findall(r"--(\w+)", subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout))
-    used = {setting for name in recipe_names(RECIPES) for setting in read_recipe(RECIPES / f"{name}.yaml").settings}
+    folders = (RECIPES, EXPERIMENTS / "procgen" / "critic" / "recipes")
+    recipes = [read_recipe(folder / f"{name}.yaml") for folder in folders for name in recipe_names(folder)]
+    used = {setting for recipe in recipes for setting in recipe.settings}
     assert "gamma" in used
     assert used - flags == RETIRED
 
@@ -131,8 +133,9 @@ def test_the_checkout_without_agents_stays_small() -> None:
     if listed.returncode:
         pytest.skip("this is no git checkout")
     files = [ROOT / name for name in listed.stdout.splitlines() if not name.startswith("agents/")]
-    # Code, tests and pictures grow with each study; raw numbers alone must not.
-    assert sum(file.stat().st_size for file in files if file.is_file()) < 6.5e6
+    # Code, tests and pictures grow with each study (a run is 4 KB); a large file of raw numbers shows here. 6.5 MB were
+    # reached with 200 runs and some 530 Python files.
+    assert sum(file.stat().st_size for file in files if file.is_file()) < 7e6
 
 
 def test_numbers_in_yaml_are_read_as_the_package_reads_them(tmp_path) -> None:
