@@ -33,7 +33,7 @@ COMMANDS = {
         "srwm_agents.evaluation.command:evaluate",
         "evaluate a saved agent on Procgen",
         "eval",
-        ("gymnasium", "rich", "pandas", "scipy", "matplotlib", "imageio", "av", "PIL"),
+        ("gymnasium", "rich", "pandas", "scipy", "matplotlib", "PIL"),
     ),
     "inspect": Command(
         "srwm_agents.inspect_command:main",

@@ -22,7 +22,7 @@ from srwm_agents.evaluation.side_by_side import EvaluationError, play_ranges
 from srwm_agents.evaluation.splits import NAMES
 from srwm_agents.evaluation.statistics import aggregate, per_game, unseen
 from srwm_agents.evaluation.subject import AGENT_FOLDERS, DEFAULT_SPLITS, subject_of
-from srwm_agents.evaluation.videos import record_video
+from srwm_agents.extras import require
 from srwm_agents.machine import add_threads_flag, available_cores, use_threads
 from srwm_agents.report_names import kept
 from srwm_agents.signals import StopRequest
@@ -149,8 +149,10 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         raise ValueError(f"--max_envs is {args.max_envs}, expected at least 1")
     if not 0 < args.video_seconds < float("inf"):
         raise ValueError(f"--video_seconds is {args.video_seconds}, expected more than 0")
-    if args.video and isinstance(arena, GymnasiumArena):
-        arena.check_renders()
+    if args.video:
+        require("eval", "imageio", "av")
+        if isinstance(arena, GymnasiumArena):
+            arena.check_renders()
     folder = writable_folder(args.output or subject.folder)  # now, and not after all the work
     # Some of cuDNN's algorithms add in another order each time; the same seed shall give the same numbers.
     torch.backends.cudnn.deterministic = True
@@ -219,6 +221,8 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
     if (told := kept(f"eval_{kind}", files[-1])) is not None:
         console.print(told, highlight=False, soft_wrap=True, markup=False)
     if args.video and not stop:
+        from srwm_agents.evaluation.videos import record_video  # evaluating without a video needs none of its packages
+
         video = folder / f"gameplay_{kind}.mp4"
         policy = subject.player.policy()
         files.append(record_video(video, policy, arena, splits[-1], seconds=args.video_seconds, **playing))

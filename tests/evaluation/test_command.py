@@ -208,6 +208,31 @@ def test_the_random_policy(tmp_path) -> None:
     assert (tmp_path / "eval_sampled.csv").is_file()
 
 
+def test_a_video_alone_needs_the_packages_of_videos(tmp_path) -> None:
+    code = (
+        "import importlib.util as u, sys; find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name in ('av', 'imageio') else find(name, *rest)\n"
+        "sys.modules |= dict.fromkeys(('av', 'imageio'))\n"  # an import of them fails
+        "from srwm_agents.__main__ import main; raise SystemExit(main(sys.argv[1:]))\n"
+    )
+    arguments = [
+        "eval",
+        "--agent=random",
+        "--games=starpilot",
+        "--episodes=1",
+        "--splits=train",
+        f"--output={tmp_path}",
+    ]
+    command = [sys.executable, "-c", code, *arguments]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "eval_sampled.csv").is_file()
+    ran = subprocess.run([*command, "--video"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert "imageio, av are not installed; install with: pip install 'srwm-agents[eval]'" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
 def truncate(folder) -> None:
     weights = folder / "mine" / "agent" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
