@@ -221,7 +221,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
     if (told := kept(f"eval_{kind}", files[-1])) is not None:
         console.print(told, highlight=False, soft_wrap=True, markup=False)
     if args.video and not stop:
-        from srwm_agents.evaluation.videos import record_video  # evaluating without a video needs none of its packages
+        from srwm_agents.evaluation.videos import record_video  # evaluating without a video needs no encoder
 
         video = folder / f"gameplay_{kind}.mp4"
         policy = subject.player.policy()
