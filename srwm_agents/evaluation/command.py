@@ -22,7 +22,7 @@ from srwm_agents.evaluation.side_by_side import EvaluationError, play_ranges
 from srwm_agents.evaluation.splits import NAMES
 from srwm_agents.evaluation.statistics import aggregate, per_game, unseen
 from srwm_agents.evaluation.subject import AGENT_FOLDERS, DEFAULT_SPLITS, subject_of
-from srwm_agents.extras import require
+from srwm_agents.extras import MissingPackageError, require
 from srwm_agents.machine import add_threads_flag, available_cores, use_threads
 from srwm_agents.report_names import kept
 from srwm_agents.signals import StopRequest
@@ -118,7 +118,7 @@ def evaluate(argv: Sequence[str] | None = None, console: Console | None = None) 
     args = make_parser().parse_args(argv)
     try:
         return _evaluate(args, console or make_console())
-    except (AgentError, EvaluationError, SimulatorError, ValueError, OSError) as error:
+    except (AgentError, EvaluationError, MissingPackageError, SimulatorError, ValueError, OSError) as error:
         return fail(reason(error), "eval")
     except KeyboardInterrupt:
         say(f"{program('eval')}: interrupted, nothing was written")
