@@ -57,6 +57,29 @@ def wide_table() -> str:
     return "\n".join(lines)
 
 
+RULES = {
+    "no state": "triton",
+    "state, resets": "triton, state and resets",
+    "unit keys": "triton, state and resets, unit_keys",
+    "decay": "triton, state and resets, decay 0.95",
+    "unit keys, decay": "triton, state and resets, decay 0.95, unit_keys",
+    "decay, limit": "triton, state and resets, decay 0.95, limit 30",
+    "LSTM": "LSTM (cuDNN)",
+    "GRU": "GRU (cuDNN)",
+}
+"""Columns of the table of rules, and the ways that they are measured by; all as CUDA graphs."""
+
+
+def rules_table() -> str:
+    """Microseconds of the SRWM forward and backward by rule, beside cuDNN's layers of the same width."""
+    lines = ["| shape | " + " | ".join(f"{name}, µs" for name in RULES) + " |", "|---|" + "---|" * len(RULES)]
+    for result in read("op_rules.json")["results"]:
+        batch, steps, heads, dim = result["shape"]
+        cells = [f"{1000 * result['ms'][f'{way}, replayed']['median']:,.0f}" for way in RULES.values()]
+        lines.append(f"| B{batch} T{steps} H{heads} D{dim} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def draw_sweep(picture: Path) -> None:
     """Time against T, B and D, each with the other two fixed."""
     results = read("op_sweep.json")["results"]
@@ -252,6 +275,7 @@ def texts() -> pages.Texts:
     tables = {
         "op": op_table("op.json"),
         "op on an H200": op_table("op_h200.json"),
+        "rules": rules_table(),
         "wide heads": wide_table(),
         "acting": acting_table(),
         "cpu": cpu_table(),
