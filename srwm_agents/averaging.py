@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from srwm_agents.agent import Agent, AgentConfig, AgentError, load_agent, save_agent
@@ -53,12 +56,47 @@ def average_agents(agents: Sequence[Agent], shares: Sequence[float] | None = Non
     return mean.eval()
 
 
+class IntervalMean:
+    """The mean of a module's weights over an interval of training, in which :meth:`add` is called regularly.
+
+    Floating-point parameters and buffers are averaged, other buffers are the latest. Without host sync.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        """``module``: whose weights are averaged; they must stay at their addresses."""
+        self.module = copy.deepcopy(module).requires_grad_(False)
+        """A copy of the module with the mean weights."""
+        self.count = 0
+        """How often :meth:`add` was called in this interval."""
+        ours, theirs = ([*each.parameters(), *each.buffers()] for each in (self.module, module))
+        pairs = list(zip(ours, theirs, strict=True))
+        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._latest = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def add(self) -> None:
+        """Take the module's present weights into the mean."""
+        self.count += 1
+        means, weights = zip(*self._averaged, strict=True)
+        if self.count == 1:  # whatever the interval before has left
+            torch._foreach_copy_(means, weights)  # type: ignore[attr-defined]
+        else:
+            torch._foreach_lerp_(means, weights, 1 / self.count)  # type: ignore[attr-defined]
+        for mean, latest in self._latest:
+            mean.copy_(latest)
+
+    def restart(self) -> None:
+        """Begin a new interval."""
+        self.count = 0
+
+
 def update_average(folder: Path, agent: Agent) -> None:
     """Move the average in ``folder`` towards ``agent``, the latest of its run; the first is the average itself.
 
     Source: polynomial-decay averaging, Shamir & Zhang, ICML 2013 (arXiv:1212.1824), section 4, whose last iterates
-    count most, however long a run becomes. Deviations: of agents as they are saved and not of every update's weights,
-    by frames and not by their number. ``agent.config.training["frames"]`` says where each stands.
+    count most, however long a run becomes. Deviations: of what is given at each save (training gives the mean of the
+    weights since the save before, :class:`IntervalMean`) and not of every update's weights, by frames and not by their
+    number. ``agent.config.training["frames"]`` says where each stands.
 
     An average that does not load, is of another configuration, does not record its frames, or is ahead of ``agent``
     (which was resumed from an older checkpoint) is replaced by ``agent``, with a logged warning that says why.

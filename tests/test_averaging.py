@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from srwm_agents import Agent, AgentConfig, load_agent, save_agent
-from srwm_agents.averaging import MEAN_AGE, average_agents, update_average
+from srwm_agents.averaging import MEAN_AGE, IntervalMean, average_agents, update_average
 
 
 def agent(value: float, frames: int = 0, **changes) -> Agent:
@@ -79,6 +79,24 @@ def test_means_are_those_of_float64_and_include_buffers() -> None:
             expected = torch.einsum("n,n...->...", factors, stacked)
             # Float32 has 2**-24 of relative error a step; there are five, of numbers up to about 5.
             torch.testing.assert_close(tensor.double(), expected, rtol=0, atol=1e-6)
+
+
+def test_the_mean_of_an_interval_is_that_of_its_weights() -> None:
+    module = torch.nn.BatchNorm1d(3)
+    mean, seen = IntervalMean(module), []
+    for interval in range(2):
+        for count in range(4):
+            for name, tensor in module.state_dict().items():
+                tensor.copy_(torch.randn(3) if tensor.is_floating_point() else torch.tensor(count))
+                assert name in mean.module.state_dict()
+            mean.add()
+            seen.append({name: tensor.clone() for name, tensor in module.state_dict().items()})
+        for name, tensor in mean.module.state_dict().items():
+            expected = torch.stack([weights[name].double() for weights in seen[4 * interval :]])
+            expected = expected.mean(0) if tensor.is_floating_point() else expected[-1]
+            torch.testing.assert_close(tensor.double(), expected, rtol=0, atol=1e-6)
+        mean.restart()
+        mean.module.weight.fill_(torch.nan)  # of a broken interval nothing is left in the next
 
 
 def broken(folder: Path) -> str:

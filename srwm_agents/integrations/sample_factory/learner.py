@@ -19,7 +19,7 @@ from sample_factory.utils.utils import log
 from torch import Tensor
 
 from srwm_agents.agent import save_agent
-from srwm_agents.averaging import update_average
+from srwm_agents.averaging import IntervalMean, update_average
 from srwm_agents.experiment_folders import check_present
 from srwm_agents.integrations.sample_factory.checkpoint import (
     CheckpointError,
@@ -74,6 +74,8 @@ class SRWMLearner(Learner):
     """uint8 in shared memory, not zero once training is to stop (see :data:`ENDS`): the
     rest of a batch is then left out. Of several learners each sets its own, and :meth:`agree_to_stop` all of them."""
     _stop_agreed = False
+    _mean: IntervalMean | None = None
+    """Of the weights after each training iteration since the last checkpoint; with the main learner."""
 
     def init(self) -> Any:
         # Learner.init knows two optimisers and refuses any other name. It also loads the checkpoint; before that,
@@ -94,8 +96,10 @@ class SRWMLearner(Learner):
         assert self.actor_critic is not None
         self._refuse_another_beginning()
         self.pool.broadcast(self.actor_critic)
-        if self.env_steps > 0 and self.pool.is_main:
-            self._export("checkpoint")  # a kill between checkpoint and agent must not leave them apart
+        if self.pool.is_main:
+            if self.env_steps > 0:
+                self._export("checkpoint")  # a kill between checkpoint and agent must not leave them apart
+            self._mean = IntervalMean(self.actor_critic)
         self._publish_weights()
         return model_data
 
@@ -202,11 +206,15 @@ class SRWMLearner(Learner):
             "updates": self.train_step,
             "seed": self.cfg.seed,
         }
-        agent = export_agent(self.cfg, self.actor_critic, cast(spaces.Dict, self.env_info.obs_space), training)
+        space = cast(spaces.Dict, self.env_info.obs_space)
+        agent = export_agent(self.cfg, self.actor_critic, space, training)
         suffix = "" if self.policy_id == 0 else f"_p{self.policy_id}"
         folder = experiment_folder(self.cfg)
         save_agent(agent, folder / (AGENT_FOLDERS[kind] + suffix))
         if kind == "checkpoint":
+            if self._mean is not None and self._mean.count > 0:
+                agent = export_agent(self.cfg, self._mean.module, space, training)
+                self._mean.restart()
             update_average(folder / (AVERAGE_FOLDER + suffix), agent)
 
     def train(self, batch: TensorDict) -> dict[str, Any] | None:
@@ -215,6 +223,8 @@ class SRWMLearner(Learner):
             return None
         before = self.env_steps
         stats = super().train(batch)
+        if self._mean is not None:
+            self._mean.add()
         self.env_steps = before + (self.env_steps - before) * self.pool.world_size
         return stats if stats is None else {**stats, LEARNER_ENV_STEPS: self.env_steps}
 

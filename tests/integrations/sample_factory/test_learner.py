@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from srwm_agents.agent import load_agent
+from srwm_agents.averaging import MEAN_AGE
 from srwm_agents.integrations.sample_factory.checkpoint import (
     CheckpointError,
     list_checkpoints,
     load_checkpoint,
     save_checkpoint,
 )
+from srwm_agents.integrations.sample_factory.config import experiment_folder
+from srwm_agents.integrations.sample_factory.model import portable_weights
 from srwm_agents.learning import actor_critic_losses, vtrace
 
 
@@ -251,6 +255,31 @@ def test_learning_rate_decays_with_frames_and_survives_a_resume(make_learner, ma
     resumed = make_learner(*flags)
     assert (resumed.env_steps, resumed.train_step) == (128, 4)
     assert resumed.curr_lr == pytest.approx(0.006)
+
+
+def test_the_average_is_of_all_iterations(make_learner, make_batch) -> None:
+    """Also where few of them are saved, and it goes on after a resume."""
+    learner = make_learner()
+    folder, weights = experiment_folder(learner.cfg) / "agent_average", []
+    for _ in range(3):
+        learner.train(make_batch(learner))
+        weights.append({name: tensor.clone() for name, tensor in portable_weights(learner.actor_critic).items()})
+    learner.save()
+    average = load_agent(folder)
+    for name, tensor in average.state_dict().items():
+        mean = torch.stack([each[name] for each in weights]).mean(0)
+        torch.testing.assert_close(tensor, mean, rtol=1e-5, atol=1e-7, msg=name)
+    assert average.config.training["frames"] == learner.env_steps
+    resumed = make_learner()
+    before = {name: tensor.clone() for name, tensor in load_agent(folder).state_dict().items()}
+    for name, tensor in average.state_dict().items():
+        assert torch.equal(before[name], tensor), name
+    resumed.train(make_batch(resumed))
+    resumed.save()
+    latest, share = portable_weights(resumed.actor_critic), (1 / MEAN_AGE - 1) / 4
+    for name, tensor in load_agent(folder).state_dict().items():
+        expected = torch.lerp(before[name], latest[name], min(1.0, share))
+        torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-7, msg=name)
 
 
 def test_a_resume_continues_exactly(make_learner, make_batch) -> None:
