@@ -148,6 +148,7 @@ def actor_critic_losses(
     pool: Pool = SINGLE,
     augmented: Observations | None = None,
     *,
+    value_weights: Tensor | None = None,
     with_critic: bool = True,
 ) -> Losses:
     """Losses of policy and values on a rollout, from one pass of the model over its T + 1 observations.
@@ -178,6 +179,7 @@ def actor_critic_losses(
         pool: the learners that share this batch; the mean over them of the result's gradients is the gradient of the
             whole batch.
         augmented: the rollout's observations with augmented images; None: no consistency term.
+        value_weights: [games], factors on the games' squared value errors; None: 1.
         with_critic: False: a critic that is not shared gets no gradient; the value loss is computed all the same.
     """
     evaluation = model.evaluate(rollout.observations, rollout.state, rollout.resets)
@@ -199,11 +201,12 @@ def actor_critic_losses(
         policy_loss = mean(_ppo_losses(log_ratios, advantages, settings.ppo_clip_ratio))
     else:
         policy_loss = mean(-advantages * log_probs)
-    value_loss = settings.value_coeff * mean((targets - values).square() / error_scale)
+    value_scale = settings.value_coeff / error_scale
+    if value_weights is not None:
+        value_scale = value_scale * value_weights[rollout.games][:, None]
+    value_loss = mean((targets - values).square() * value_scale)
     if evaluation.policy_values is not None:
-        value_loss = value_loss + settings.value_coeff * mean(
-            (targets - evaluation.policy_values).square() / error_scale
-        )
+        value_loss = value_loss + mean((targets - evaluation.policy_values).square() * value_scale)
     advantage_loss = settings.advantage_coeff * _advantage_error(evaluation, rollout, advantages, mean)
     entropy = mean(policy.entropy())
     if settings.exploration_loss == "entropy":

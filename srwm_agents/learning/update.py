@@ -60,15 +60,27 @@ class Update:
         settings: UpdateSettings,
         *,
         scales: GameScales | None = None,
+        value_weights: Tensor | None = None,
         pool: Pool = SINGLE,
         captured: bool = False,
     ) -> None:
-        """``captured``: replay each shape of minibatch as one CUDA graph; the optimiser must be capturable."""
+        """What is not said here is as in :func:`.actor_critic_losses`.
+
+        Args:
+            model: is trained in place.
+            optimizer: of the model's parameters.
+            settings: choices.
+            scales: sizes of the games' advantages.
+            value_weights: the games' factors on value errors.
+            pool: the learners that share a batch.
+            captured: replay each shape of minibatch as one CUDA graph; the optimiser must be capturable.
+        """
         self.model: Any = model
         """An ``nn.Module`` that is a :class:`TrainableActorCritic`."""
         self.optimizer = optimizer
         self.settings = settings
         self.scales = scales
+        self.value_weights = value_weights
         self.pool = pool
         device = optimizer.param_groups[0]["params"][0].device
         self.gradients_left_out = torch.zeros((), dtype=torch.int64, device=device)
@@ -99,8 +111,9 @@ class Update:
                 rollout, augmented = Rollout(**{**rollout.tree(), "observations": augmented}), None
         settings = self.settings.loss
         return actor_critic_losses(
-            self.model, rollout, settings, self.scales, self.pool, augmented, with_critic=with_critic
-        )
+            self.model, rollout, settings, self.scales, self.pool, augmented,
+            value_weights=self.value_weights, with_critic=with_critic,
+        )  # fmt: skip
 
     def _eager(self, rollout: Rollout, *, with_critic: bool = True) -> UpdateResult:
         # No host sync in here: a CUDA graph captures it.

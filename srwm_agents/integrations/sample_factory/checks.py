@@ -12,7 +12,7 @@ from srwm_agents.encoders import IMAGE_KEY
 from srwm_agents.envs.games import IMAGE_SHAPE, MAX_LEVEL
 from srwm_agents.envs.random_starts import MAX_STEPS
 from srwm_agents.integrations.sample_factory.deriving import sizes_of
-from srwm_agents.integrations.sample_factory.per_game import game_discounts, random_starts
+from srwm_agents.integrations.sample_factory.per_game import game_discounts, game_value_weights, random_starts
 from srwm_agents.integrations.sample_factory.request import ConfigError, Request
 from srwm_agents.integrations.sample_factory.sizes import one_divides
 from srwm_agents.integrations.sample_factory.suites import suite_of
@@ -108,6 +108,7 @@ def check(cfg: Any) -> None:
         ConfigError: the first that cannot work.
     """
     game_discounts(cfg)
+    game_value_weights(cfg)
     random_starts(cfg)
     for rule in RULES:
         if message := rule(cfg):
@@ -255,6 +256,7 @@ RULES: tuple[Callable[[Any], str | None], ...] = (
     Needs("critic", "with_vtrace", True, off=("shared",)),
     Needs("augment_shift", "with_vtrace", True, off=(0,)),
     Needs("game_gammas", "with_vtrace", True, off=("",)),
+    Needs("game_value_coeffs", "with_vtrace", True, off=("",)),
     Needs("random_starts", "with_vtrace", True, off=("",)),
     Apart("popart", True, "balance_games", True),
     _returns_have_a_deviation,

@@ -57,6 +57,7 @@ class Derived:
     games: str
     """Comma-separated; without a meaning for another environment than Procgen."""
     game_gammas: str
+    game_value_coeffs: str
     random_starts: str
     reward_clip: float
     """Of actors' rewards."""

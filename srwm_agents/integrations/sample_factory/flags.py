@@ -140,6 +140,8 @@ def _subjects(preset: Callable[[str], str]) -> dict[str, tuple[_Entry, ...]]:
             _theirs("gamma", "Discount factor"),
             _ours("game_gammas", "", "Discounts of single games, as maze=.999,plunder=.997; the others have --gamma",
                   few_need=True),
+            _ours("game_value_coeffs", "", "Factors on the value error of single games, as plunder=.125; the others "
+                  "have 1", few_need=True),
             _theirs("exploration_loss_coeff", "Weight of the entropy"),
             _theirs("value_loss_coeff", "Weight of the value error", few_need=True),
             _theirs("max_grad_norm", "The gradient is scaled down to this norm; 0: never", few_need=True),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,20 +31,10 @@ from srwm_agents.integrations.sample_factory.dropped import DroppedUpdates
 from srwm_agents.integrations.sample_factory.environment import EXPLORING_ENTRY, GAME_ENTRY
 from srwm_agents.integrations.sample_factory.in_process.streams import wait_for_stream
 from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover, tensors_of
-from srwm_agents.integrations.sample_factory.learning_settings import (
-    LinearFrameDecay,
-    optimizer_settings,
-    update_settings,
-)
+from srwm_agents.integrations.sample_factory.learning_settings import LinearFrameDecay, optimizer_of, update_of
 from srwm_agents.integrations.sample_factory.model import export_agent
-from srwm_agents.learning import GameScales, ReturnScales, Rollout, Update, UpdateResult
-from srwm_agents.learning.optimizers import (
-    RatedParameters,
-    make_optimizer,
-    regrouped,
-    set_capturable,
-    set_learning_rate,
-)
+from srwm_agents.learning import GameScales, ReturnScales, Rollout, UpdateResult
+from srwm_agents.learning.optimizers import regrouped, set_capturable, set_learning_rate
 from srwm_agents.learning.pooling import SINGLE, Pool
 
 AGENT_FOLDERS = {"checkpoint": "agent", "best": "agent_best"}
@@ -118,10 +107,7 @@ class SRWMLearner(Learner):
         if not self.is_initialized:
             model: Any = self.actor_critic
             if self._requested_optimizer != "lamb":
-                settings = replace(optimizer_settings(self.cfg), name=self._requested_optimizer)
-                policy, *critic = model.networks()
-                networks = [RatedParameters(policy), *(RatedParameters(c, self.cfg.critic_lr_scale) for c in critic)]
-                self.optimizer = make_optimizer(networks, settings, captured=self.cfg.cuda_graphs)
+                self.optimizer = optimizer_of(self.cfg, model, self._requested_optimizer)
             assert self.optimizer is not None
             discounts = torch.tensor(game_discounts(self.cfg), dtype=torch.float64, device=self.device)
             self.discounts = discounts.float()
@@ -130,10 +116,7 @@ class SRWMLearner(Learner):
             if self.cfg.reward_treatment == "return_norm":
                 self.return_scales = ReturnScales(discounts)
             self.dropped = DroppedUpdates()
-            self.update = Update(
-                model, self.optimizer, update_settings(self.cfg),
-                scales=self.game_scales, pool=self.pool, captured=self.cfg.cuda_graphs,
-            )  # fmt: skip
+            self.update = update_of(self.cfg, model, self.optimizer, self.game_scales, self.pool)
         super().load_from_checkpoint(policy_id, load_progress)
 
     def _load_state(self, checkpoint_dict: dict[str, Any], load_progress: bool = True) -> None:

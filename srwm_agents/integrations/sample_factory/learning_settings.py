@@ -1,19 +1,24 @@
-"""From a configuration to the settings of :mod:`srwm_agents.learning`, and the learning rate's schedule."""
+"""From a configuration to optimiser and update of :mod:`srwm_agents.learning`, and the learning rate's schedule."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from sample_factory.algo.learning.learner import LearningRateScheduler
 
-from srwm_agents.learning import LossSettings, UpdateSettings
-from srwm_agents.learning.optimizers import OptimizerSettings
+from srwm_agents.integrations.sample_factory.per_game import game_value_weights
+from srwm_agents.learning import GameScales, LossSettings, Update, UpdateSettings
+from srwm_agents.learning.optimizers import OptimizerSettings, RatedParameters, make_optimizer
+from srwm_agents.learning.pooling import Pool
 
 
-def optimizer_settings(cfg: Any) -> OptimizerSettings:
-    """The optimiser's settings in a configuration."""
-    return OptimizerSettings(
-        name=cfg.optimizer,
+def optimizer_of(cfg: Any, model: Any, name: Any) -> torch.optim.Optimizer:
+    """The optimiser of a model's networks in a configuration, by name, "adam" or "rmsprop"."""
+    policy, *critic = model.networks()
+    networks = [RatedParameters(policy), *(RatedParameters(each, cfg.critic_lr_scale) for each in critic)]
+    settings = OptimizerSettings(
+        name=name,
         learning_rate=cfg.learning_rate,
         adam_betas=(cfg.adam_beta1, cfg.adam_beta2),
         adam_eps=cfg.adam_eps,
@@ -21,6 +26,18 @@ def optimizer_settings(cfg: Any) -> OptimizerSettings:
         rmsprop_eps=cfg.rmsprop_eps,
         rmsprop_momentum=cfg.rmsprop_momentum,
     )
+    return make_optimizer(networks, settings, captured=cfg.cuda_graphs)
+
+
+def update_of(cfg: Any, model: Any, optimizer: torch.optim.Optimizer, scales: GameScales | None, pool: Pool) -> Update:
+    """The update of a model in a configuration."""
+    weights: torch.Tensor | None = None
+    if cfg.game_value_coeffs:
+        weights = torch.tensor(game_value_weights(cfg), device=next(model.parameters()).device)
+    return Update(
+        model, optimizer, update_settings(cfg),
+        scales=scales, value_weights=weights, pool=pool, captured=cfg.cuda_graphs,
+    )  # fmt: skip
 
 
 def update_settings(cfg: Any) -> UpdateSettings:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from srwm_agents.envs.random_starts import check_random_starts
 from srwm_agents.integrations.sample_factory.request import ConfigError
 
-FLAGS = ("game_gammas", "random_starts")
+FLAGS = ("game_gammas", "game_value_coeffs", "random_starts")
 
 _Number = TypeVar("_Number", int, float)
 
@@ -24,6 +24,19 @@ def game_discounts(cfg: Any) -> list[float]:
         if not 0 <= discount <= 1:
             raise ConfigError(f"--game_gammas has {discount:g} for {game}, expected from 0 to 1")
     return [discounts.get(game, float(cfg.gamma)) for game in cfg.tasks]
+
+
+def game_value_weights(cfg: Any) -> list[float]:
+    """Each game's factor on the value loss, in the games' order.
+
+    Raises:
+        ConfigError: ``game_value_coeffs`` cannot be read, names a game that is not played, or is below 0.
+    """
+    factors = _by_game(cfg, "game_value_coeffs", float, "FACTOR")
+    for game, factor in factors.items():
+        if not 0 <= factor < float("inf"):
+            raise ConfigError(f"--game_value_coeffs has {factor:g} for {game}, expected at least 0")
+    return [factors.get(game, 1.0) for game in cfg.tasks]
 
 
 def random_starts(cfg: Any) -> dict[str, int]:

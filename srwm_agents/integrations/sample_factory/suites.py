@@ -117,7 +117,16 @@ class GymnasiumSuite:
     """One Gymnasium environment, in each vector many times."""
 
     ignored: Mapping[str, str] = dict.fromkeys(
-        ("games", "distribution_mode", "num_levels", "start_level", "random_starts", "spread_starts", "game_gammas"),
+        (
+            "games",
+            "distribution_mode",
+            "num_levels",
+            "start_level",
+            "random_starts",
+            "spread_starts",
+            "game_gammas",
+            "game_value_coeffs",
+        ),
         "it is for --env=procgen",
     )
 

@@ -123,6 +123,9 @@ def test_environments_a_worker_are_split_into_vectors(make_cfg) -> None:
         (["--random_starts=starpilot=.9"], "--random_starts is 'starpilot=.9', expected GAME=STEPS,"),
         (["--random_starts=starpilot=-9"], "--random_starts has -9 for starpilot, expected a whole number"),
         (["--random_starts=maze:9"], "--random_starts is 'maze:9', expected GAME=STEPS,"),
+        (["--game_value_coeffs=starpilot=-1"], "--game_value_coeffs has -1 for starpilot, expected at least 0"),
+        (["--game_value_coeffs=starpilot=inf"], "--game_value_coeffs has inf for starpilot, expected at least 0"),
+        (["--game_value_coeffs=starpilot"], "--game_value_coeffs is 'starpilot', expected GAME=FACTOR,"),
         (["--game_gammas=starpilot=.9", "--with_vtrace=False"], "--game_gammas=starpilot=.9 needs --with_vtrace=True"),
         (
             ["--reward_treatment=none", "--reward_clip=2"],

@@ -168,6 +168,24 @@ def test_a_critic_learns_in_some_iterations_alone(make_learner, make_batch) -> N
     assert any((p != before).any() for p, before in zip(model.critic.parameters(), critic, strict=True))
 
 
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+def test_a_games_value_error_has_its_own_weight(make_learner, make_batch, critic: str) -> None:
+    learner, weighted = (
+        make_learner(f"--critic={critic}", *more) for more in ([], ["--game_value_coeffs=leaper=0.25,starpilot=2"])
+    )
+    minibatch = minibatch_of(learner, make_batch(learner))
+    plain, found = learner.update.losses(minibatch), weighted.update.losses(minibatch)
+    weights = torch.tensor([2.0, 0.25])[minibatch.games][:, None].expand_as(plain.values)
+    assert learner.cfg.tasks == ["starpilot", "leaper"]
+    assert len(minibatch.games.unique()) == 2
+    valids = minibatch.valids
+    if critic == "shared":
+        errors = learner.cfg.value_loss_coeff * (plain.targets - plain.values).square()
+        torch.testing.assert_close(found.value, (weights * errors)[valids].mean())
+    torch.testing.assert_close(found.policy, plain.policy)
+    assert not torch.allclose(found.value, plain.value)
+
+
 def test_a_critics_learning_rate_changes_nothing_else(make_learner, make_batch) -> None:
     plain, slow = make_learner("--critic=separate"), make_learner("--critic=separate", "--critic_lr_scale=0")
     critic = [p.clone() for p in slow.actor_critic.critic.parameters()]
