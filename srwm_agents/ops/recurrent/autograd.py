@@ -1,0 +1,225 @@
+"""The LSTM and the GRU on Triton kernels: how they are launched, and the registered operators around them.
+
+Importing this module imports Triton; the dispatcher does so only when it needs to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from srwm_agents.ops.recurrent.triton_kernels import (
+    ROWS,
+    gru_backward_kernel,
+    gru_forward_kernel,
+    lstm_backward_kernel,
+    lstm_forward_kernel,
+)
+from srwm_agents.ops.transforms import Mapped, fold_all, one_by_one, transformable, unfold
+from srwm_agents.ops.triton_support import contiguous, differentiable, on_device, padded, without_autocast
+
+# A launch, kernel[grid](…), is beyond what a type checker knows of these.
+_lstm_forward_kernel: Any = lstm_forward_kernel
+_lstm_backward_kernel: Any = lstm_backward_kernel
+_gru_forward_kernel: Any = gru_forward_kernel
+_gru_backward_kernel: Any = gru_backward_kernel
+
+TILE_BYTES = 2**15
+"""Of W_hh, loaded at once. Shared memory holds ``STAGES`` such tiles: 64 KiB of the 99 that the smallest GPUs have."""
+STAGES = 2
+MIN_BLOCK = 16
+"""A tensor core's product takes no narrower block."""
+
+
+def _launch(hidden: int, gates: int) -> dict[str, Any]:
+    """A kernel's constants and options, as keyword arguments; ``gates``: how many tiles are loaded at once."""
+    block = max(MIN_BLOCK, padded(hidden))
+    columns = TILE_BYTES // (4 * gates * block)
+    return {
+        "H": hidden, "BH": block, "BK": min(max(MIN_BLOCK, 1 << (columns.bit_length() - 1)), 64), "STAGES": STAGES,
+        "num_warps": 4 if block <= 64 else 8,
+    }  # fmt: skip
+
+
+def _grid(x: Tensor) -> tuple[int]:
+    return (math.ceil(len(x) / ROWS.value),)
+
+
+def _lstm_forward(x, weight, bias, h, c, resets, y, final, saved) -> None:
+    with on_device(x):
+        _lstm_forward_kernel[_grid(x)](
+            *contiguous(x, weight, bias, h, c, resets), y, final, saved, *x.shape[:2], **_launch(h.shape[1], 4)
+        )
+
+
+def _lstm_backward(weight, h, c, resets, y, saved, dy, dfinal, dx, dgates, dh, dc) -> None:
+    with on_device(y):
+        _lstm_backward_kernel[_grid(y)](
+            *contiguous(weight, c, resets, saved, dy, dfinal), dx, dh, dc, *y.shape[:2], **_launch(h.shape[1], 1)
+        )
+
+
+def _gru_forward(x, weight, bias, h, c, resets, y, final, saved) -> None:
+    with on_device(x):
+        _gru_forward_kernel[_grid(x)](
+            *contiguous(x, weight, bias, h, resets), y, saved, *x.shape[:2], **_launch(h.shape[1], 3)
+        )
+
+
+def _gru_backward(weight, h, c, resets, y, saved, dy, dfinal, dx, dgates, dh, dc) -> None:
+    with on_device(y):
+        _gru_backward_kernel[_grid(y)](
+            *contiguous(weight, h, resets, y, saved, dy), dx, dgates, dh, *y.shape[:2], **_launch(h.shape[1], 1)
+        )
+
+
+class Cell(NamedTuple):
+    """What differs between the two. Of a GRU, what only the LSTM has is None where it is given, empty where returned."""
+
+    gates: int
+    """Their number, G."""
+    has_cell: bool
+    """Whether there is a state c beside h."""
+    saved: int
+    """Numbers that the forward kernel saves for the backward kernel, of each unit and step."""
+    forward: Callable[..., None]
+    """(x, weight, bias, h, c, resets, y, final, saved or None): writes the last three."""
+    backward: Callable[..., None]
+    """(weight, h, c, resets, y, saved, dy, dfinal or None, dx, dgates, dh, dc): writes the last four."""
+
+
+class Operators(NamedTuple):
+    """A registered pair."""
+
+    forward_op: Any
+    forward: Callable[..., Any]
+    """Called in the operator's place; see :func:`srwm_agents.ops.transforms.transformable`."""
+
+
+def register(name: str, cell: Cell) -> Operators:
+    """Register ``srwm_agents::{name}_forward`` and ``srwm_agents::{name}_backward``."""
+
+    def forward_outputs(x: Tensor, h: Tensor, save: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Empty y, final and saved."""
+        batch, steps = x.shape[:2]
+        hidden = h.shape[1]
+        final = x.new_empty(h.shape if cell.has_cell else (0,))
+        return x.new_empty(batch, steps, hidden), final, x.new_empty((*x.shape[:2], cell.saved * hidden) if save else 0)
+
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor, h: Tensor, c: Tensor | None, resets: Tensor | None, save: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, T, G · H], weight [G · H, H], bias [G · H], h, c [B, H], resets [B, T] -> y [B, T, H], final (of c)
+        [B, H], and saved [B, T, …], which is for the backward operator and empty unless ``save``."""
+        y, final, saved = forward_outputs(x, h, save)
+        cell.forward(x, weight, bias, h, c, resets, y, final, saved if save else None)
+        return y, final, saved
+
+    forward_op = torch.library.custom_op(f"srwm_agents::{name}_forward", forward, mutates_args=())
+
+    @forward_op.register_fake
+    def _(x, weight, bias, h, c, resets, save):
+        return forward_outputs(x, h, save)
+
+    def backward_outputs(y: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Empty dx, dgates, dh and dc."""
+        shape = (*y.shape[:2], cell.gates * y.shape[2])
+        none = (0,)
+        return (
+            y.new_empty(shape), y.new_empty(none if cell.has_cell else shape),
+            h.new_empty(h.shape), h.new_empty(h.shape if cell.has_cell else none),
+        )  # fmt: skip
+
+    @torch.library.custom_op(f"srwm_agents::{name}_backward", mutates_args=())
+    def backward_op(
+        weight: Tensor, h: Tensor, c: Tensor | None, resets: Tensor | None, y: Tensor, saved: Tensor,
+        dy: Tensor | None, dfinal: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+        """dx and dgates [B, T, G · H], dh and dc [B, H]; an LSTM's dgates, which are dx, and a GRU's dc are empty.
+
+        ``dy`` and ``dfinal`` are the gradients of the forward operator's outputs, None for zeros.
+        """
+        dx, dgates, dh, dc = backward_outputs(y, h)
+        dy = torch.zeros_like(y) if dy is None else dy
+        cell.backward(weight, h, c, resets, y, saved, dy, dfinal, dx, dgates, dh, dc)
+        return dx, dgates, dh, dc
+
+    @backward_op.register_fake
+    def _(weight, h, c, resets, y, saved, dy, dfinal):
+        return backward_outputs(y, h)
+
+    def vmap_backward(info: Any, mapped: Mapped, *arguments: Any) -> tuple[Any, Any]:
+        size = info.batch_size
+        if mapped[0] is not None:  # the weights, which have no batch
+            return one_by_one(call_backward, size, mapped, arguments)
+        dx, dgates, dh, dc = call_backward(*fold_all(arguments, mapped, size, (None, *[0] * 7)))
+        if cell.has_cell:
+            return (unfold(dx, size, 0), dgates, unfold(dh, size, 0), unfold(dc, size, 0)), (0, None, 0, 0)
+        return (unfold(dx, size, 0), unfold(dgates, size, 0), unfold(dh, size, 0), dc), (0, 0, 0, None)
+
+    call_backward = transformable(backward_op, vmap=vmap_backward)
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, weight, _, *state, resets, ctx.save = inputs
+        y, _, saved = output
+        ctx.save_for_backward(weight, *state, resets, y, saved)
+        ctx.mark_non_differentiable(saved)
+        ctx.set_materialize_grads(False)
+
+    def gradient(
+        ctx: Any, dy: Tensor | None, dfinal: Tensor | None, _dsaved: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        if not ctx.save:
+            raise RuntimeError(f"{name}_forward was called with save=False: it kept nothing to differentiate through")
+        weight, h, c, resets, y, saved = ctx.saved_tensors
+        if not cell.has_cell:
+            dfinal = None
+        dx, dgates, dh, dc = call_backward(weight, h, c, resets, y, saved, dy, dfinal)
+        dgates = dx if cell.has_cell else dgates
+        before = torch.cat([h[:, None], y[:, :-1]], dim=1)
+        if resets is not None:
+            before = before.masked_fill(resets[..., None], 0)
+        with without_autocast(dgates):
+            dweight = dgates.flatten(0, 1).T @ before.flatten(0, 1)  # of all steps in one product
+        return dx, dweight, dgates.sum((0, 1)), dh, dc if cell.has_cell else None, None, None
+
+    def vmap_forward(info: Any, mapped: Mapped, *arguments: Any) -> tuple[Any, Any]:
+        # The caller sees no gradient outside.
+        size, save = info.batch_size, arguments[-1] or differentiable(*arguments[:5])
+        arguments = (*arguments[:-1], save)
+        if any(dim is not None for dim in mapped[1:3]):  # weight and bias, which have no batch
+            return one_by_one(call_forward, size, mapped, arguments)
+        y, final, saved = call_forward(*fold_all(arguments, mapped, size, (0, None, None, 0, 0, 0, None)))
+        outputs = (
+            unfold(y, size, 0),
+            unfold(final, size, 0) if cell.has_cell else final,
+            unfold(saved, size, 0) if save else saved,
+        )
+        return outputs, (0, 0 if cell.has_cell else None, 0 if save else None)
+
+    call_forward = transformable(
+        forward_op, launch=forward, vmap=vmap_forward, setup_context=setup_context, backward=gradient
+    )
+    return Operators(forward_op, call_forward)
+
+
+lstm_forward_op, lstm_forward = register("lstm", Cell(4, True, 5, _lstm_forward, _lstm_backward))
+gru_forward_op, gru_forward = register("gru", Cell(3, False, 4, _gru_forward, _gru_backward))
+
+
+def lstm_triton(
+    x: Tensor, weight: Tensor, bias: Tensor, h: Tensor, c: Tensor, resets: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The LSTM on the kernels. Arguments as of ``lstm``, which has checked them; none is empty."""
+    y, final, _saved = lstm_forward(x, weight, bias, h, c, resets, differentiable(x, weight, bias, h, c))
+    return y, y[:, -1], final
+
+
+def gru_triton(x: Tensor, weight: Tensor, bias: Tensor, h: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The GRU on the kernels. Arguments as of ``gru``, which has checked them; none is empty."""
+    y, _, _saved = gru_forward(x, weight, bias, h, None, resets, differentiable(x, weight, bias, h))
+    return y, y[:, -1]
