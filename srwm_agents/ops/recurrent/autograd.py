@@ -78,7 +78,7 @@ def _gru_backward(weight, h, c, resets, y, saved, dy, dfinal, dx, dgates, dh, dc
 
 
 class Cell(NamedTuple):
-    """What differs between the two. Of a GRU, what only the LSTM has is None where it is given, empty where returned."""
+    """What differs between the two. What only an LSTM has is, of a GRU, None where given and empty where returned."""
 
     gates: int
     """Their number, G."""
