@@ -140,7 +140,7 @@ def test_gradients_of_the_naive_op_once_and_twice(name) -> None:
     [
         *((SHAPES[0], kind) for kind in KINDS),
         *((shape, "many") for shape in SHAPES[1:]),
-        *((shape, kind) for shape in GPU_SHAPES * CUDA for kind in ("none", "many")),
+        *((shape, "many") for shape in GPU_SHAPES * CUDA),
     ],
     ids=str,
 )
@@ -148,6 +148,7 @@ def test_outputs_and_all_gradients_match_the_naive_op(name, backend, shape, kind
     assert_matches_naive(name, make_inputs(name, shape), make_resets(kind, *shape[:2]), backend)
 
 
+@pytest.mark.skipif(CUDA, reason="there are more shapes above on a GPU")
 @pytest.mark.slow
 @pytest.mark.parametrize("hidden", [1, 32, 48, 64, 100, 128, 256])
 def test_many_widths(name, backend, hidden) -> None:
@@ -165,7 +166,7 @@ def test_a_long_sequence_stays_accurate(name, backend, every) -> None:
 
 @pytest.mark.parametrize("outputs", [slice(0, 1), slice(1, 2), slice(-1, None)], ids=["y", "h", "last"])
 def test_upstream_gradients_of_some_outputs_only(name, backend, outputs) -> None:
-    inputs, resets = make_inputs(name, (2, 4, 6)), make_resets("consecutive", 2, 4)
+    inputs, resets = make_inputs(name, (2, 4, 5)), make_resets("consecutive", 2, 4)
     assert_matches_naive(name, inputs, resets, backend, outputs=outputs)
 
 
@@ -201,7 +202,7 @@ def test_step_by_step_equals_the_whole_sequence(name, backend) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_reset_drops_a_state_that_is_not_finite(name, backend, dtype) -> None:
     """Nor does it leave anything in a gradient, the weights' among them."""
-    inputs = make_inputs(name, (3, 3, 6))
+    inputs = make_inputs(name, (3, 3, 5))
     resets = torch.zeros(3, 3, dtype=torch.bool)
     resets[0, 0] = resets[2, 0] = resets[1, -1] = True
     true = run(OPS[name], inputs, resets.to(DEVICE), backend="naive")
@@ -274,7 +275,7 @@ def test_compiles_without_graph_breaks(name, backend) -> None:
 
 
 def test_opcheck(name, backend) -> None:
-    inputs: list[Tensor | None] = [z.float().to(DEVICE).requires_grad_() for z in make_inputs(name, (1, 2, 4))]
+    inputs: list[Tensor | None] = [z.float().to(DEVICE).requires_grad_() for z in make_inputs(name, (1, 2, 5))]
     inputs += [None] * (name == "gru")
     operator = {"lstm": kernels.lstm_forward_op, "gru": kernels.gru_forward_op}[name]
     torch.library.opcheck(operator, (*inputs, make_resets("first", 1, 2), True))
@@ -282,7 +283,7 @@ def test_opcheck(name, backend) -> None:
 
 @pytest.mark.parametrize("weights", [False, True], ids=["episodes", "weights too"])
 def test_vmap_and_functional_gradients(name, backend, weights) -> None:
-    inputs = make_inputs(name, (2, 3, 4))
+    inputs = make_inputs(name, (2, 3, 5))
     x, *parameters = inputs[:3]
     state, resets = inputs[3:], make_resets("many", 2, 3)
 

@@ -29,18 +29,22 @@ _gru_forward_kernel: Any = gru_forward_kernel
 _gru_backward_kernel: Any = gru_backward_kernel
 
 TILE_BYTES = 2**15
-"""Of W_hh, loaded at once. Shared memory holds ``STAGES`` such tiles: 64 KiB of the 99 that the smallest GPUs have."""
-STAGES = 2
-MIN_BLOCK = 16
-"""A tensor core's product takes no narrower block."""
+"""Of W_hh, loaded at once, where the narrowest block allows. Shared memory holds ``STAGES - 1`` tiles, or one larger:
+about 70 KiB, of the 99 that the smallest of NVIDIA's GPUs since Ampere have."""
+STAGES = 3
+MIN_BLOCK, MAX_COLUMNS = 16, 64
+"""A tensor core's product takes no narrower block; with more columns, registers do not suffice."""
 
 
 def _launch(hidden: int, gates: int) -> dict[str, Any]:
-    """A kernel's constants and options, as keyword arguments; ``gates``: how many tiles are loaded at once."""
+    """A kernel's constants and options, as keyword arguments, for H units. ``gates`` are the parts of W_hh that are
+    loaded at once: all in a forward kernel, and one in a backward kernel, which sums over the gates.
+    """
     block = max(MIN_BLOCK, padded(hidden))
-    columns = TILE_BYTES // (4 * gates * block)
+    row_bytes = 4 * gates * block
+    columns = max(MIN_BLOCK, min(TILE_BYTES // padded(gates * block * 4), MAX_COLUMNS, block))
     return {
-        "H": hidden, "BH": block, "BK": min(max(MIN_BLOCK, 1 << (columns.bit_length() - 1)), 64), "STAGES": STAGES,
+        "H": hidden, "BH": block, "BK": columns, "STAGES": STAGES if columns * row_bytes <= TILE_BYTES else 2,
         "num_warps": 4 if block <= 64 else 8,
     }  # fmt: skip
 

@@ -5,7 +5,8 @@ arithmetic. W_hh is larger than shared memory (256 KiB at H = 128), so every ste
 tiles of ``BK`` columns, of which some are loaded while others are multiplied. All gates of all units are summed up at
 once and stay in registers, as does what else a step keeps. Only the product's left side, of which a tile is read at a
 time too, goes through global memory: the forward kernel reads the outputs of the step before back, the backward kernel
-the gates' gradients of the same step. A barrier stands between the two, since other threads wrote them.
+the gates' gradients of the same step. A barrier stands between the two, since other threads wrote them; and loops over
+steps have one stage: the compiler, which does not see that what is loaded was just written, must not load it earlier.
 
 Products of float32 are made of three of TF32 ("tf32x3"), whose errors are those of float32; a single one has 11 bits,
 and float32 arithmetic outside tensor cores takes twice the time.
@@ -102,7 +103,7 @@ def lstm_forward_kernel(
     bias_g = tl.load(b_ptr + 2 * H + j, mask=j < H, other=0.0)
     bias_o = tl.load(b_ptr + 3 * H + j, mask=j < H, other=0.0)
     live_next = _live(resets_ptr, rows * T, real)
-    for t in range(T):
+    for t in tl.range(0, T, num_stages=1):
         at = rows * T + t
         live = live_next
         live_next = _live(resets_ptr, tl.minimum(at + 1, rows * T + T - 1), real)
@@ -154,7 +155,7 @@ def lstm_backward_kernel(
     if dfinal_ptr is not None:
         dc += tl.load(dfinal_ptr + tile, mask=mask, other=0.0)
     c = _gate_inputs(saved_ptr, rows * T + T - 1, 4, 5, real, j, H)
-    for step in range(T):
+    for step in tl.range(0, T, num_stages=1):
         t = T - 1 - step
         at = rows * T + t
         live = _live(resets_ptr, at, real)
@@ -201,7 +202,7 @@ def gru_forward_kernel(
     bias_z = tl.load(b_ptr + H + j, mask=j < H, other=0.0)
     bias_n = tl.load(b_ptr + 2 * H + j, mask=j < H, other=0.0)
     live_next = _live(resets_ptr, rows * T, real)
-    for t in range(T):
+    for t in tl.range(0, T, num_stages=1):
         at = rows * T + t
         live = live_next
         live_next = _live(resets_ptr, tl.minimum(at + 1, rows * T + T - 1), real)
@@ -247,7 +248,7 @@ def gru_backward_kernel(
     tile = (rows * H)[:, None] + j[None, :]
     mask = real[:, None] & (j < H)[None, :]
     dh = tl.zeros((ROWS, BH), tl.float32)
-    for step in range(T):
+    for step in tl.range(0, T, num_stages=1):
         t = T - 1 - step
         at = rows * T + t
         live = _live(resets_ptr, at, real)
