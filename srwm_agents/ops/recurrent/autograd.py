@@ -32,7 +32,7 @@ TILE_BYTES = 2**15
 """Of W_hh, loaded at once, where the narrowest block allows. Shared memory holds ``STAGES - 1`` tiles, or one larger:
 about 70 KiB, of the 99 that the smallest of NVIDIA's GPUs since Ampere have."""
 STAGES = 3
-MIN_BLOCK, MAX_COLUMNS = 16, 64
+MIN_BLOCK, MAX_COLUMNS = 16, 32
 """A tensor core's product takes no narrower block; with more columns, registers do not suffice."""
 
 
@@ -45,7 +45,7 @@ def _launch(hidden: int, gates: int) -> dict[str, Any]:
     columns = max(MIN_BLOCK, min(TILE_BYTES // padded(gates * block * 4), MAX_COLUMNS, block))
     return {
         "H": hidden, "BH": block, "BK": columns, "STAGES": STAGES if columns * row_bytes <= TILE_BYTES else 2,
-        "num_warps": 4 if block <= 64 else 8,
+        "num_warps": max(4, block // 16),
     }  # fmt: skip
 
 
@@ -60,10 +60,10 @@ def _lstm_forward(x, weight, bias, h, c, resets, y, final, saved) -> None:
         )
 
 
-def _lstm_backward(weight, h, c, resets, y, saved, dy, dfinal, dx, dgates, dh, dc) -> None:
-    with on_device(y):
-        _lstm_backward_kernel[_grid(y)](
-            *contiguous(weight, c, resets, saved, dy, dfinal), dx, dh, dc, *y.shape[:2], **_launch(h.shape[1], 1)
+def _lstm_backward(weight, resets, saved, dy, dfinal, dx, dgates, dh, dc) -> None:
+    with on_device(dy):
+        _lstm_backward_kernel[_grid(dy)](
+            *contiguous(weight, resets, saved, dy, dfinal), dx, dh, dc, *dy.shape[:2], **_launch(dy.shape[2], 1)
         )
 
 
@@ -74,10 +74,10 @@ def _gru_forward(x, weight, bias, h, c, resets, y, final, saved) -> None:
         )
 
 
-def _gru_backward(weight, h, c, resets, y, saved, dy, dfinal, dx, dgates, dh, dc) -> None:
-    with on_device(y):
-        _gru_backward_kernel[_grid(y)](
-            *contiguous(weight, h, resets, y, saved, dy), dx, dgates, dh, *y.shape[:2], **_launch(h.shape[1], 1)
+def _gru_backward(weight, resets, saved, dy, dfinal, dx, dgates, dh, dc) -> None:
+    with on_device(dy):
+        _gru_backward_kernel[_grid(dy)](
+            *contiguous(weight, resets, saved, dy), dx, dgates, dh, *dy.shape[:2], **_launch(dy.shape[2], 1)
         )
 
 
@@ -89,11 +89,12 @@ class Cell(NamedTuple):
     has_cell: bool
     """Whether there is a state c beside h."""
     saved: int
-    """Numbers that the forward kernel saves for the backward kernel, of each unit and step."""
+    """Numbers that the forward kernel saves of each unit and step: the last is h before the step, zero after a reset,
+    the others are for the backward kernel."""
     forward: Callable[..., None]
     """(x, weight, bias, h, c, resets, y, final, saved or None): writes the last three."""
     backward: Callable[..., None]
-    """(weight, h, c, resets, y, saved, dy, dfinal or None, dx, dgates, dh, dc): writes the last four."""
+    """(weight, resets, saved, dy, dfinal or None, dx, dgates, dh, dc): writes the last four."""
 
 
 class Operators(NamedTuple):
@@ -129,38 +130,40 @@ def register(name: str, cell: Cell) -> Operators:
     def _(x, weight, bias, h, c, resets, save):
         return forward_outputs(x, h, save)
 
-    def backward_outputs(y: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def backward_outputs(saved: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Empty dx, dgates, dh and dc."""
-        shape = (*y.shape[:2], cell.gates * y.shape[2])
-        none = (0,)
+        batch, steps, width = saved.shape
+        hidden = width // cell.saved
         return (
-            y.new_empty(shape), y.new_empty(none if cell.has_cell else shape),
-            h.new_empty(h.shape), h.new_empty(h.shape if cell.has_cell else none),
-        )  # fmt: skip
+            saved.new_empty(batch, steps, cell.gates * hidden),
+            saved.new_empty(0 if cell.has_cell else (batch, steps, cell.gates * hidden)),
+            saved.new_empty(batch, hidden),
+            saved.new_empty((batch, hidden) if cell.has_cell else 0),
+        )
 
     @torch.library.custom_op(f"srwm_agents::{name}_backward", mutates_args=())
     def backward_op(
-        weight: Tensor, h: Tensor, c: Tensor | None, resets: Tensor | None, y: Tensor, saved: Tensor,
-        dy: Tensor | None, dfinal: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-        """dx and dgates [B, T, G · H], dh and dc [B, H]; an LSTM's dgates, which are dx, and a GRU's dc are empty.
+        weight: Tensor, resets: Tensor | None, saved: Tensor, dy: Tensor | None, dfinal: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """dx and dgates [B, T, G · H], gradients of what x and what the state gives to the gates, dh and dc [B, H]; an
+        LSTM's dgates, which are dx, and a GRU's dc are empty.
 
         ``dy`` and ``dfinal`` are the gradients of the forward operator's outputs, None for zeros.
         """
-        dx, dgates, dh, dc = backward_outputs(y, h)
-        dy = torch.zeros_like(y) if dy is None else dy
-        cell.backward(weight, h, c, resets, y, saved, dy, dfinal, dx, dgates, dh, dc)
+        dx, dgates, dh, dc = backward_outputs(saved)
+        dy = saved.new_zeros(*saved.shape[:2], dh.shape[1]) if dy is None else dy
+        cell.backward(weight, resets, saved, dy, dfinal, dx, dgates, dh, dc)
         return dx, dgates, dh, dc
 
     @backward_op.register_fake
-    def _(weight, h, c, resets, y, saved, dy, dfinal):
-        return backward_outputs(y, h)
+    def _(weight, resets, saved, dy, dfinal):
+        return backward_outputs(saved)
 
     def vmap_backward(info: Any, mapped: Mapped, *arguments: Any) -> tuple[Any, Any]:
         size = info.batch_size
         if mapped[0] is not None:  # the weights, which have no batch
             return one_by_one(call_backward, size, mapped, arguments)
-        dx, dgates, dh, dc = call_backward(*fold_all(arguments, mapped, size, (None, *[0] * 7)))
+        dx, dgates, dh, dc = call_backward(*fold_all(arguments, mapped, size, (None, *[0] * 4)))
         if cell.has_cell:
             return (unfold(dx, size, 0), dgates, unfold(dh, size, 0), unfold(dc, size, 0)), (0, None, 0, 0)
         return (unfold(dx, size, 0), unfold(dgates, size, 0), unfold(dh, size, 0), dc), (0, 0, 0, None)
@@ -168,10 +171,9 @@ def register(name: str, cell: Cell) -> Operators:
     call_backward = transformable(backward_op, vmap=vmap_backward)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, weight, _, *state, resets, ctx.save = inputs
-        y, _, saved = output
-        ctx.save_for_backward(weight, *state, resets, y, saved)
-        ctx.mark_non_differentiable(saved)
+        _, weight, _, _, _, resets, ctx.save = inputs
+        ctx.save_for_backward(weight, resets, output[-1])
+        ctx.mark_non_differentiable(output[-1])
         ctx.set_materialize_grads(False)
 
     def gradient(
@@ -179,16 +181,12 @@ def register(name: str, cell: Cell) -> Operators:
     ) -> tuple[Tensor | None, ...]:
         if not ctx.save:
             raise RuntimeError(f"{name}_forward was called with save=False: it kept nothing to differentiate through")
-        weight, h, c, resets, y, saved = ctx.saved_tensors
-        if not cell.has_cell:
-            dfinal = None
-        dx, dgates, dh, dc = call_backward(weight, h, c, resets, y, saved, dy, dfinal)
+        weight, resets, saved = ctx.saved_tensors
+        dx, dgates, dh, dc = call_backward(weight, resets, saved, dy, dfinal if cell.has_cell else None)
         dgates = dx if cell.has_cell else dgates
-        before = torch.cat([h[:, None], y[:, :-1]], dim=1)
-        if resets is not None:
-            before = before.masked_fill(resets[..., None], 0)
+        h_before = saved[..., -weight.shape[1] :]
         with without_autocast(dgates):
-            dweight = dgates.flatten(0, 1).T @ before.flatten(0, 1)  # of all steps in one product
+            dweight = dgates.flatten(0, 1).T @ h_before.flatten(0, 1)  # of all steps in one product
         return dx, dweight, dgates.sum((0, 1)), dh, dc if cell.has_cell else None, None, None
 
     def vmap_forward(info: Any, mapped: Mapped, *arguments: Any) -> tuple[Any, Any]:
@@ -211,8 +209,8 @@ def register(name: str, cell: Cell) -> Operators:
     return Operators(forward_op, call_forward)
 
 
-lstm_forward_op, lstm_forward = register("lstm", Cell(4, True, 5, _lstm_forward, _lstm_backward))
-gru_forward_op, gru_forward = register("gru", Cell(3, False, 4, _gru_forward, _gru_backward))
+lstm_forward_op, lstm_forward = register("lstm", Cell(4, True, 6, _lstm_forward, _lstm_backward))
+gru_forward_op, gru_forward = register("gru", Cell(3, False, 5, _gru_forward, _gru_backward))
 
 
 def lstm_triton(

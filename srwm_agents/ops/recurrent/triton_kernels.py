@@ -42,10 +42,24 @@ def _live(resets_ptr, at, real):
 
 
 @triton.jit
-def _gate_inputs(ptr, at, gate: tl.constexpr, GATES: tl.constexpr, real, j, H: tl.constexpr):
+def _part(ptr, at, gate: tl.constexpr, GATES: tl.constexpr, real, j, H: tl.constexpr):
     """Part ``gate`` [ROWS, J] of a step in a tensor [B, T, GATES · H]."""
     mask = real[:, None] & (j < H)[None, :]
     return tl.load(ptr + (at * GATES * H + gate * H)[:, None] + j[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def _three(ptr, at, GATES: tl.constexpr, real, j, H: tl.constexpr):
+    """The first three parts of a step."""
+    return (_part(ptr, at, 0, GATES, real, j, H), _part(ptr, at, 1, GATES, real, j, H),
+            _part(ptr, at, 2, GATES, real, j, H))  # fmt: skip
+
+
+@triton.jit
+def _four(ptr, at, GATES: tl.constexpr, real, j, H: tl.constexpr):
+    """The first four parts of a step."""
+    return (_part(ptr, at, 0, GATES, real, j, H), _part(ptr, at, 1, GATES, real, j, H),
+            _part(ptr, at, 2, GATES, real, j, H), _part(ptr, at, 3, GATES, real, j, H))  # fmt: skip
 
 
 @triton.jit
@@ -91,7 +105,8 @@ def lstm_forward_kernel(
     """Forward over time.
 
     x [B, T, 4H], w [4H, H], b [4H], h, c [B, H], resets [B, T] or None
-    -> y [B, T, H], final (c) [B, H], saved [B, T, 5H] (the gates' values i, f, g, o, and c) or None.
+    -> y [B, T, H], final (c) [B, H], saved [B, T, 6H] (the gates' values i, f, g, o, and the step's c and h before it,
+    zeros after a reset) or None.
     """
     rows, real = _program_rows(B)
     j = tl.arange(0, BH)
@@ -102,48 +117,55 @@ def lstm_forward_kernel(
     bias_f = tl.load(b_ptr + H + j, mask=j < H, other=0.0)
     bias_g = tl.load(b_ptr + 2 * H + j, mask=j < H, other=0.0)
     bias_o = tl.load(b_ptr + 3 * H + j, mask=j < H, other=0.0)
+    # Loads run one step ahead, so that their latency hides behind the step's product.
     live_next = _live(resets_ptr, rows * T, real)
+    i_next, f_next, g_next, o_next = _four(x_ptr, rows * T, 4, real, j, H)
+    if saved_ptr is not None:
+        h = tl.load(h_ptr + tile, mask=mask & live_next[:, None], other=0.0)
+        _store(saved_ptr, rows * T, 5, 6, real, j, H, h)
     for t in tl.range(0, T, num_stages=1):
         at = rows * T + t
-        live = live_next
-        live_next = _live(resets_ptr, tl.minimum(at + 1, rows * T + T - 1), real)
+        ahead = rows * T + tl.minimum(t + 1, T - 1)
         before = tl.where(t > 0, y_ptr + (at - 1) * H, h_ptr + rows * H)
+        live = live_next
+        i, f, g, o = (i_next + bias_i[None, :], f_next + bias_f[None, :],
+                      g_next + bias_g[None, :], o_next + bias_o[None, :])  # fmt: skip
+        live_next = _live(resets_ptr, ahead, real)
+        i_next, f_next, g_next, o_next = _four(x_ptr, ahead, 4, real, j, H)
         c = tl.where(live[:, None], c, 0.0)
-        i = _gate_inputs(x_ptr, at, 0, 4, real, j, H) + bias_i[None, :]
-        f = _gate_inputs(x_ptr, at, 1, 4, real, j, H) + bias_f[None, :]
-        g = _gate_inputs(x_ptr, at, 2, 4, real, j, H) + bias_g[None, :]
-        o = _gate_inputs(x_ptr, at, 3, 4, real, j, H) + bias_o[None, :]
+        if saved_ptr is not None:
+            _store(saved_ptr, at, 4, 6, real, j, H, c)
         for first in tl.range(0, H, BK, num_stages=STAGES):
             k = first + tl.arange(0, BK)
-            h = _left(before, live, k, H)
-            i = tl.dot(h, _gate_weights(w_ptr, 0, k, j, H), i, input_precision="tf32x3")
-            f = tl.dot(h, _gate_weights(w_ptr, 1, k, j, H), f, input_precision="tf32x3")
-            g = tl.dot(h, _gate_weights(w_ptr, 2, k, j, H), g, input_precision="tf32x3")
-            o = tl.dot(h, _gate_weights(w_ptr, 3, k, j, H), o, input_precision="tf32x3")
+            left = _left(before, live, k, H)
+            i = tl.dot(left, _gate_weights(w_ptr, 0, k, j, H), i, input_precision="tf32x3")
+            f = tl.dot(left, _gate_weights(w_ptr, 1, k, j, H), f, input_precision="tf32x3")
+            g = tl.dot(left, _gate_weights(w_ptr, 2, k, j, H), g, input_precision="tf32x3")
+            o = tl.dot(left, _gate_weights(w_ptr, 3, k, j, H), o, input_precision="tf32x3")
         i, f, g, o = tl.sigmoid(i), tl.sigmoid(f), tanh(g), tl.sigmoid(o)
         c = f * c + i * g
-        _store(y_ptr, at, 0, 1, real, j, H, o * tanh(c))
+        h = o * tanh(c)
+        _store(y_ptr, at, 0, 1, real, j, H, h)
         if saved_ptr is not None:
-            _store(saved_ptr, at, 0, 5, real, j, H, i)
-            _store(saved_ptr, at, 1, 5, real, j, H, f)
-            _store(saved_ptr, at, 2, 5, real, j, H, g)
-            _store(saved_ptr, at, 3, 5, real, j, H, o)
-            _store(saved_ptr, at, 4, 5, real, j, H, c)
+            _store(saved_ptr, at, 0, 6, real, j, H, i)
+            _store(saved_ptr, at, 1, 6, real, j, H, f)
+            _store(saved_ptr, at, 2, 6, real, j, H, g)
+            _store(saved_ptr, at, 3, 6, real, j, H, o)
+            _store(saved_ptr, ahead, 5, 6, real & (t < T - 1), j, H, tl.where(live_next[:, None], h, 0.0))
         tl.debug_barrier()
     tl.store(final_ptr + tile, c, mask=mask)
 
 
 @triton.jit(do_not_specialize=["B", "T"])
 def lstm_backward_kernel(
-    w_ptr, c_ptr, resets_ptr, saved_ptr,
-    dy_ptr, dfinal_ptr,
+    w_ptr, resets_ptr, saved_ptr, dy_ptr, dfinal_ptr,
     dx_ptr, dh_ptr, dc_ptr,
     B, T,
     H: tl.constexpr, BH: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Backward over time.
 
-    In: the forward kernel's inputs and ``saved``, dy [B, T, H], dfinal (of c) [B, H] or None.
+    In: w, resets and saved as in the forward kernel, dy [B, T, H], dfinal (of c) [B, H] or None.
     Out: dx [B, T, 4H], which is the gates' gradient too, dh, dc [B, H].
     """
     rows, real = _program_rows(B)
@@ -154,29 +176,30 @@ def lstm_backward_kernel(
     dc = tl.zeros((ROWS, BH), tl.float32)
     if dfinal_ptr is not None:
         dc += tl.load(dfinal_ptr + tile, mask=mask, other=0.0)
-    c = _gate_inputs(saved_ptr, rows * T + T - 1, 4, 5, real, j, H)
+    last = rows * T + T - 1
+    live_next = _live(resets_ptr, last, real)
+    i_next, f_next, g_next, o_next = _four(saved_ptr, last, 6, real, j, H)
+    c_next = _part(saved_ptr, last, 4, 6, real, j, H)
+    dy_next = _part(dy_ptr, last, 0, 1, real, j, H)
     for step in tl.range(0, T, num_stages=1):
-        t = T - 1 - step
-        at = rows * T + t
-        live = _live(resets_ptr, at, real)
-        before = tl.where(t > 0, saved_ptr + ((at - 1) * 5 + 4) * H, c_ptr + rows * H)
-        c_before = tl.load(before[:, None] + j[None, :], mask=mask, other=0.0)
-        i = _gate_inputs(saved_ptr, at, 0, 5, real, j, H)
-        f = _gate_inputs(saved_ptr, at, 1, 5, real, j, H)
-        g = _gate_inputs(saved_ptr, at, 2, 5, real, j, H)
-        o = _gate_inputs(saved_ptr, at, 3, 5, real, j, H)
-        dh += _gate_inputs(dy_ptr, at, 0, 1, real, j, H)
+        at = last - step
+        ahead = tl.maximum(at - 1, rows * T)
+        live, i, f, g, o, c_before = live_next, i_next, f_next, g_next, o_next, c_next
+        dh += dy_next
+        live_next = _live(resets_ptr, ahead, real)
+        i_next, f_next, g_next, o_next = _four(saved_ptr, ahead, 6, real, j, H)
+        c_next = _part(saved_ptr, ahead, 4, 6, real, j, H)
+        dy_next = _part(dy_ptr, ahead, 0, 1, real, j, H)
         # h = o tanh(c), and c = f c_before + i g.
-        tanh_c = tanh(c)
+        tanh_c = tanh(f * c_before + i * g)
         dc += dh * o * (1 - tanh_c * tanh_c)
         _store(dx_ptr, at, 0, 4, real, j, H, dc * g * i * (1 - i))
-        _store(dx_ptr, at, 1, 4, real, j, H, dc * tl.where(live[:, None], c_before, 0.0) * f * (1 - f))
+        _store(dx_ptr, at, 1, 4, real, j, H, dc * c_before * f * (1 - f))
         _store(dx_ptr, at, 2, 4, real, j, H, dc * i * (1 - g * g))
         _store(dx_ptr, at, 3, 4, real, j, H, dh * tanh_c * o * (1 - o))
         tl.debug_barrier()
         dh = _product(dx_ptr + at * 4 * H, live, w_ptr, j, H, 4 * H, BH, BK, STAGES)
         dc = tl.where(live[:, None], dc * f, 0.0)
-        c = c_before
     tl.store(dh_ptr + tile, dh, mask=mask)
     tl.store(dc_ptr + tile, dc, mask=mask)
 
@@ -191,7 +214,8 @@ def gru_forward_kernel(
     """Forward over time.
 
     x [B, T, 3H], w [3H, H], b [3H], h [B, H], resets [B, T] or None
-    -> y [B, T, H], saved [B, T, 4H] (r, z, n, and what r multiplies) or None.
+    -> y [B, T, H], saved [B, T, 5H] (r, z, n, what r multiplies, and the step's h before it, zeros after a reset) or
+    None.
     """
     rows, real = _program_rows(B)
     j = tl.arange(0, BH)
@@ -202,15 +226,18 @@ def gru_forward_kernel(
     bias_z = tl.load(b_ptr + H + j, mask=j < H, other=0.0)
     bias_n = tl.load(b_ptr + 2 * H + j, mask=j < H, other=0.0)
     live_next = _live(resets_ptr, rows * T, real)
+    r_next, z_next, n_next = _three(x_ptr, rows * T, 3, real, j, H)
     for t in tl.range(0, T, num_stages=1):
         at = rows * T + t
-        live = live_next
-        live_next = _live(resets_ptr, tl.minimum(at + 1, rows * T + T - 1), real)
+        ahead = rows * T + tl.minimum(t + 1, T - 1)
         before = tl.where(t > 0, y_ptr + (at - 1) * H, h_ptr + rows * H)
+        live = live_next
+        r, z, n = r_next + bias_r[None, :], z_next + bias_z[None, :], n_next
+        live_next = _live(resets_ptr, ahead, real)
+        r_next, z_next, n_next = _three(x_ptr, ahead, 3, real, j, H)
         h = tl.where(live[:, None], h, 0.0)
-        r = _gate_inputs(x_ptr, at, 0, 3, real, j, H) + bias_r[None, :]
-        z = _gate_inputs(x_ptr, at, 1, 3, real, j, H) + bias_z[None, :]
-        n = _gate_inputs(x_ptr, at, 2, 3, real, j, H)
+        if saved_ptr is not None:
+            _store(saved_ptr, at, 4, 5, real, j, H, h)
         m = tl.zeros((ROWS, BH), tl.float32) + bias_n[None, :]
         for first in tl.range(0, H, BK, num_stages=STAGES):
             k = first + tl.arange(0, BK)
@@ -223,24 +250,23 @@ def gru_forward_kernel(
         h = n + z * (h - n)
         _store(y_ptr, at, 0, 1, real, j, H, h)
         if saved_ptr is not None:
-            _store(saved_ptr, at, 0, 4, real, j, H, r)
-            _store(saved_ptr, at, 1, 4, real, j, H, z)
-            _store(saved_ptr, at, 2, 4, real, j, H, n)
-            _store(saved_ptr, at, 3, 4, real, j, H, m)
+            _store(saved_ptr, at, 0, 5, real, j, H, r)
+            _store(saved_ptr, at, 1, 5, real, j, H, z)
+            _store(saved_ptr, at, 2, 5, real, j, H, n)
+            _store(saved_ptr, at, 3, 5, real, j, H, m)
         tl.debug_barrier()
 
 
 @triton.jit(do_not_specialize=["B", "T"])
 def gru_backward_kernel(
-    w_ptr, h_ptr, resets_ptr, y_ptr, saved_ptr,
-    dy_ptr,
+    w_ptr, resets_ptr, saved_ptr, dy_ptr,
     dx_ptr, dgates_ptr, dh_ptr,
     B, T,
     H: tl.constexpr, BH: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Backward over time.
 
-    In: the forward kernel's inputs and outputs, dy [B, T, H].
+    In: w, resets and saved as in the forward kernel, dy [B, T, H].
     Out: dx and dgates [B, T, 3H], gradients of what input and state give to the gates, dh [B, H].
     """
     rows, real = _program_rows(B)
@@ -248,21 +274,24 @@ def gru_backward_kernel(
     tile = (rows * H)[:, None] + j[None, :]
     mask = real[:, None] & (j < H)[None, :]
     dh = tl.zeros((ROWS, BH), tl.float32)
+    last = rows * T + T - 1
+    live_next = _live(resets_ptr, last, real)
+    r_next, z_next, n_next, m_next = _four(saved_ptr, last, 5, real, j, H)
+    h_next = _part(saved_ptr, last, 4, 5, real, j, H)
+    dy_next = _part(dy_ptr, last, 0, 1, real, j, H)
     for step in tl.range(0, T, num_stages=1):
-        t = T - 1 - step
-        at = rows * T + t
-        live = _live(resets_ptr, at, real)
-        before = tl.where(t > 0, y_ptr + (at - 1) * H, h_ptr + rows * H)
-        h = tl.load(before[:, None] + j[None, :], mask=live[:, None] & (j < H)[None, :], other=0.0)
-        r = _gate_inputs(saved_ptr, at, 0, 4, real, j, H)
-        z = _gate_inputs(saved_ptr, at, 1, 4, real, j, H)
-        n = _gate_inputs(saved_ptr, at, 2, 4, real, j, H)
-        m = _gate_inputs(saved_ptr, at, 3, 4, real, j, H)
-        dh += _gate_inputs(dy_ptr, at, 0, 1, real, j, H)
-        # h <- n + z (h - n), and n = tanh(x_n + r m).
+        at = last - step
+        ahead = tl.maximum(at - 1, rows * T)
+        live, r, z, n, m, h_before = live_next, r_next, z_next, n_next, m_next, h_next
+        dh += dy_next
+        live_next = _live(resets_ptr, ahead, real)
+        r_next, z_next, n_next, m_next = _four(saved_ptr, ahead, 5, real, j, H)
+        h_next = _part(saved_ptr, ahead, 4, 5, real, j, H)
+        dy_next = _part(dy_ptr, ahead, 0, 1, real, j, H)
+        # h = n + z (h_before - n), and n = tanh(x_n + r m).
         dn = dh * (1 - z) * (1 - n * n)
         dr = dn * m * r * (1 - r)
-        dz = dh * (h - n) * z * (1 - z)
+        dz = dh * (h_before - n) * z * (1 - z)
         _store(dgates_ptr, at, 0, 3, real, j, H, dr)
         _store(dgates_ptr, at, 1, 3, real, j, H, dz)
         _store(dgates_ptr, at, 2, 3, real, j, H, dn * r)
