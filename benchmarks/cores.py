@@ -3,7 +3,7 @@
 All cores run in turn, round after round; a ratio is the median over rounds of a core's time by the GRU core's in the
 same round, which bears other work on the machine better than a ratio of medians. On one thread times are the process's
 on the processor. In training one episode in sixteen ends within the rollout, as resets; a GRU and an LSTM then run
-step by step.
+step by step, on a CPU.
 
 The exact command behind the committed table:
 

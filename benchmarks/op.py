@@ -1,5 +1,6 @@
 """Time the ops, forward and backward: Triton's kernels, with each rule of the SRWM, against naive eager, compiled
-naive, cuDNN's LSTM and GRU of equal width, and flash-linear-attention's fused recurrent DeltaNet.
+naive, cuDNN's LSTM and GRU of equal width, and flash-linear-attention's fused recurrent DeltaNet. Ops lstm and gru,
+with H D units, are timed with resets against their naive step loop, and the ratio of the two is printed.
 
 Every shape is checked first: outputs and gradients of the kernels, with each rule, and of flash-linear-attention
 against the naive op in float64. Then medians (min-max) of CUDA events over many runs. "replayed" is the same work as a
@@ -8,6 +9,7 @@ CUDA graph: the device's time without the host's.
     python benchmarks/op.py
     python benchmarks/op.py --shapes sweep --compare lstm,gru,fla --json experiments/performance/op_sweep.json
     python benchmarks/op.py --compare eager,lstm,compile --shapes 32x50x8x16
+    python benchmarks/op.py --ops lstm,gru --compare lstm,gru --shapes 16x128x1x128,64x32x1x128
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from srwm_agents.ops import SRWMState, SRWMWeights, delta_rule, srwm
+from srwm_agents.ops import SRWMState, SRWMWeights, delta_rule, gru, lstm, srwm
 
 SHAPES = "32x50x8x16,1024x32x8x16,32x50x8x32,32x50x8x64,32x50x8x128"
 SWEEP = ",".join(
@@ -88,6 +90,26 @@ def delta_inputs(shape: Shape, training: bool) -> tuple[list[Tensor], Tensor | N
     return [*(z.requires_grad_() for z in leaves), *state], resets
 
 
+def recurrent_inputs(gates: int, states: int) -> Callable[[Shape, bool], tuple[list[Tensor], Tensor | None]]:
+    """Of an op with so many gates and states: function to x, weight, bias, states and resets; resets only if
+    ``training``."""
+
+    def make(shape: Shape, training: bool) -> tuple[list[Tensor], Tensor | None]:
+        batch, steps, heads, dim = shape
+        hidden = heads * dim
+        generator = torch.Generator("cuda").manual_seed(0)
+
+        def normal(*size: int) -> Tensor:
+            return torch.randn(*size, generator=generator, device="cuda")
+
+        weight = normal(gates * hidden, hidden) * hidden**-0.5
+        leaves = [normal(batch, steps, gates * hidden), weight, normal(gates * hidden)]
+        resets = torch.rand(batch, steps, generator=generator, device="cuda") < 0.02 if training else None
+        return [*(z.requires_grad_() for z in leaves), *(normal(batch, hidden) for _ in range(states))], resets
+
+    return make
+
+
 def call_srwm(inputs: list[Tensor], resets: Tensor | None, backend: str, **rule: Any) -> tuple[Tensor, ...]:
     """y and the final state's blocks."""
     state = SRWMState(*inputs[5:]) if len(inputs) > 5 else None
@@ -108,9 +130,21 @@ def call_delta(inputs: list[Tensor], resets: Tensor | None, backend: str) -> tup
     )
 
 
+def call_lstm(inputs: list[Tensor], resets: Tensor | None, backend: str) -> tuple[Tensor, ...]:
+    """y and the final states."""
+    return lstm(*inputs, resets=resets, backend=backend)
+
+
+def call_gru(inputs: list[Tensor], resets: Tensor | None, backend: str) -> tuple[Tensor, ...]:
+    """y and the final state."""
+    return gru(*inputs, resets=resets, backend=backend)
+
+
 OPS: dict[str, tuple[Callable[..., Any], Callable[..., tuple[Tensor, ...]]]] = {
     "srwm": (srwm_inputs, call_srwm),
     "delta": (delta_inputs, call_delta),
+    "lstm": (recurrent_inputs(4, 2), call_lstm),
+    "gru": (recurrent_inputs(3, 1), call_gru),
 }
 
 
@@ -196,7 +230,8 @@ def why_no_fla(op: str) -> str | None:
 def measure(op: str, shape: Shape, compare: list[str]) -> dict[str, Any]:
     """Check, then time one op at one shape."""
     make, call = OPS[op]
-    result: dict[str, Any] = {"op": op, "shape": shape, "relative_error": check(op, shape), "ms": {}, "skipped": {}}
+    result: dict[str, Any] = {"op": op, "shape": shape, "relative_error": check(op, shape)}
+    result |= {"ms": {}, "ratio": {}, "skipped": {}}
     times = result["ms"]
 
     def time_both(name: str, run: Callable[[], object]) -> None:
@@ -215,6 +250,14 @@ def measure(op: str, shape: Shape, compare: list[str]) -> dict[str, Any]:
             check(op, shape, **rule)
             run = forward_backward(lambda r=rule: call_srwm(inputs, resets, "triton", **r), leaves)
             time_both(f"triton, state and resets, {described(rule)}", run)
+
+    if op in ("lstm", "gru"):
+        inputs, resets = make(shape, True)
+        leaves = [z for z in inputs if z.requires_grad]
+        time_both("naive eager, state and resets", forward_backward(lambda: call(inputs, resets, "naive"), leaves))
+        for way in ("", ", replayed"):
+            kernels, loop = (times[f"{name}, state and resets{way}"]["median"] for name in ("triton", "naive eager"))
+            result["ratio"] |= {f"step loop / triton{way}": loop / kernels}
 
     inputs, resets = make(shape, False)
     leaves = [z for z in inputs if z.requires_grad]
@@ -255,7 +298,7 @@ def machine() -> dict[str, Any]:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ops", default="srwm,delta", help="of srwm, delta (default: %(default)s)")
+    parser.add_argument("--ops", default="srwm,delta", help=f"of {', '.join(OPS)} (default: %(default)s)")
     parser.add_argument("--shapes", default=SHAPES, help="BxTxHxD, comma-separated, or sweep (default: %(default)s)")
     parser.add_argument(
         "--compare", default="eager,lstm,gru,fla", help=f"of {', '.join(COMPARED)} (default: %(default)s)"
@@ -294,6 +337,8 @@ def main(arguments: list[str] | None = None) -> int:
                   f"(naive float32: {result['relative_error']['naive']:.0e})")  # fmt: skip
             for name, ms in result["ms"].items():
                 print(f"  {name:<64}{ms['median']:>9.3f} ms   ({ms['min']:.3f}-{ms['max']:.3f})", flush=True)
+            for name, ratio in result["ratio"].items():
+                print(f"  {name:<64}{ratio:>9.1f}")
             for name, reason in result["skipped"].items():
                 print(f"  {name} skipped: {reason}")
             if args.json:

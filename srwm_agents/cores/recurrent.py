@@ -12,6 +12,7 @@ from torch.nn import functional
 from srwm_agents.cores.base import Core
 from srwm_agents.cores.codec import StateCodec
 from srwm_agents.cores.config import CoreConfig
+from srwm_agents.ops import gru, lstm
 
 
 class RecurrentCore(Core):
@@ -23,13 +24,16 @@ class RecurrentCore(Core):
     leave a sign.
 
     The recurrence is computed in the parameters' dtype under autocast too, so that no state is rounded at every step.
-    Without resets, all steps are one call (cuDNN's on a GPU). With them it goes step by step: cuDNN has no resets, and
-    cutting the rows into segments makes shapes depend on where episodes end, which costs a wait for the device and
-    cannot be a CUDA graph.
+    Without resets, all steps are one call (cuDNN's on a GPU). cuDNN has no resets, and cutting the rows into segments
+    makes shapes depend on where episodes end, which costs a wait for the device and cannot be a CUDA graph. With resets
+    a layer is thus a matrix product of all steps' inputs and :attr:`recurrence`: one kernel on a GPU, else step by
+    step.
     """
 
     parts: int
     """State tensors of a layer, each [hidden_size]."""
+    recurrence: Callable[..., tuple[Tensor, ...]]
+    """The op of one layer: :func:`srwm_agents.ops.lstm` or :func:`srwm_agents.ops.gru`."""
 
     def __init__(self, config: CoreConfig) -> None:
         super().__init__(config)
@@ -64,10 +68,6 @@ class RecurrentCore(Core):
         """All steps of all layers; states [num_layers, B, hidden_size]."""
         raise NotImplementedError
 
-    def _step(self, x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor]) -> Sequence[Tensor]:
-        """One step of one layer: its next states, of which the first is its output."""
-        raise NotImplementedError
-
     def run(self, x: Tensor, state: Tensor, resets: Tensor | None) -> tuple[Tensor, Tensor]:
         x = self.embed(x)
         dtype = next(self._layers.parameters()).dtype
@@ -79,34 +79,30 @@ class RecurrentCore(Core):
         if steps == 0:
             return x.new_zeros(batch, 0, self.output_size), state
         if resets is not None and steps > 1:
-            return self._steps(x, state, resets)
+            return self._layer_by_layer(x, state, resets)
         if resets is not None:
             state = state.masked_fill(resets, 0)
         out, final = self._sequence(x, [part.transpose(0, 1).contiguous() for part in self.codec.unpack(state)])
         return out, self.codec.pack([part.transpose(0, 1) for part in final], batch)
 
-    def _steps(self, x: Tensor, state: Tensor, resets: Tensor) -> tuple[Tensor, Tensor]:
-        # For each layer its states, each [B, hidden].
-        states: list[Sequence[Tensor]] = list(zip(*(part.unbind(1) for part in self.codec.unpack(state)), strict=True))
-        outputs = []
-        for t in range(x.shape[1]):
-            below, reset = x[:, t], resets[:, t, None]
-            for layer, weights in enumerate(self._layers.all_weights):
-                if layer > 0:
-                    below = functional.dropout(below, self._layers.dropout, self.training)
-                # Filled, not multiplied: NaN times zero is NaN.
-                before = [part.masked_fill(reset, 0) for part in states[layer]]
-                states[layer] = self._step(below, before, weights)
-                below = states[layer][0]
-            outputs.append(below)
-        final = [torch.stack(part, 1) for part in zip(*states, strict=True)]
-        return torch.stack(outputs, dim=1), self.codec.pack(final, len(x))
+    def _layer_by_layer(self, x: Tensor, state: Tensor, resets: Tensor) -> tuple[Tensor, Tensor]:
+        # For each layer its states before the first step, each [B, hidden], and those after the last.
+        states = list(zip(*(part.unbind(1) for part in self.codec.unpack(state)), strict=True))
+        finals = []
+        for layer, (weight_ih, weight_hh, bias_ih, bias_hh) in enumerate(self._layers.all_weights):
+            if layer > 0:
+                x = functional.dropout(x, self._layers.dropout, self.training)
+            gates = functional.linear(x, weight_ih, bias_ih)
+            x, *final = self.recurrence(gates, weight_hh, bias_hh, *states[layer], resets=resets)
+            finals.append(final)
+        return x, self.codec.pack([torch.stack(part, 1) for part in zip(*finals, strict=True)], len(x))
 
 
 class LSTMCore(RecurrentCore):
     """LSTM layers: Hochreiter & Schmidhuber, 1997, with forget gates. The flat state is (h, c)."""
 
     parts = 2
+    recurrence = staticmethod(lstm)
 
     def __init__(self, config: CoreConfig) -> None:
         super().__init__(config)
@@ -119,9 +115,6 @@ class LSTMCore(RecurrentCore):
     def _sequence(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
         return self.lstm(x, tuple(state))
 
-    def _step(self, x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor]) -> Sequence[Tensor]:
-        return torch.lstm_cell(x, list(state), *weights)
-
 
 class GRUCore(RecurrentCore):
     """GRU layers: Cho et al., EMNLP 2014, arXiv:1406.1078, in PyTorch's form, whose reset gate is applied after the
@@ -129,6 +122,7 @@ class GRUCore(RecurrentCore):
     """
 
     parts = 1
+    recurrence = staticmethod(gru)
 
     def __init__(self, config: CoreConfig) -> None:
         super().__init__(config)
@@ -141,6 +135,3 @@ class GRUCore(RecurrentCore):
     def _sequence(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
         out, final = self.gru(x, state[0])
         return out, [final]
-
-    def _step(self, x: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor]) -> Sequence[Tensor]:
-        return [torch.gru_cell(x, state[0], *weights)]

@@ -8,6 +8,7 @@ from srwm_agents.ops.linear_scan import linear_scan
 from srwm_agents.ops.max_pool import max_pool
 from srwm_agents.ops.mlstm import MLSTMState, mlstm
 from srwm_agents.ops.norm_pool import norm_pool
+from srwm_agents.ops.recurrent import gru, lstm
 from srwm_agents.ops.srwm import SRWMState, SRWMWeights, srwm
 
 __all__ = [
@@ -18,7 +19,9 @@ __all__ = [
     "conv3x3",
     "delta_rule",
     "gated_delta_rule",
+    "gru",
     "linear_scan",
+    "lstm",
     "max_pool",
     "mlstm",
     "norm_pool",

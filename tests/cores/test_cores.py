@@ -326,3 +326,18 @@ def test_sizes_of_an_ffm_are_settings() -> None:
     assert make("ffm", num_layers=1, trace_size=5, context_size=3).state_size == 2 * 5 * 3
     with pytest.raises(ValueError, match="trace_size is 0, expected at least 1"):
         make("ffm", trace_size=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_kernels_and_steps_make_the_same_recurrent_core(name: str) -> None:
+    """On a GPU two layers with resets are two kernels, on a CPU they go step by step."""
+    core = make(name)
+    x, state, resets = inputs(core)
+    results = []
+    for device in ("cpu", "cuda"):
+        core.to(device)
+        outputs = core(x.to(device), state.to(device), resets.to(device))
+        grads = torch.autograd.grad([z.sin().sum() for z in outputs], list(core.parameters()))
+        results.append([z.cpu() for z in (*outputs, *grads)])
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)

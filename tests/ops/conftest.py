@@ -22,6 +22,19 @@ def results(call: Call, inputs: Sequence[Tensor], resets: Tensor | None, method:
 
 
 @pytest.fixture
+def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh memory is NaN: whatever a kernel fails to write shows."""
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (Tensor, "new_empty")):
+        original = getattr(owner, name)
+
+        def poisoned(*args, _original=original, **kwargs):
+            tensor = _original(*args, **kwargs)
+            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor
+
+        monkeypatch.setattr(owner, name, poisoned)
+
+
+@pytest.fixture
 def assert_equals_naive() -> Callable[..., None]:
     """:func:`_assert_equals_naive`."""
     return _assert_equals_naive

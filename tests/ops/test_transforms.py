@@ -203,7 +203,7 @@ def test_a_tangent_is_computed_or_an_error(backend) -> None:
                 srwm_loss(backend)(dual, *rest)
 
 
-@pytest.mark.parametrize("name", [name for name in CORES if name != "lstm"])  # PyTorch maps no LSTM cell
+@pytest.mark.parametrize("name", CORES)
 def test_an_ensemble_of_cores(name) -> None:
     """As in the documentation of ``torch.func.stack_module_state``: two cores on the same input."""
     torch.manual_seed(0)
