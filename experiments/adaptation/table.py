@@ -40,7 +40,9 @@ def agents(runs: Path = STUDY.runs) -> pd.DataFrame:
     tables = []
     for file in sorted(runs.glob("*/regret.csv.xz")):
         config = read_yaml(file.with_name("config.yaml"))
-        tables.append(pd.read_csv(file).assign(recipe=config["recipe"], seed=config["seed"]))
+        # Recipes long_… train the memories of small_… on longer trials.
+        recipe = config["recipe"].replace("long_", "small_")
+        tables.append(pd.read_csv(file).assign(recipe=recipe, seed=config["seed"]))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["game", "recipe", "seed"])
 
 

@@ -208,6 +208,7 @@ def test_the_random_policy(tmp_path) -> None:
     assert (tmp_path / "eval_sampled.csv").is_file()
 
 
+@pytest.mark.slow
 def test_a_video_alone_needs_a_video_encoder(tmp_path) -> None:
     code = (
         "import importlib.util as u, sys; find = u.find_spec\n"
