@@ -2,8 +2,7 @@
 
     python -m experiments.procgen.average_agents AGENT AGENT … --output agents/procgen/srwm
 
-The shipped SRWM is the mean of three agents of its run, which were copied while it went on (docs/results/procgen.md
-says why).
+The shipped SRWM is the mean of three agents of its run, which were copied while it went on (README.md says why).
 """
 
 from __future__ import annotations

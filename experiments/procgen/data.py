@@ -1,4 +1,4 @@
-"""Reads the runs behind procgen.md and procgen_runs.md: recipes, curves, evaluations.
+"""Reads the runs behind README.md and RUNS.md: recipes, curves, evaluations.
 
 ``runs/NAME/`` is a run (``experiments.runs`` says what its files hold), and ``recipes/`` has the settings that runs are
 named by. Curves may lack their beginning, or be missing.

@@ -1,4 +1,4 @@
-"""Makes the tables and pictures of docs/results/procgen.md and procgen_runs.md from the runs in this folder.
+"""Makes the tables and pictures of docs/results/procgen.md, README.md and RUNS.md from the runs in this folder.
 
     python -m experiments.procgen.make_page
     python -m experiments.procgen.make_page --check
@@ -51,14 +51,14 @@ PAIRS = {
 }
 """Runs of an SRWM and of an LSTM that are compared at equal frames."""
 RESULTS = dict(sorted({**PRESET, **CORES, **SECOND_SEEDS}.items(), key=lambda agent: "preset" not in agent[0]))
-"""Agents whose scores stand on the page itself, those of the preset first."""
+"""Agents whose scores stand on README.md, those of the preset first."""
 MAZE_FILES = {
     "SRWM, 300M": "maze_300M.json",
     "preset six_games, 120M": "maze_six_games.json",
     "preset six_games, seed 2, averaged": "maze_averaged.json",
 }
 """Agents whose mazes were looked at, and what ``maze_temperature.py`` wrote of them."""
-PAGES = ("procgen.md", "procgen_runs.md")
+PAGES = (pages.DOCS / "results" / "procgen.md", HERE / "README.md", HERE / "RUNS.md")
 STATES = ("plain", "decay", "no_softmax", "unit_keys")
 """Agents whose matrices were looked at by ``trace_state.py``."""
 STEPS = {
@@ -344,7 +344,7 @@ def six_game_runs() -> list[Run]:
 
 
 def texts() -> pages.Texts:
-    """Both pages, and the cards of the shipped agents."""
+    """All pages, and the cards of the shipped agents."""
     names, found = named_runs(), six_game_runs()
     in_memory_mode = [run for run in names.values() if run.in_memory_mode]
     evaluated = {run.name: run for run in in_memory_mode if run.evaluations}
@@ -365,7 +365,7 @@ def texts() -> pages.Texts:
         "temperature": temperature_table(),
         "evaluation": evaluation_table([*names.values()]),
     }
-    made = {page: pages.fill(page, SCRIPT, tables) for page in map((pages.DOCS / "results").joinpath, PAGES)}
+    made = {page: pages.fill(page, SCRIPT, tables) for page in PAGES}
     for name, (run, _) in SHIPPED.items():
         if (AGENTS / name).is_dir():
             made[AGENTS / name / "README.md"] = card(name, names[run])
@@ -373,7 +373,7 @@ def texts() -> pages.Texts:
 
 
 def draw() -> None:
-    """All pictures of both pages but the film."""
+    """All pictures of these pages but the film."""
     results = {agent: named_runs()[name] for agent, name in RESULTS.items()}
     draw_curves(six_game_runs(), results, PICTURES / "curves.png")
     draw_scores(unseen_tested(), PICTURES / "scores.png")

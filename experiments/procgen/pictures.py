@@ -1,4 +1,4 @@
-"""The pictures of docs/results/procgen.md."""
+"""Pictures of docs/results/procgen.md and of README.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trains the agents of docs/results/procgen.md, as many at a time as there are GPUs, and evaluates them.
+"""Trains the agents of this folder's README.md, as many at a time as there are GPUs, and evaluates them.
 
     python -m experiments.procgen.train --frames 20e6 decay_95 lstm
     python -m experiments.procgen.train --frames 20e6 --seconds 560 --per_gpu 2 unbalanced_batch unbalanced_lstm
