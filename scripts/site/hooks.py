@@ -27,7 +27,18 @@ LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s]+)\)")
 FENCE = re.compile(r"^ *(?:```|~~~)")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json", ".toml": "toml", ".sh": "bash"}
 TEXTS = {*LANGUAGES, ".csv", ".txt", ".log", ".c", ".h", ".cff", ""}
-OPS = ("srwm", "delta", "gated_delta", "linear_scan", "mlstm", "conv3x3", "max_pool", "norm_pool", "checks")
+OPS = (
+    "srwm",
+    "delta",
+    "recurrent",
+    "gated_delta",
+    "linear_scan",
+    "mlstm",
+    "conv3x3",
+    "max_pool",
+    "norm_pool",
+    "checks",
+)
 API = {
     "package": ("The package", ("srwm_agents.modules", "srwm_agents.policy")),
     # Not srwm_agents.ops itself: its functions have the names of the packages that they are in.
