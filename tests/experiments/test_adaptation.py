@@ -323,4 +323,4 @@ def test_every_run_can_be_configured(recipe: str, task: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("recipe", [name for name in recipe_names(train.STUDY.recipes) if not name.endswith("common")])
 def test_recipes_are_of_cores(recipe: str) -> None:
     (job,) = train.STUDY.jobs(recipe, "bandit_5_10", "1")
-    assert job.resolved.settings["core"] == recipe.removeprefix("small_")
+    assert job.resolved.settings["core"] == recipe.removeprefix("small_").removeprefix("long_")
