@@ -64,7 +64,8 @@ class IntervalMean:
 
     def __init__(self, module: nn.Module) -> None:
         """``module``: whose weights are averaged; they must stay at their addresses."""
-        self.module = copy.deepcopy(module).requires_grad_(False)
+        with torch.no_grad():  # a scripted part's copies would have a gradient into its parameters
+            self.module = copy.deepcopy(module)
         """A copy of the module with the mean weights."""
         self.count = 0
         """How often :meth:`add` was called in this interval."""

@@ -61,7 +61,7 @@ def draw(
     """A picture of some tasks, up to three beside each other; arguments as :func:`draw_task`."""
     columns = min(3, len(tasks))
     rows = -(-len(tasks) // columns)
-    with plotting.drawing(picture, 1 + 3.9 * columns, 3.4 * rows) as figure:
+    with plotting.drawing(picture, min(1 + 3.9 * columns, plotting.PAGE_INCHES), 3.4 * rows) as figure:
         panels = figure.subplots(rows, columns, squeeze=False).flatten()
         for axes, task in zip(panels, tasks, strict=False):
             draw_task(axes, task, found, players, recipes)

@@ -70,6 +70,7 @@ def test_the_sample_factory_example_runs(folder: Path, monkeypatch) -> None:
     try:
         exec(compile(program, "docs/inspecting.md, Sample Factory", "exec"), {"__name__": "__main__"})
     finally:
+        reset_global_context()  # the program's environment is wrapped by a recorder, which cannot be pickled
         vars(global_model_factory()).update(factory)
         sf_global_context().env_registry.update(environments)
     table = pd.read_csv(folder / "inspection/inspection.csv")

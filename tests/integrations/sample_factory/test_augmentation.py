@@ -47,9 +47,9 @@ def test_the_learner_shifts_images_without_changing_the_batch(make_learner, make
     learner = make_learner("--augment_shift=4", "--num_epochs=2", *flags)
     seen = []
 
-    def watch(model, minibatch, *rest):
+    def watch(model, minibatch, *rest, **more):
         seen.append(minibatch.observations)
-        return actor_critic_losses(model, minibatch, *rest)
+        return actor_critic_losses(model, minibatch, *rest, **more)
 
     monkeypatch.setattr(update_module, "actor_critic_losses", watch)
     batch = make_batch(learner)

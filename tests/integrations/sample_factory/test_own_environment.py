@@ -52,6 +52,7 @@ def _sample_factory_of_this_test(monkeypatch):
     factory, environments = vars(global_model_factory()).copy(), sf_global_context().env_registry.copy()
     reset_global_context()
     yield
+    reset_global_context()
     vars(global_model_factory()).update(factory)
     sf_global_context().env_registry.update(environments)
 
