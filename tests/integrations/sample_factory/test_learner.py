@@ -275,9 +275,12 @@ def test_learning_rate_decays_with_frames_and_survives_a_resume(make_learner, ma
     assert resumed.curr_lr == pytest.approx(0.006)
 
 
-def test_the_average_is_of_all_iterations(make_learner, make_batch) -> None:
+@pytest.mark.parametrize(
+    "flags", [[], ["--decoder_mlp_layers", "8"]]
+)  # Sample Factory compiles decoders to TorchScript
+def test_the_average_is_of_all_iterations(make_learner, make_batch, flags: list[str]) -> None:
     """Also where few of them are saved, and it goes on after a resume."""
-    learner = make_learner()
+    learner = make_learner(*flags)
     folder, weights = experiment_folder(learner.cfg) / "agent_average", []
     for _ in range(3):
         learner.train(make_batch(learner))
@@ -288,7 +291,7 @@ def test_the_average_is_of_all_iterations(make_learner, make_batch) -> None:
         mean = torch.stack([each[name] for each in weights]).mean(0)
         torch.testing.assert_close(tensor, mean, rtol=1e-5, atol=1e-7, msg=name)
     assert average.config.training["frames"] == learner.env_steps
-    resumed = make_learner()
+    resumed = make_learner(*flags)
     before = {name: tensor.clone() for name, tensor in load_agent(folder).state_dict().items()}
     for name, tensor in average.state_dict().items():
         assert torch.equal(before[name], tensor), name
