@@ -96,7 +96,7 @@ def test_the_mean_of_an_interval_is_that_of_its_weights() -> None:
             expected = expected.mean(0) if tensor.is_floating_point() else expected[-1]
             torch.testing.assert_close(tensor.double(), expected, rtol=0, atol=1e-6)
         mean.restart()
-        torch.nn.init.constant_(mean.module.weight, torch.nan)  # of a broken interval nothing is left in the next
+        mean.module.state_dict()["weight"].fill_(torch.nan)  # of a broken interval nothing is left in the next
 
 
 def broken(folder: Path) -> str:
