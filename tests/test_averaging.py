@@ -86,9 +86,8 @@ def test_the_mean_of_an_interval_is_that_of_its_weights() -> None:
     mean, seen = IntervalMean(module), []
     for interval in range(2):
         for count in range(4):
-            for name, tensor in module.state_dict().items():
+            for tensor in module.state_dict().values():
                 tensor.copy_(torch.randn(3) if tensor.is_floating_point() else torch.tensor(count))
-                assert name in mean.module.state_dict()
             mean.add()
             seen.append({name: tensor.clone() for name, tensor in module.state_dict().items()})
         for name, tensor in mean.module.state_dict().items():

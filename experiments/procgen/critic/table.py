@@ -69,6 +69,7 @@ def row(name: str, millions: Sequence[int], window: int) -> str:
     for million in millions:
         mean = mean_between(curves, "mean_return", million - window, million)
         cells.append(f"{mean:.1f}" if reached(curves, million) else "–")
+    cells.append(f"{curves['mean_return'].max():.1f}")
     share = 1 - mean_between(learner, "advantage_loss", *EARLY) / (coefficient or 1)
     has_head = coefficient > 0 and "--critic shared" not in command
     cells.append(f"{100 * share:.1f}" if has_head else "–")
@@ -79,7 +80,7 @@ def row(name: str, millions: Sequence[int], window: int) -> str:
 def table(names: Sequence[str], millions: Sequence[int], window: int) -> Iterator[str]:
     """A table of runs on plunder: mean returns over the ``window`` million frames before each mark."""
     head = ["run", "seed", "gamma", "frames, M", "frames/s", *(f"{million}M" for million in millions)]
-    head += ["predicted, %", "gradient"]
+    head += ["best", "predicted, %", "gradient"]
     yield "| " + " | ".join(head) + " |"
     yield "|" + "---|" * len(head)
     for name in names:

@@ -15,7 +15,7 @@ from srwm_agents.integrations.sample_factory.checks import check, check_numbers
 from srwm_agents.integrations.sample_factory.core import ConfigError, check_no_size_flags, core_settings
 from srwm_agents.integrations.sample_factory.deriving import Machine, derive
 from srwm_agents.integrations.sample_factory.no_effect import check_effects
-from srwm_agents.integrations.sample_factory.per_game import game_discounts, game_value_weights, random_starts
+from srwm_agents.integrations.sample_factory.per_game import game_discounts, random_starts
 from srwm_agents.integrations.sample_factory.request import (
     COMMAND_LINE_ONLY,
     request_of,
@@ -31,7 +31,6 @@ __all__ = [
     "experiment_folder",
     "finish_config",
     "game_discounts",
-    "game_value_weights",
     "random_starts",
     "save_config",
 ]
