@@ -96,6 +96,9 @@ class LossSettings:
     """Weight of the squared error of values."""
     advantage_coeff: float = 0.25
     """Weight of the squared error of predicted advantages; only where the critic is not shared."""
+    advantage_baseline: bool = False
+    """Whether the policy gradient's advantages are less their prediction for the state, the mean of the actions'
+    predicted advantages under the policy; only where the critic is not shared, and for discrete actions."""
     exploration_loss: Literal["entropy", "symmetric_kl"] = "entropy"
     exploration_coeff: float = 0.01
     behaviour_kl_coeff: float = 0.0
@@ -133,7 +136,7 @@ class Losses(NamedTuple):
     targets: Tensor
     """[B, T] V-trace targets."""
     advantages: Tensor
-    """[B, T], the weights of the policy gradient."""
+    """[B, T], the weights of the policy gradient; with ``advantage_baseline`` before that is subtracted."""
 
     def detach(self) -> Losses:
         """The same numbers without the autograd graph."""
@@ -197,10 +200,11 @@ def actor_critic_losses(
     if settings.normalize_advantages:
         advantages = mean.standardise(advantages)
 
+    weights = advantages - _predicted_advantages(evaluation) if settings.advantage_baseline else advantages
     if settings.policy_loss == "ppo":
-        policy_loss = mean(_ppo_losses(log_ratios, advantages, settings.ppo_clip_ratio))
+        policy_loss = mean(_ppo_losses(log_ratios, weights, settings.ppo_clip_ratio))
     else:
-        policy_loss = mean(-advantages * log_probs)
+        policy_loss = mean(-weights * log_probs)
     value_scale = settings.value_coeff / error_scale
     if value_weights is not None:
         value_scale = value_scale * value_weights[rollout.games][:, None]
@@ -310,6 +314,16 @@ def _ppo_losses(log_ratios: Tensor, advantages: Tensor, clip_ratio: float) -> Te
     ratios = log_ratios.exp()
     clipped = ratios.clamp(1 / (1 + clip_ratio), 1 + clip_ratio)
     return -torch.minimum(ratios * advantages, clipped * advantages)
+
+
+def _predicted_advantages(evaluation: Evaluation) -> Tensor:
+    """The mean of the actions' predicted advantages under the policy, [B, T], without gradient.
+
+    It is 0 for a critic without error. Of another critic it is the error that the policy's features predict: a function
+    of the state, which leaves the policy gradient's mean as it is.
+    """
+    assert evaluation.action_advantages is not None
+    return (evaluation.logits.softmax(-1) * evaluation.action_advantages).sum(-1).detach()
 
 
 def _advantage_error(evaluation: Evaluation, rollout: Rollout, advantages: Tensor, mean: _StepMean) -> Tensor:

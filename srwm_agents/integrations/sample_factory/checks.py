@@ -31,6 +31,7 @@ RANGES = {
         *(
             "advantage_loss_coeff",
             "critic_lr_scale",
+            "value_gradient_scale",
             "augment_consistency",
             "max_grad_norm",
             "policy_head_scale",

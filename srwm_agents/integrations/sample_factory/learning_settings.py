@@ -52,6 +52,7 @@ def update_settings(cfg: Any) -> UpdateSettings:
         # The published agents sum losses and take half the squared error.
         value_coeff=cfg.value_loss_coeff / (2 if cfg.loss_reduction == "sum" else 1),
         advantage_coeff=cfg.advantage_loss_coeff,
+        advantage_baseline=cfg.advantage_baseline,
         exploration_loss=cfg.exploration_loss,
         exploration_coeff=cfg.exploration_loss_coeff,
         behaviour_kl_coeff=cfg.kl_loss_coeff,

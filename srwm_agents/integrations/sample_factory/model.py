@@ -142,8 +142,10 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
     game being played, in units of the reward.
 
     With ``cfg.critic`` "detached" or "separate" the learner's values come from a critic above. Acting still returns
-    those of the policy network's own head, which then has no gradient into the features, and an additional head
-    predicts an advantage for each action, with gradient into them. (DAAC's is one linear layer on features and the
+    those of the policy network's own head, whose gradient into the features is multiplied by
+    ``cfg.value_gradient_scale``, and an additional head predicts an advantage for each action, with gradient into
+    them. (DAAC's value head has no such gradient: a factor of 0. PPG's auxiliary value head has one, in phases of its
+    own: Cobbe et al., ICML 2021, arXiv:2009.04416. DAAC's is one linear layer on features and the
     action's one-hot code, so features change the advantages of all actions alike.)
     """
 
@@ -159,6 +161,7 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
         if cfg.popart:
             self.critic_linear = PopArtCritic(self.decoder.get_out_size(), len(cfg.tasks), cfg.popart_step_size)
             self.critic_linear.apply(self.initialize_weights)
+        self.value_gradient_scale: float = cfg.value_gradient_scale
         self.critic = make_critic(cfg, obs_space, self.core.get_out_size())
         if self.critic is not None:
             self.advantage_head = nn.Linear(self.decoder.get_out_size(), self.actions.parameters)
@@ -199,7 +202,7 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
             values = self.critic_linear(features)
             return Evaluation(acted_on, logits, values if self.popart is not None else values.squeeze(-1))
         values = self.critic(flat, core_out.flatten(0, 1)).view(batch, length)
-        policy_values = self.critic_linear(acted_on.detach()).squeeze(-1)
+        policy_values = self.critic_linear(_scale_gradient(acted_on, self.value_gradient_scale)).squeeze(-1)
         return Evaluation(acted_on, logits, values, policy_values, self.advantage_head(acted_on))
 
     def forward_tail(self, core_output: Tensor, values_only: bool, sample_actions: bool) -> TensorDict:
@@ -227,6 +230,11 @@ class SampleFactoryActorCritic(ActorCriticSharedWeights):
             games = inputs["observations"][GAME_ENTRY][:, 0].long()
             result["values"] = self.popart.values(result["values"], games)[:, 0]
         return result
+
+
+def _scale_gradient(x: Tensor, scale: float) -> Tensor:
+    """``x`` itself, whose gradient is multiplied by ``scale``."""
+    return x.detach() if scale == 0 else torch.lerp(x.detach(), x, scale)
 
 
 def entries_of(obs_space: spaces.Dict) -> dict[str, Entry]:

@@ -31,19 +31,25 @@ class Needs(NamedTuple):
     flags: tuple[str, ...]
 
 
+OF_A_CRITIC = (
+    *("advantage_loss_coeff", "advantage_baseline", "value_gradient_scale"),
+    *("critic_every", "critic_lr_scale"),
+)
+"""Flags that need a critic that is not shared."""
+
 CONDITIONS = (
     Needs(
         lambda cfg: cfg.with_vtrace,
         "--with_vtrace=True",
         ("vtrace_rho", "vtrace_c", "vtrace_lambda", "policy_loss", "loss_reduction", "normalize_advantages",
-         "balance_games", "advantage_loss_coeff", "critic_every", "critic_lr_scale"),
+         "balance_games", *OF_A_CRITIC),
     ),
     Needs(lambda cfg: not cfg.with_vtrace, "--with_vtrace=False", ("gae_lambda", "ppo_clip_value")),
     Needs(
         lambda cfg: cfg.policy_loss == "ppo" or not cfg.with_vtrace, "--policy_loss=ppo", ("ppo_clip_ratio",)
     ),
-    Needs(lambda cfg: cfg.critic != "shared", "--critic=detached or separate",
-          ("advantage_loss_coeff", "critic_every", "critic_lr_scale")),
+    Needs(lambda cfg: cfg.critic != "shared", "--critic=detached or separate", OF_A_CRITIC),
+    Needs(lambda cfg: cfg.advantage_loss_coeff > 0, "--advantage_loss_coeff above 0", ("advantage_baseline",)),
     Needs(lambda cfg: cfg.optimizer != "lamb", "--optimizer=adam or rmsprop", ("critic_lr_scale",)),
     Needs(lambda cfg: cfg.popart, "--popart=True", ("popart_step_size",)),
     Needs(lambda cfg: cfg.optimizer in ("adam", "lamb"), "--optimizer=adam or lamb",

@@ -191,6 +191,52 @@ def test_a_critics_learning_rate_changes_nothing_else(make_learner, make_batch) 
         torch.testing.assert_close(other, one, rtol=0, atol=0)
 
 
+def test_the_value_heads_gradient_into_the_features_is_scaled(make_learner, make_batch) -> None:
+    """What --value_gradient_scale adds to the features' gradient is proportional to it, and nothing else changes."""
+    gradients = []
+    for scale in (0, 0.25, 1):
+        learner = make_learner("--critic=separate", f"--value_gradient_scale={scale}")
+        model = learner.actor_critic
+        learner.update.losses(minibatch_of(learner, make_batch(learner))).total.backward()
+        gradients.append([p.grad.clone() for p in model.encoder.parameters()])
+        others = [*model.critic.parameters(), *model.critic_linear.parameters(), *model.advantage_head.parameters()]
+        if scale == 0:
+            expected = [p.grad.clone() for p in others]
+        torch.testing.assert_close([p.grad for p in others], expected)
+    assert any((quarter != none).any() for none, quarter, _ in zip(*gradients, strict=True))
+    for none, quarter, full in zip(*gradients, strict=True):
+        torch.testing.assert_close(quarter, none + (full - none) / 4, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy_loss", ["vtrace", "ppo"])
+def test_what_the_head_predicts_for_the_state_is_a_baseline(make_learner, make_batch, policy_loss: str) -> None:
+    plain, corrected = (
+        make_learner("--critic=detached", f"--policy_loss={policy_loss}", *more)
+        for more in ([], ["--advantage_baseline=True"])
+    )
+    for learner in (plain, corrected):
+        head = learner.actor_critic.advantage_head
+        with torch.no_grad():
+            head.weight.zero_()
+            head.bias.copy_(torch.arange(len(head.bias)) / 4)
+    minibatch = minibatch_of(plain, make_batch(plain))
+    without, found = plain.update.losses(minibatch), corrected.update.losses(minibatch)
+    model, steps = corrected.actor_critic, minibatch.valids
+    evaluation = model.evaluate(minibatch.observations, minibatch.state, minibatch.resets)
+    weights = found.advantages - evaluation.logits.softmax(-1) @ model.advantage_head.bias
+    if policy_loss == "ppo":
+        clip = corrected.cfg.ppo_clip_ratio
+        ratios = found.ratios
+        expected = -torch.minimum(ratios * weights, ratios.clamp(1 / (1 + clip), 1 + clip) * weights)
+    else:
+        log_probs = model.distribution(evaluation.logits.flatten(0, 1)).log_prob(minibatch.actions.flatten(0, 1))
+        expected = -weights * log_probs.view_as(weights)
+    torch.testing.assert_close(found.policy, expected[steps].mean())
+    assert not torch.allclose(found.policy, without.policy)
+    torch.testing.assert_close(found.advantage, without.advantage)
+    torch.testing.assert_close(found.advantages, without.advantages)
+
+
 def test_the_advantage_head_regresses_the_policy_gradients_weights(make_learner, make_batch) -> None:
     learner = make_learner("--critic=detached", "--advantage_loss_coeff=1", "--normalize_advantages=True")
     model, minibatch = learner.actor_critic, minibatch_of(learner, make_batch(learner))
