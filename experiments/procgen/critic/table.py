@@ -24,10 +24,15 @@ SCRIPT = "experiments.procgen.critic.table"
 MILLION = 1_000_000
 ONE_GAME = (
     "plain", "plain_in_step", "plain_999", "plain_99", "every_8", "every_8_999", "rate_eighth",
-    "every_8_no_advantages", "plain_value_gradient", "shared", "plain_feedforward", "plain_lstm",
+    "rate_eighth_baseline", "every_8_no_advantages", "value_gradient_03", "value_gradient_1", "plain_value_gradient",
+    "shared", "plain_feedforward", "rate_eighth_feedforward", "plain_lstm",
 )  # fmt: skip
-FAST = ("every_8_999_fast", "every_8_999_fast_seed2")
-SIX = (Path("..") / "learnable" / "six_games_rollout_128", Path("six_games_every_2"), Path("six_games_every_8"))
+FAST = ("every_8_999_fast", "every_8_999_fast_seed2", "eighth_baseline_fast", "plain_25")
+BEFORE = Path("..") / "learnable" / "six_games_rollout_128"
+SIX = (
+    BEFORE, Path("six_games_plain"), Path("six_games_value_coeffs"), Path("six_games_rate_eighth"),
+    Path("six_games_every_2"), Path("six_games_every_8"),
+)  # fmt: skip
 DEFAULTS = {"critic_every": "1", "critic_lr_scale": "1", "advantage_loss_coeff": ".25", "game_gammas": "plunder=.997"}
 """Of the settings in which the runs differ."""
 EARLY = (2.0, 4.5)
@@ -37,6 +42,12 @@ DRAWN = {
     "every_8": "critic learns in 1 of 8 iterations",
     "plain": "critic as fast as the policy",
     "every_8_no_advantages": "1 of 8, policy predicts no advantages",
+}
+
+DRAWN_OF_SIX = {
+    "six_games_plain": "critic as fast as the policy",
+    "six_games_rate_eighth": "slow critic (1/8)",
+    "six_games_value_coeffs": "slow in bigfish, plunder",
 }
 
 
@@ -99,18 +110,33 @@ def six_table(millions: Sequence[int]) -> Iterator[str]:
         yield "| " + " | ".join([folder.name, f"{summary['frames_per_second']:,}", *scores]) + " |"
 
 
+def game_table(low: float, high: float) -> Iterator[str]:
+    """The six games' normalised scores in training, means over some million frames."""
+    games: list[str] = []
+    for folder in SIX:
+        curves = pd.read_csv(HERE / folder / CURVES)
+        if not games:
+            games = list(curves["game"].unique())
+            yield "| run | " + " | ".join([*games, "mean"]) + " |"
+            yield "|" + "---|" * (len(games) + 2)
+        scores = [mean_between(curves[curves["game"] == game], "normalised_score", low, high) for game in games]
+        cells = [f"{score:.3f}" for score in [*scores, sum(scores) / len(scores)]]
+        yield "| " + " | ".join([folder.name, *cells]) + " |"
+
+
 def texts() -> pages.Texts:
     """README.md with its tables made anew."""
     tables = {
         "plunder": table(ONE_GAME, [4, 6, 8, 10, 12, 14], 1),
         "full speed": table(FAST, [8, 12, 16, 20, 22, 24, 26], 2),
         "six games": six_table([10, 20, 30, 40]),
+        "games": game_table(35, 40),
     }
     return {README: pages.fill(README, SCRIPT, tables)}
 
 
 def draw() -> None:
-    """The learning curves of the runs that tell what is needed."""
+    """The learning curves of the runs that tell what is needed, on plunder and on the six games."""
     with drawing(HERE / "plunder.png", 7.0, 3.6) as figure:
         axes = figure.subplots()
         for name, label in DRAWN.items():
@@ -120,6 +146,18 @@ def draw() -> None:
         axes.annotate("random policy", (15, 4.2), xytext=(0, -3), textcoords="offset points", va="top", ha="right")
         axes.set(xlabel="frames, millions", ylabel="return in training", title="Plunder, one seed each")
         axes.legend()
+    with drawing(HERE / "six_games.png", 7.0, 4.2) as figure:
+        panels = figure.subplots(2, 3, sharex=True, sharey=True)
+        for folder, label in DRAWN_OF_SIX.items():
+            curves = pd.read_csv(HERE / folder / CURVES)
+            curves = curves[curves["frames"] <= 45 * MILLION]
+            for axes, (game, rows) in zip(panels.flat, curves.groupby("game"), strict=True):
+                smooth = rows["normalised_score"].rolling(3, min_periods=1).mean()
+                axes.plot(rows["frames"] / MILLION, smooth, label=label)
+                axes.set_title(game)
+        panels[0, 0].legend()
+        figure.supxlabel("frames of all games, millions")
+        figure.supylabel("normalised score in training")
 
 
 if __name__ == "__main__":
