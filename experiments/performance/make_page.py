@@ -80,6 +80,26 @@ def rules_table() -> str:
     return "\n".join(lines)
 
 
+RECURRENT = {
+    "kernel": "triton",
+    "with state and resets": "triton, state and resets",
+    "PyTorch's cells, step by step": "naive eager, state and resets",
+}
+"""Columns of the table of LSTM and GRU, all as CUDA graphs; beside them cuDNN's layer, which knows no resets."""
+
+
+def recurrent_table() -> str:
+    """Milliseconds of the LSTM and the GRU forward and backward."""
+    lines = ["| op and shape | " + " | ".join(f"{name}, ms" for name in RECURRENT) + " | cuDNN, ms |"]
+    lines.append("|---|" + "---|" * (len(RECURRENT) + 1))
+    for result in read("op_recurrent.json")["results"]:
+        op, (batch, steps, _, width) = result["op"], result["shape"]
+        ways = [*RECURRENT.values(), f"{op.upper()} (cuDNN)"]
+        cells = [f"{result['ms'][f'{way}, replayed']['median']:.2f}" for way in ways]
+        lines.append(f"| {op} B{batch} T{steps}, {width} units | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def draw_sweep(picture: Path) -> None:
     """Time against T, B and D, each with the other two fixed."""
     results = read("op_sweep.json")["results"]
@@ -276,6 +296,7 @@ def texts() -> pages.Texts:
         "op": op_table("op.json"),
         "op on an H200": op_table("op_h200.json"),
         "rules": rules_table(),
+        "recurrent": recurrent_table(),
         "wide heads": wide_table(),
         "acting": acting_table(),
         "cpu": cpu_table(),
