@@ -23,6 +23,7 @@ from srwm_agents.distributed.learner import DistributedLearner, RolloutQueue
 from srwm_agents.distributed.local_cluster import local_cluster
 from srwm_agents.distributed.pool import CollectorPool
 from srwm_agents.distributed.rollouts import CollectorSettings, as_tensors
+from srwm_agents.envs.mirrors import can_be_mirrored
 from srwm_agents.experiment_folders import ExperimentFolder
 from srwm_agents.integrations.sample_factory.config import (
     CONTENTS,
@@ -215,6 +216,8 @@ def collector_settings(learner: DistributedLearner) -> CollectorSettings:
             "num_threads": cfg.env_threads,
             "last_action": cfg.last_action,
             "random_starts": random_starts(cfg),
+            "spread_starts": cfg.spread_starts,
+            "mirror": cfg.mirror and can_be_mirrored(cfg.tasks),
         },
         rollout=cfg.rollout,
         threads=max(1, int(cfg.worker_cpus)),

@@ -17,6 +17,7 @@ from torch import Tensor
 from srwm_agents.envs.compatibility import AUTORESET, VectorEnv, final_entries, with_masks
 from srwm_agents.envs.episodes import EpisodeTracker
 from srwm_agents.envs.games import IMAGE_SHAPE, NUM_ACTIONS, check_levels, check_mode, parse_games
+from srwm_agents.envs.mirrors import MIRRORS, Mirrors, can_be_mirrored
 from srwm_agents.envs.random_starts import RandomStarts, check_random_starts
 from srwm_agents.envs.simulator import new_simulator
 from srwm_agents.envs.upload import PackedUpload, Upload
@@ -68,6 +69,7 @@ class ProcgenVectorEnv(VectorEnv):
         last_action: bool,
         random_starts: dict[str, int],
         spread_starts: int,
+        mirror: bool,
         reuse_tensors: bool,
     ) -> None:
         """Use :func:`make_procgen`, which checks the arguments before C++ can abort the process."""
@@ -78,6 +80,7 @@ class ProcgenVectorEnv(VectorEnv):
         self._options = simulator_options
         self._last_action = last_action
         self._spread_starts = spread_starts
+        self._mirror = mirror
         self._reuse_tensors = reuse_tensors
         single: dict[str, spaces.Space[Any]] = {
             "obs": spaces.Box(0, 255, IMAGE_SHAPE, np.uint8),
@@ -107,6 +110,7 @@ class ProcgenVectorEnv(VectorEnv):
         simulator._reuse_arrays = True
         explores = "exploring" in self.single_observation_space.spaces  # type: ignore[attr-defined]
         self._starts = RandomStarts(self._longest_start, self._options["rand_seed"]) if explores else None
+        self._mirrors = Mirrors(self.games, self.game_index, self._options["rand_seed"]) if self._mirror else None
         if self._upload is not None:
             self._upload.begin(simulator._ob["rgb"])
         return simulator
@@ -140,8 +144,7 @@ class ProcgenVectorEnv(VectorEnv):
             self._simulator = self._start()
         elif not self._fresh:
             self._act(np.full(self.num_envs, _RESET_ACTION))
-            if self._starts is not None:
-                self._starts.restart(np.ones(self.num_envs, bool))
+            self._begin(np.ones(self.num_envs, bool))
         self._fresh = False
         self._tracker.restart()
         self._spread_episodes()
@@ -162,8 +165,14 @@ class ProcgenVectorEnv(VectorEnv):
             self._act(np.where(cut == step, _RESET_ACTION, actions))
             rewards, _, first = self._simulator.observe()
             self._tracker.step(rewards, first)
-            if self._starts is not None:
-                self._starts.restart(first)
+            self._begin(first)
+
+    def _begin(self, first: Array) -> None:
+        """New episodes begin where ``first`` [N] is True."""
+        if self._starts is not None:
+            self._starts.restart(first)
+        if self._mirrors is not None:
+            self._mirrors.restart(first)
 
     def step_async(self, actions: Array | Tensor | Sequence[int]) -> None:
         """Begin one step of all environments on the simulator's threads, and return at once.
@@ -184,7 +193,7 @@ class ProcgenVectorEnv(VectorEnv):
         if self._starts is not None:
             taken = self._starts.replace(taken)
         self._taken = taken
-        self._act(taken)
+        self._act(taken if self._mirrors is None else self._mirrors.actions(taken))
 
     def _act(self, actions: Array) -> None:
         if self._upload is not None:
@@ -197,8 +206,7 @@ class ProcgenVectorEnv(VectorEnv):
         rewards, first = rewards.copy(), first.copy()
         ends = bool(first.any())
         final = self._final_observations(rewards) if ends and self.device is None else None
-        if self._starts is not None:
-            self._starts.restart(first)
+        self._begin(first)
         returns, lengths = self._tracker.step(rewards, first)
         info = {"episode_return": returns, "episode_length": lengths, "episode_ended": first, **self._simulator_info()}
         infos: dict[str, Any] = with_masks(info, np.ones(self.num_envs, bool))
@@ -229,13 +237,16 @@ class ProcgenVectorEnv(VectorEnv):
 
     def _observation(self, rgb: Array, extras: dict[str, Array], flags: dict[str, Any]) -> Observation:
         """The observation as :attr:`device` wants it; ``flags`` are replaced by what they are there."""
+        if self._mirrors is not None and self._upload is None:
+            rgb = self._mirrors.mirrored(rgb)
         if self.device is None:
             self._frames = np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))
             return {"obs": self._frames, **extras}
         # Before the image, whose upload marks the time at which both are done.
-        small = self._tensors({**extras, **flags})
+        mirrors = {} if self._mirrors is None else {"mirrors": self._mirrors.images}
+        small = self._tensors({**extras, **flags, **mirrors})
         flags.update((name, small.pop(name)) for name in flags)
-        return {"obs": self._image(rgb), **small}
+        return {"obs": self._image(rgb, small.pop("mirrors", None)), **small}
 
     def _extras(self, rewards: Array, actions: Array, first: Array) -> dict[str, Array]:
         extras = {"last_reward": np.where(first, 0, np.clip(rewards, -1, 1)).astype(np.float32)[:, None]}
@@ -247,9 +258,12 @@ class ProcgenVectorEnv(VectorEnv):
             extras["exploring"] = self._starts.exploring.astype(np.float32)[:, None]
         return extras
 
-    def _image(self, rgb: Array) -> Tensor:
+    def _image(self, rgb: Array, mirrors: Tensor | None) -> Tensor:
         # Copied in the simulator's layout; transposed on the device.
         frames = torch.from_numpy(rgb).to(self.device) if self._upload is None else self._upload.frames()
+        if self._mirrors is not None and self._upload is not None:
+            assert mirrors is not None
+            frames = self._mirrors.mirrored_on_device(frames, mirrors)
         channels_first = frames.permute(0, 3, 1, 2)
         return channels_first if self._reuse_tensors else channels_first.contiguous()
 
@@ -286,6 +300,7 @@ def make_procgen(
     last_action: bool = False,
     random_starts: dict[str, int] | None = None,
     spread_starts: int = 0,
+    mirror: bool = False,
     reuse_tensors: bool = False,
     render_mode: str | None = None,
     use_backgrounds: bool = True,
@@ -310,6 +325,9 @@ def make_procgen(
         spread_starts: ``reset`` takes so many random steps before it returns, and each environment begins a new level
             at one of them: else all are at the same time of an episode for long, and so is what is learned from at
             once. The first returns and lengths include steps of these. 0: none.
+        mirror: play each episode in a mirror image of its level, drawn at random from those that the game's rules do
+            not tell apart (``srwm_agents.envs.mirrors.MIRRORS``); actions are those of the image. ``render()`` is not
+            mirrored.
         reuse_tensors: give the same tensors at every step, each overwritten by the next step, ``obs`` as a view that is
             not contiguous: for callers that capture what they do with them in a CUDA graph. Needs a CUDA ``device``.
         render_mode: "rgb_array" allows ``render()`` and makes steps slower; None.
@@ -325,6 +343,8 @@ def make_procgen(
     check_random_starts(random_starts or {}, names)
     if num_envs < 1 or num_envs % len(names):
         raise ValueError(f"num_envs is {num_envs}, expected a positive multiple of {len(names)} (the number of games)")
+    if mirror and not can_be_mirrored(names):
+        raise ValueError(f"mirror is True, but games are {', '.join(names)}; expected one of {', '.join(MIRRORS)}")
     if spread_starts < 0:
         raise ValueError(f"spread_starts is {spread_starts}, expected at least 0")
     if render_mode not in (None, "rgb_array"):
@@ -358,5 +378,6 @@ def make_procgen(
         last_action=last_action,
         random_starts=random_starts or {},
         spread_starts=spread_starts,
+        mirror=mirror,
         reuse_tensors=reuse_tensors,
     )

@@ -112,6 +112,8 @@ def _subjects(preset: Callable[[str], str]) -> dict[str, tuple[_Entry, ...]]:
                   "the largest number of these, as maze=100", few_need=True),
             _ours("spread_starts", 0, "Before training, take so many random steps, in which each game begins a new "
                   "level at some time: so that not all are at the same time of an episode; 0: none", few_need=True),
+            _ours("mirror", False, "Play each episode in a mirror image of its level that the game's rules do not tell "
+                  "apart, drawn at random: few levels are more; bigfish, fruitbot, leaper, maze, starpilot"),
         ),
         "what it sees": (
             _ours("last_action", False, "Give the core the last action too. One-hot, or (of a Box) from -1 to 1"),
@@ -155,12 +157,12 @@ def _subjects(preset: Callable[[str], str]) -> dict[str, tuple[_Entry, ...]]:
             _ours("critic_every", 1, "The critic learns in one of so many training iterations, the policy in all; not "
                   "--critic=shared", few_need=True),
             _ours("critic_lr_scale", 1.0, "Factor on the critic's learning rate; not --critic=shared", few_need=True),
-            _ours("value_gradient_scale", 0.0, "Factor on the gradient of the policy's own value head into the policy's "
+            _ours("value_gradient_scale", 0.0, "Factor on the gradient of the policy's own value head into its "
                   "features, which then learn to predict values; not --critic=shared", few_need=True),
             _ours("advantage_loss_coeff", 0.25, "Weight of predicting advantages from the policy's features; not "
                   "--critic=shared", few_need=True),
-            _ours("advantage_baseline", False, "Subtract from advantages what the policy's features predict for the state; "
-                  "not --critic=shared", few_need=True),
+            _ours("advantage_baseline", False, "Subtract from advantages what the policy's features predict of them "
+                  "for the state; not --critic=shared", few_need=True),
             _ours("loss_reduction", "mean", "How losses are reduced over the steps of a minibatch (paper: sum)",
                   ("mean", "sum"), few_need=True),
             _ours("policy_head_scale", 0.01, "Factor on the policy head's initial weights; small means a uniform first "

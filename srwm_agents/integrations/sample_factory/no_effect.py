@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from srwm_agents.envs.mirrors import MIRRORS, can_be_mirrored
 from srwm_agents.integrations.sample_factory.request import ConfigError
 from srwm_agents.integrations.sample_factory.suites import suite_of
 
@@ -50,6 +51,7 @@ CONDITIONS = (
     ),
     Needs(lambda cfg: cfg.critic != "shared", "--critic=detached or separate", OF_A_CRITIC),
     Needs(lambda cfg: cfg.advantage_loss_coeff > 0, "--advantage_loss_coeff above 0", ("advantage_baseline",)),
+    Needs(lambda cfg: can_be_mirrored(cfg.tasks), f"one of --games={','.join(MIRRORS)}", ("mirror",)),
     Needs(lambda cfg: cfg.optimizer != "lamb", "--optimizer=adam or rmsprop", ("critic_lr_scale",)),
     Needs(lambda cfg: cfg.popart, "--popart=True", ("popart_step_size",)),
     Needs(lambda cfg: cfg.optimizer in ("adam", "lamb"), "--optimizer=adam or lamb",

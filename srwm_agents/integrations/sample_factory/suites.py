@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 
 from srwm_agents.envs.games import check_levels, check_mode
+from srwm_agents.envs.mirrors import can_be_mirrored
 from srwm_agents.integrations.sample_factory.per_game import random_starts
 from srwm_agents.integrations.sample_factory.request import PROCGEN, Request, games_of
 from srwm_agents.spaces.actions import ActionSpec
@@ -92,6 +93,7 @@ class ProcgenSuite:
             last_action=cfg.last_action,
             random_starts=random_starts(cfg),
             spread_starts=cfg.spread_starts,
+            mirror=cfg.mirror and can_be_mirrored(cfg.tasks),
             **options,
         )
 
@@ -124,6 +126,7 @@ class GymnasiumSuite:
             "start_level",
             "random_starts",
             "spread_starts",
+            "mirror",
             "game_gammas",
             "game_value_coeffs",
         ),

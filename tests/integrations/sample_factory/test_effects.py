@@ -59,6 +59,12 @@ def test_every_flag_of_sample_factory_acts_or_is_refused() -> None:
         (["--initial_stddev=2"], "--initial_stddev has no effect: it is half of an action's range"),
         (["--last_reward=False"], "--last_reward has no effect: agents for Procgen always see the last reward"),
         (['--env_kwargs={"size": 1}'], "--env_kwargs has no effect: it is for --env=ID"),
+        (["--games=plunder", "--mirror=True"], "--mirror has no effect without one of --games=bigfish,fruitbot,"),
+        (
+            ["--advantage_loss_coeff=0", "--critic=separate", "--advantage_baseline=True"],
+            "--advantage_baseline has no effect without --advantage_loss_coeff above 0",
+        ),
+        (["--value_gradient_scale=.1"], "--value_gradient_scale has no effect without --critic=detached or separate"),
         (["--env=CartPole-v1"], "--games has no effect: it is for --env=procgen"),
         (["--gae_lambda=.5"], "--gae_lambda has no effect without --with_vtrace=False"),
         (["--vtrace_rho=.5", "--with_vtrace=False"], "--vtrace_rho has no effect without --with_vtrace=True"),
