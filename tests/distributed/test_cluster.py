@@ -176,7 +176,7 @@ def test_a_killed_learner_resumes(cluster, small_flags, tmp_path) -> None:
     frames = int(re.findall(r"\d+", list_checkpoints(checkpoints, "checkpoint")[-1].name)[1])
 
     again = Run(tmp_path, flags)
-    again.until(lambda: "plays on" in again.text)
+    again.until(lambda: "runs on" in again.text)
     assert f"resuming at {frames:,} frames" in again.text
     again.until(lambda: list_checkpoints(checkpoints, "checkpoint")[-1].name > f"checkpoint_{0:09d}")
     time.sleep(1)
