@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from srwm_agents.envs import normalised_score
+from srwm_agents.recipes import yaml_text
 
 CURVES = "curves.csv.xz"
 DERIVED = ("episode", "normalised_score")
@@ -31,8 +31,7 @@ Tables = dict[str, dict[str, pd.DataFrame]]
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:
     """Write ``config.yaml``, its keys in the order in which they are given."""
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=110)
-    (folder / "config.yaml").write_text(text)
+    (folder / "config.yaml").write_text(yaml_text(config))
 
 
 def write_summary(folder: Path, evaluations: Tables) -> None:

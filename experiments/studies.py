@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from experiments import places
 from experiments.gpus import visible_gpus
 from experiments.recipes import Resolved, read_yaml, recipe_names, resolve
 from experiments.runs import write_compressed, write_config
+from srwm_agents.recipes import yaml_text
 
 DRAFT = "run.yaml"
 """What a run is, in its experiment's folder, for ``--collect``."""
@@ -124,7 +124,7 @@ def train(study: Study, job: Job, place: places.Place, args: argparse.Namespace,
         ["git", "rev-parse", "--short", "HEAD"], cwd=places.ROOT, capture_output=True, text=True, check=False
     )
     draft = {"recipe": job.recipe, "task": job.task, "seed": job.seed, "command": shlex.join(["train_rl.py", *flags])}
-    (folder / DRAFT).write_text(yaml.safe_dump(draft | {"commit": commit.stdout.strip() or None}, sort_keys=False))
+    (folder / DRAFT).write_text(yaml_text(draft | {"commit": commit.stdout.strip() or None}))
     where = [f"--train_dir={folder.parent}", f"--experiment={job.task}"]
     began = time.monotonic()
     with (folder / "log.txt").open("a") as log:

@@ -35,6 +35,7 @@ from experiments.procgen.data import RECIPES, RUNS
 from experiments.recipes import Resolved, read_yaml, recipe_names, resolve
 from experiments.runs import CURVES, add_evaluations, write_compressed, write_config
 from srwm_agents import load_agent, save_agent
+from srwm_agents.recipes import yaml_text
 
 ROOT = Path(__file__).parents[2]
 AGENTS = ROOT / "agents" / "procgen"
@@ -129,7 +130,7 @@ def write_draft(folder: Path, job: Job, args: argparse.Namespace, given: list[st
         "commit": commit.stdout.strip() or None,
         "command": " ".join(["train_rl.py", *given]),
     }
-    (folder / DRAFT).write_text(yaml.safe_dump(draft, sort_keys=False))
+    (folder / DRAFT).write_text(yaml_text(draft))
 
 
 def collect(train_dir: Path, stage: str) -> None:

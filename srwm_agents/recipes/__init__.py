@@ -39,9 +39,16 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes what :class:`_Loader` would read as a number."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+        list("-+.0123456789"),
+    )
 
 
 def parse_yaml(text: str) -> Any:
@@ -51,6 +58,12 @@ def parse_yaml(text: str) -> Any:
         yaml.YAMLError: it is no YAML, asks for Python objects, or has a key twice.
     """
     return yaml.load(text, _Loader)  # a safe loader
+
+
+def yaml_text(content: Any) -> str:
+    """YAML text that :func:`parse_yaml` reads as ``content``, also where a string looks like a number, as a commit's
+    name 8e371959 does."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def recipe_names(kind: str) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from srwm_agents.recipes import RecipeError, load_recipe, load_recipes, read_recipe
+from srwm_agents.recipes import RecipeError, load_recipe, load_recipes, parse_yaml, read_recipe, yaml_text
 
 
 def test_training_presets_have_the_values_that_they_had_as_python() -> None:
@@ -21,6 +21,20 @@ def test_training_presets_have_the_values_that_they_had_as_python() -> None:
             settings["vtrace_lambda"] = settings.pop("vtrace_c")
         assert now[name] == settings
         assert {key: type(value) for key, value in now[name].items()} == {k: type(v) for k, v in settings.items()}
+
+
+def test_yaml_is_read_as_what_was_written() -> None:
+    """A commit's name may look like a number of YAML 1.2's, and was read as infinity."""
+    content = {
+        "commit": "8e371959",
+        "other": "1E5",
+        "rate": 5e-4,
+        "tiny": 1e-12,
+        "number": 3,
+        "text": "a: b",
+        "no": None,
+    }
+    assert parse_yaml(yaml_text(content)) == content
 
 
 def test_a_users_recipe_starts_from_a_shipped_one(tmp_path) -> None:

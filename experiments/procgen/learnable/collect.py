@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from experiments.runs import CURVES, write_compressed
+from experiments.runs import CURVES, write_compressed, write_config
 
 HERE = Path(__file__).resolve().parent
 SCALARS = ("version_diff_avg", "version_diff_min", "version_diff_max", "kl_divergence", "entropy", "grad_norm",
@@ -99,7 +98,7 @@ def collect(run: Path, target: Path, commit: str, machine: str) -> None:
         "commit": commit,
         "machine": machine,
     }
-    (target / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, width=110))
+    write_config(target, config)
     write_compressed(target / CURVES, (run / "curves.csv").read_text())
     learner = learner_scalars(run)
     write_compressed(target / "learner.csv.xz", learner.to_csv(index=False, float_format="%.5g"))
