@@ -85,6 +85,8 @@ class Places:
     costs: Path = pages.ROOT / "experiments" / "performance" / "cores.json"
     page: Path = pages.DOCS / "results" / "memory.md"
     picture: Path = pages.PICTURES / "memory" / "memories.png"
+    steps: float = POPGYM.frames
+    """Of a whole run on POPGym; runs that ended long before are left out."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,9 @@ class Found:
 
 
 def read(places: Places) -> Found:
-    """Read all runs but the small ones."""
+    """Read all runs but the small ones, and those on POPGym that ended early."""
     scores, agents = popgym.scores(places.popgym), regrets.agents(places.adaptation)
+    scores = scores.query(f"frames >= {0.99 * places.steps}")
     scores, agents = (table[~table["recipe"].astype(str).str.startswith("small_")] for table in (scores, agents))
     return Found(scores.dropna(subset=["score"]), agents, regrets.baselines(places.baselines))
 

@@ -1,23 +1,28 @@
-"""The table of scores from the runs' raw numbers, and the published ones beside it.
+"""The table of README.md in this folder: the runs' scores from their raw numbers, and the published ones beside them.
 
     python -m experiments.popgym.table
+    python -m experiments.popgym.table --check
 
 A run's score is the best mean return of its curve (POPGym's MMER: the maximum over training of the mean episodic
-return), over windows of 1,000 episodes; points before the first window is full do not count. A cell is the mean over
-seeds, with their smallest and largest.
+return), over windows of 1,000 episodes; points before the first window is full do not count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from experiments import memories, pages
 from experiments.popgym.tasks import GROUPS
 from experiments.popgym.train import STUDY
 from experiments.recipes import read_yaml
 from experiments.runs import CURVES
 
+README = Path(__file__).parent / "README.md"
+SCRIPT = "experiments.popgym.table"
 WINDOW = 1000
 """Episodes of each point of a curve, ``stats_avg`` of the recipes."""
 PUBLISHED = {
@@ -47,37 +52,23 @@ def scores(runs: Path = STUDY.runs) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["recipe", "task", "seed", "frames", "score"])
 
 
-def table(found: pd.DataFrame) -> str:
-    """Markdown: tasks by recipes, means over seeds."""
-    recipes = list(dict.fromkeys(found["recipe"]))
-    lines = [
-        f"| task | {' | '.join(recipes)} | GRU, published | best of 13, published |",
-        "|---|" + "---|" * (len(recipes) + 2),
-    ]
-    for task in [name for name in GROUPS["all"] if name in set(found["task"])]:
-        cells = []
-        for recipe in recipes:
-            sample = found[(found["task"] == task) & (found["recipe"] == recipe)]["score"].dropna()
-            cells.append("–" if sample.empty else _cell(sample))
-        published = [f"{value:.3f}" for value in PUBLISHED[task]] if task in PUBLISHED else ["–", "–"]
-        lines.append(f"| {task} | {' | '.join([*cells, *published])} |")
-    return "\n".join(lines)
+def lines(found: pd.DataFrame) -> Iterator[str]:
+    """Markdown: a row a run, with the published scores."""
+    yield "| task | memory | seed | million steps | score | GRU, published | best of 13, published |"
+    yield "|---" * 7 + "|"
+    order = {name: number for number, name in enumerate(GROUPS["all"])}
+    rows: list[dict[str, Any]] = found.to_dict("records")  # type: ignore[assignment]
+    for run in sorted(rows, key=lambda run: (order[run["task"]], run["recipe"], run["seed"])):
+        published = [f"{value:.3f}" for value in PUBLISHED.get(run["task"], ())] or ["–", "–"]
+        score = "–" if pd.isna(run["score"]) else f"{run['score']:.3f}"
+        cells = [run["task"], memories.label(run["recipe"]), str(run["seed"]), f"{run['frames'] / 1e6:.1f}", score]
+        yield f"| {' | '.join([*cells, *published])} |"
 
 
-def _cell(sample: pd.Series) -> str:
-    mean = f"{sample.mean():.3f}"
-    return mean if len(sample) == 1 else f"{mean} ({sample.min():.3f} to {sample.max():.3f}, {len(sample)} seeds)"
-
-
-def main() -> int:
-    """Print the table; returns the exit status."""
-    found = scores()
-    if found.empty:
-        print(f"no runs in {STUDY.runs}")
-        return 1
-    print(table(found))
-    return 0
+def texts() -> pages.Texts:
+    """README.md with its table made anew."""
+    return {README: pages.fill(README, SCRIPT, {"runs": lines(scores())})}
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(pages.run(__doc__, texts, lambda: None))

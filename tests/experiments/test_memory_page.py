@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> memory_page.Places:
         baselines=tmp_path / "baselines",
         page=tmp_path / "memory.md",
         picture=tmp_path / "pictures" / "memories.png",
+        steps=2000,
     )
 
 
@@ -96,6 +98,12 @@ def test_pictures_of_made_up_runs(places: memory_page.Places, tmp_path: Path) ->
     found, players = table.agents(places.adaptation), table.baselines(places.baselines)
     picture.draw(tmp_path / "regret.png", found, players, ["bandit_10_100"], ["srwm", "small_srwm"])
     assert (tmp_path / "regret.png").stat().st_size > 5000
+
+
+def test_runs_that_ended_early_are_left_out(places: memory_page.Places) -> None:
+    found = memory_page.read(replace(places, steps=2100))
+    assert found.scores.empty
+    assert len(found.agents) == len(memory_page.read(places).agents) > 0
 
 
 def test_without_runs_there_is_no_page(tmp_path: Path) -> None:

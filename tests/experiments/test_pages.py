@@ -18,6 +18,7 @@ SCRIPTS = (
     "procgen.learnable.table",
     "procgen.critic.table",
     "adaptation.table",
+    "popgym.table",
     "memory_page",
 )
 
