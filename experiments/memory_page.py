@@ -109,9 +109,9 @@ class Found:
 def read(places: Places) -> Found:
     """Read all runs but the small ones, and those on POPGym that ended early."""
     scores, agents = popgym.scores(places.popgym), regrets.agents(places.adaptation)
-    scores = scores.query(f"frames >= {0.99 * places.steps}")
     scores, agents = (table[~table["recipe"].astype(str).str.startswith("small_")] for table in (scores, agents))
-    return Found(scores.dropna(subset=["score"]), agents, regrets.baselines(places.baselines))
+    whole = scores[scores["frames"] >= 0.99 * places.steps]
+    return Found(whole.dropna(subset=["score"]), agents, regrets.baselines(places.baselines))
 
 
 def shared(scores: pd.DataFrame, recipes: Sequence[str]) -> list[str]:
