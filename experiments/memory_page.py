@@ -109,9 +109,13 @@ class Found:
 def read(places: Places) -> Found:
     """Read all runs but the small ones, and those on POPGym that ended early."""
     scores, agents = popgym.scores(places.popgym), regrets.agents(places.adaptation)
-    scores, agents = (table[~table["recipe"].astype(str).str.startswith("small_")] for table in (scores, agents))
+    scores, agents = _without_small(scores), _without_small(agents)
     whole = scores[scores["frames"] >= 0.99 * places.steps]
     return Found(whole.dropna(subset=["score"]), agents, regrets.baselines(places.baselines))
+
+
+def _without_small(table: pd.DataFrame) -> pd.DataFrame:
+    return table[np.array([not str(recipe).startswith("small_") for recipe in table["recipe"]], bool)]
 
 
 def shared(scores: pd.DataFrame, recipes: Sequence[str]) -> list[str]:
