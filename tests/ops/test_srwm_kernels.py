@@ -204,7 +204,7 @@ def test_the_y_block_may_have_a_launch_of_its_own(monkeypatch, shape, rule) -> N
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-@pytest.mark.parametrize(("limit", "some"), [(0.2, True), (100.0, False)])
+@pytest.mark.parametrize(("limit", "some"), [(0.2, True), pytest.param(100.0, False, marks=pytest.mark.slow)])
 def test_which_steps_meet_a_limit_is_saved(limit: float, some: bool) -> None:
     """The backward pass treats both kinds of steps differently: these inputs have both, or one."""
     x, weights, state = make_inputs((2, 6, 2, 8, 6))
@@ -247,7 +247,7 @@ def test_a_limit_that_is_not_met_changes_no_bit_of_the_outputs(backend) -> None:
                 assert torch.equal(limited[name], free[name]), name
 
 
-@pytest.mark.parametrize("limit", [0.0, 0.3])
+@pytest.mark.parametrize("limit", [0.0, pytest.param(0.3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("backend", ["naive", "triton", "cpu"], indirect=True)
 def test_step_by_step_equals_the_whole_sequence(backend: str, limit: float) -> None:
     shape = (3, 9, 2, 12, 5)
@@ -318,7 +318,7 @@ def test_upstream_gradients_of_some_outputs_only(backend, outputs) -> None:
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-@pytest.mark.parametrize("at", [[], [3, 5, 75]], ids=["no resets", "far between"])
+@pytest.mark.parametrize("at", [pytest.param([], marks=pytest.mark.slow), [3, 5, 75]], ids=["no resets", "far between"])
 def test_long_sequence_undone_step_by_step_stays_accurate(backend, at) -> None:
     """Undoing thousands of updates must not drift: errors add up, they do not grow. Segments longer than 64 steps."""
     shape = (2, 2000, 2, 16, 16) if CUDA else (1, 80, 1, 8, 8)

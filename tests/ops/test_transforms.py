@@ -120,6 +120,7 @@ def test_srwm(dims, backend) -> None:
     check(lambda name: srwm_loss(name), *srwm_case(dims), backend)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_srwm_mapped_over_every_argument(backend) -> None:
     check(lambda name: srwm_loss(name), *srwm_case((0, 0, 0, 2)), backend)
@@ -147,6 +148,7 @@ def test_delta_rule(mapped, backend) -> None:
     check(delta_loss, arguments, dims, backend)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_jacobian_and_two_maps(backend) -> None:
     arguments, _ = srwm_case((0, 0, 0, 0))

@@ -255,7 +255,8 @@ class TestExperimentsOfEarlierVersions:
                  "--num_workers=4"]  # fmt: skip
         # What the preset had; it goes on with that.
         before = ["--num_envs_per_worker=768", "--worker_num_splits=2", "--rollout=32", "--batch_size=1536",
-                  "--num_batches_per_epoch=8", "--max_pending_iterations=-1"]  # fmt: skip
+                  "--num_batches_per_epoch=8", "--max_pending_iterations=-1", "--spread_starts=0",
+                  "--game_value_coeffs="]  # fmt: skip
         resumed, fresh = start(), start(*flags, *before, experiment="other")
         assert settings(resumed) == settings(fresh) | {"vtrace_c": 0.95, "vtrace_lambda": 1.0}
         assert resumed.compile is False
