@@ -10,6 +10,7 @@ CUDA graph: the device's time without the host's.
     python benchmarks/op.py --shapes sweep --compare lstm,gru,fla --json experiments/performance/op_sweep.json
     python benchmarks/op.py --compare eager,lstm,compile --shapes 32x50x8x16
     python benchmarks/op.py --ops lstm,gru --compare lstm,gru --shapes 16x128x1x128,64x32x1x128
+    python benchmarks/op.py --ops srwm --compare "" --kernels
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import argparse
 import importlib.util
 import json
 import platform
+import statistics
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,6 +209,42 @@ def captured(run: Callable[[], object]) -> Callable[[], None]:
     return graph.replay
 
 
+def kernels_of(run: Callable[[], object], repeats: int = 20) -> list[dict[str, Any]]:
+    """Each kernel that ``run`` launches more than a tenth of the time, in order: name, median time in microseconds,
+    registers a thread, bytes of shared memory, grid and block; by PyTorch's profiler."""
+    from torch.profiler import ProfilerActivity, profile
+
+    run()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for _ in range(repeats):
+            run()
+        torch.cuda.synchronize()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = [event for event in json.loads(trace.read_text())["traceEvents"] if event.get("cat") == "kernel"]
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for event in sorted(events, key=lambda event: event["ts"]):
+        by_name.setdefault(event["name"], []).append(event)
+    found = []
+    for name, same in by_name.items():
+        about = same[-1]["args"]
+        found.append(
+            {
+                "kernel": name[:80],
+                "launches": len(same) / repeats,
+                "us": statistics.median(event["dur"] for event in same),
+                "registers": about.get("registers per thread"),
+                "shared": about.get("shared memory"),
+                "grid": about.get("grid"),
+                "block": about.get("block"),
+            }
+        )
+    total = sum(kernel["us"] * kernel["launches"] for kernel in found)
+    return [kernel for kernel in found if kernel["us"] * kernel["launches"] > 0.1 * total]
+
+
 def forward_backward(call: Callable[[], tuple[Tensor, ...]], leaves: list[Tensor]) -> Callable[[], object]:
     """A closure that runs ``call`` and takes the gradients of its first output in ``leaves``."""
     upstream = torch.randn_like(call()[0])
@@ -227,7 +266,7 @@ def why_no_fla(op: str) -> str | None:
     return None if importlib.util.find_spec("fla") else "it is not installed (pip install flash-linear-attention)"
 
 
-def measure(op: str, shape: Shape, compare: list[str]) -> dict[str, Any]:
+def measure(op: str, shape: Shape, compare: list[str], kernels: bool) -> dict[str, Any]:
     """Check, then time one op at one shape."""
     make, call = OPS[op]
     result: dict[str, Any] = {"op": op, "shape": shape, "relative_error": check(op, shape)}
@@ -242,6 +281,11 @@ def measure(op: str, shape: Shape, compare: list[str]) -> dict[str, Any]:
         inputs, resets = make(shape, training)
         leaves = [z for z in inputs if z.requires_grad]
         time_both(name, forward_backward(lambda i=inputs, r=resets: call(i, r, "triton"), leaves))
+
+    if kernels:
+        inputs, resets = make(shape, False)
+        leaves = [z for z in inputs if z.requires_grad]
+        result["kernels"] = kernels_of(forward_backward(lambda: call(inputs, resets, "triton"), leaves))
 
     if op == "srwm":
         inputs, resets = make(shape, True)
@@ -303,6 +347,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--compare", default="eager,lstm,gru,fla", help=f"of {', '.join(COMPARED)} (default: %(default)s)"
     )
+    parser.add_argument("--kernels", action="store_true", help="also the time and the resources of each kernel")
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     args = parser.parse_args(arguments)
     for name, allowed in (("ops", set(OPS)), ("compare", set(COMPARED))):
@@ -330,7 +375,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(", ".join(f"{name} {value}" for name, value in report["machine"].items()))
     for op in args.ops:
         for shape in args.shapes:
-            result = measure(op, shape, args.compare)
+            result = measure(op, shape, args.compare, args.kernels)
             report["results"].append(result)
             print(f"\n{op}, B{shape[0]} T{shape[1]} H{shape[2]} D{shape[3]}, forward and backward, float32; "
                   f"largest relative error to float64 {result['relative_error']['triton']:.0e} "
@@ -339,6 +384,9 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"  {name:<64}{ms['median']:>9.3f} ms   ({ms['min']:.3f}-{ms['max']:.3f})", flush=True)
             for name, ratio in result["ratio"].items():
                 print(f"  {name:<64}{ratio:>9.1f}")
+            for kernel in result.get("kernels", ()):
+                print(f"  kernel {kernel['kernel']:<57}{kernel['us']:>9.1f} us   ({kernel['registers']} registers, "
+                      f"{kernel['shared']} bytes shared, grid {kernel['grid']}, block {kernel['block']})")  # fmt: skip
             for name, reason in result["skipped"].items():
                 print(f"  {name} skipped: {reason}")
             if args.json:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from srwm_agents.envs import make_procgen, normalised_score
 from srwm_agents.envs.gymnasium_task import GymnasiumTask, TaskError
@@ -40,7 +41,14 @@ class Arena(Protocol):
         ...
 
     def make(
-        self, each: int, split: Split, seed: int, *, num_threads: int | None = None, render_mode: str | None = None
+        self,
+        each: int,
+        split: Split,
+        seed: int,
+        *,
+        num_threads: int | None = None,
+        device: torch.device | None = None,
+        render_mode: str | None = None,
     ) -> Any:
         """A vector of ``each`` environments a task on a split's levels, as ``make_procgen`` returns one."""
         ...
@@ -81,7 +89,14 @@ class ProcgenArena:
         return {"distribution_mode": self.mode}
 
     def make(
-        self, each: int, split: Split, seed: int, *, num_threads: int | None = None, render_mode: str | None = None
+        self,
+        each: int,
+        split: Split,
+        seed: int,
+        *,
+        num_threads: int | None = None,
+        device: torch.device | None = None,
+        render_mode: str | None = None,
     ) -> Any:
         return make_procgen(
             self.games,
@@ -91,6 +106,7 @@ class ProcgenArena:
             split.start_level,
             seed,
             num_threads=num_threads,
+            device=device,
             last_action=self.last_action,
             render_mode=render_mode,
         )
@@ -135,7 +151,14 @@ class GymnasiumArena:
         return {"env": self.env, "env_kwargs": dict(self.env_kwargs)}
 
     def make(
-        self, each: int, split: Split, seed: int, *, num_threads: int | None = None, render_mode: str | None = None
+        self,
+        each: int,
+        split: Split,
+        seed: int,
+        *,
+        num_threads: int | None = None,
+        device: torch.device | None = None,
+        render_mode: str | None = None,
     ) -> Any:
         return make_gymnasium(
             self.env,
@@ -143,6 +166,7 @@ class GymnasiumArena:
             seed,
             kwargs=self.env_kwargs,
             processes=0 if render_mode else self.processes,
+            device=device,
             last_action=self.last_action,
             last_reward=self.last_reward,
             render_mode=render_mode,

@@ -44,7 +44,7 @@ class Play:
 
         Args:
             policy: who plays.
-            env: as an arena makes one.
+            env: as an arena makes one; its observations may be tensors on the policy's device.
             idle: actions [N, …] of environments that no longer play; None where all play on.
             seed: of sampled actions.
             deterministic: take the likeliest action; else sample.
@@ -54,6 +54,7 @@ class Play:
         self._options = {"deterministic": deterministic, "generator": torch.Generator(device).manual_seed(seed)}
         self._state: Tensor | None = None
         self._active = np.arange(env.num_envs)
+        self._rows: npt.NDArray[np.int_] | Tensor | None = None  # None: all
         self._resets = np.ones(env.num_envs, dtype=bool)
         self.observation, _ = env.reset()
         """What the next step acts on."""
@@ -69,13 +70,11 @@ class Play:
         Returns:
             rewards [N] and infos of the environment.
         """
-        if active is not None:
-            if self._state is not None and len(active) < len(self._active):
-                kept = np.isin(self._active, active)
-                self._state = self._state[torch.as_tensor(kept, device=self._state.device)]
-            self._active = active
+        if active is not None and len(active) < len(self._active):
+            self._keep(active)
+        rows = self._rows
         chosen, self._state = self._policy.act(
-            {name: entry[self._active] for name, entry in self.observation.items()},
+            self.observation if rows is None else {name: entry[rows] for name, entry in self.observation.items()},
             self._state,
             resets=self._resets[self._active],
             **self._options,
@@ -88,3 +87,12 @@ class Play:
         self.observation, rewards, _, _, infos = self._env.step(self.actions)
         self._resets = infos["episode_ended"]
         return rewards, infos
+
+    def _keep(self, active: npt.NDArray[np.int_]) -> None:
+        """From now on only these of the environments play."""
+        if self._state is not None:
+            kept = np.isin(self._active, active)
+            self._state = self._state[torch.as_tensor(kept, device=self._state.device)]
+        self._active = active
+        device = getattr(self._env, "device", None)
+        self._rows = active if device is None else torch.as_tensor(active, device=device)

@@ -152,7 +152,9 @@ def play(
         raise ValueError(f"episodes is {episodes}, expected at least 1")
     games = arena.tasks
     per_game = min(max_envs, episodes)
-    env = arena.make(per_game, split, seed, num_threads=num_threads)
+    # On a GPU frames go up as the simulator lays them out, from page-locked memory, and are transposed there.
+    gpu = torch.device(device) if torch.device(device).type == "cuda" else None
+    env = arena.make(per_game, split, seed, num_threads=num_threads, device=gpu)
     # Environment i is the (i // games)-th of its game; the first ones play the remainder, one episode more.
     quota = np.array([episodes // per_game + (i // len(games) < episodes % per_game) for i in range(env.num_envs)])
     played = np.zeros(env.num_envs, dtype=int)

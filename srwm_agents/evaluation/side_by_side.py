@@ -112,7 +112,7 @@ def play_ranges(
             on_range(index, results[index])
         return list(results.values())
     context = multiprocessing.get_context("spawn")  # CUDA does not work in a forked process
-    simulating = max(0, min(4, available_cores() // processes - 1))  # beside each process's own thread
+    simulating = _simulator_threads(processes, player.device)
     waiting = list(enumerate(ranges))
     playing: dict[Connection, tuple[int, Any]] = {}
     told_to_stop = False
@@ -157,6 +157,16 @@ def play_ranges(
         for _, process in playing.values():
             process.kill()
     return [results[index] for index in range(len(ranges))]
+
+
+def _simulator_threads(processes: int, device: str) -> int:
+    """A simulator's threads beside the one that steps it.
+
+    A process simulates while the agents of others act; on a GPU, where these need hardly a core, twice as many threads
+    as cores leave none idle.
+    """
+    threads = available_cores() * (1 if device == "cpu" else 2) // processes
+    return max(0, min(4, threads - 1))
 
 
 @contextmanager

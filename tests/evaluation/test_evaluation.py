@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
+from srwm_agents.agent import Agent, AgentConfig
+from srwm_agents.envs import NUM_ACTIONS
 from srwm_agents.evaluation import (
     Forgetful,
     RandomPolicy,
@@ -19,6 +21,8 @@ from srwm_agents.evaluation import (
     play_episodes,
     plot_curves,
 )
+from srwm_agents.evaluation.arenas import ProcgenArena
+from srwm_agents.evaluation.rollouts import play
 
 SPLIT = Split("train", 0, 20)
 
@@ -73,6 +77,25 @@ def test_forgetful_resets_the_state_at_every_step() -> None:
     policy = Recorder()
     play_episodes(Forgetful(policy), ["starpilot"], "easy", SPLIT, episodes=2, seed=1)
     assert policy.longest == 1
+
+
+class OnTheHost(ProcgenArena):
+    """Observations as NumPy arrays, whatever the agent's device."""
+
+    def make(self, *arguments, device=None, **options):
+        return super().make(*arguments, **options)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_frames_that_stay_on_the_gpu_give_the_same_episodes(deterministic) -> None:
+    torch.manual_seed(0)
+    agent = Agent(AgentConfig("srwm", {"hidden_size": 32, "num_heads": 2}, NUM_ACTIONS, scale=255)).eval().cuda()
+    there, here = (
+        play(agent, arena, SPLIT, episodes=5, seed=1, max_envs=3, device="cuda", deterministic=deterministic)
+        for arena in (kind(["starpilot", "leaper"], "easy") for kind in (ProcgenArena, OnTheHost))
+    )
+    pd.testing.assert_frame_equal(there, here)
 
 
 def test_wrong_number_of_episodes() -> None:
