@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from srwm_agents.cores import make_core
 from srwm_agents.encoders import ACTIVATIONS, IMAGE_KEY, ImageEncoder, ObservationEncoder, ObservationNormalizer
+from srwm_agents.graphs import Graphed
 from srwm_agents.portable import AgentError, config_from_json, read_portable, write_portable
 from srwm_agents.settings import check_types
 from srwm_agents.spaces.actions import ActionSpec
@@ -161,6 +162,7 @@ class Agent(nn.Module):
         self.decoder = nn.Sequential(*layers)
         self.policy_head = nn.Linear(size, config.num_actions)
         self.value_head = nn.Linear(size, 1)
+        self._graphs: Graphed[tuple[Tensor, Tensor]] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -219,9 +221,10 @@ class Agent(nn.Module):
         tensors, single = self._batch(observation)
         batch = len(next(iter(tensors.values())))
         state = self.initial_state(batch) if state is None else state
-        resets = None if resets is None else torch.as_tensor(resets, device=self.device).reshape(batch, 1)
-        logits, _, next_state = self({name: entry[:, None] for name, entry in tensors.items()}, state, resets)
-        logits = logits[:, 0]
+        inputs = {"observation": tensors, "state": state}
+        if resets is not None:
+            inputs["resets"] = torch.as_tensor(resets, device=self.device).reshape(batch, 1)
+        logits, next_state = self._one_step(inputs) if self._graphs is None else self._graphs(inputs)
         finite = logits.isfinite().all(-1)
         logits = logits.masked_fill(~finite[:, None], 0)  # on a GPU, NaN in multinomial ends the process
         policy = make_distribution(self.actions, logits)
@@ -229,7 +232,28 @@ class Agent(nn.Module):
         if not finite.all():
             raise ValueError("the agent's logits are not finite: NaN in its weights, its state or the observation")
         actions = self.actions.native(chosen)
-        return actions[0] if single else actions, next_state
+        # A graph's next call overwrites what this one returned.
+        return actions[0] if single else actions, next_state if self._graphs is None else next_state.clone()
+
+    def use_graphs(self) -> None:
+        """From now on :meth:`act` replays CUDA graphs of the network: the same numbers from one launch, not hundreds.
+
+        For an agent on a CUDA device that acts on batches of one size, which may change now and then: a size is
+        captured at its third step, and only the latest capture is kept. Weights may be changed where they lie, but not
+        be moved.
+
+        Raises:
+            ValueError: the agent is not on a CUDA device.
+        """
+        if self.device.type != "cuda":
+            raise ValueError(f"the agent is on {str(self.device)!r}, expected a CUDA device")
+        self._graphs = Graphed(self._one_step, warm_up=2, most_captures=1)
+
+    def _one_step(self, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Logits [B, num_actions] and the next state, of one step of B environments."""
+        entries = {name: entry[:, None] for name, entry in inputs["observation"].items()}
+        logits, _, state = self(entries, inputs["state"], inputs.get("resets"))
+        return logits[:, 0], state
 
     def _batch(
         self, observation: Mapping[str, npt.NDArray[Any] | Tensor] | npt.NDArray[Any] | Tensor

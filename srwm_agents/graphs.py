@@ -37,14 +37,24 @@ class Graphed(Generic[Output]):
     Acting and learning on small batches are bound by the host, which launches kernels one after another: a replay
     launches all of them at once. The function must launch the same kernels for the same shapes, whatever the values,
     without waiting for the device; what it changes (weights, optimiser state) must stay at the same addresses. Each
-    set of input shapes has a capture of its own.
+    set of input shapes has a capture of its own, which holds the memory of its inputs and outputs.
 
     The outputs of a replay are overwritten by the next call: use or copy them before it.
     """
 
-    def __init__(self, function: Callable[[Any], Output]) -> None:
-        """``function`` takes one mapping, nested or not, whose leaves are CUDA tensors, and returns tensors."""
+    def __init__(
+        self, function: Callable[[Any], Output], *, warm_up: int = WARM_UP, most_captures: int | None = None
+    ) -> None:
+        """Wrap a function.
+
+        Args:
+            function: takes one mapping, nested or not, whose leaves are CUDA tensors, and returns tensors.
+            warm_up: ordinary calls before a capture.
+            most_captures: input shapes whose captures are kept, the latest; None: all.
+        """
         self._function = function
+        self._warm_up = warm_up
+        self._most_captures = most_captures
         self._captures: dict[tuple[Any, ...], _Capture] = {}
         self._stream: torch.cuda.Stream | None = None
         self._pool: Any = None
@@ -58,7 +68,7 @@ class Graphed(Generic[Output]):
         capture = self._captures.setdefault(tuple(_signature(inputs)), _Capture())
         if capture.graph is not None:
             _copy(inputs, capture.inputs)
-        elif capture.calls < WARM_UP:
+        elif capture.calls < self._warm_up:
             capture.calls += 1
             return self._aside(inputs)
         else:
@@ -83,6 +93,10 @@ class Graphed(Generic[Output]):
             self._pool = torch.cuda.graph_pool_handle()
             raise
         capture.inputs, capture.graph, capture.outputs = copy, graph, outputs
+        if self._most_captures is not None:  # the others go after this capture, which has their memory pool
+            captured = [signature for signature, one in self._captures.items() if one.graph is not None]
+            for signature in captured[: -self._most_captures]:
+                del self._captures[signature]
 
     def _aside(self, inputs: Mapping[str, Any]) -> Output:
         # On the stream of the captures: autograd binds what it accumulates gradients with to the stream of its first

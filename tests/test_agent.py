@@ -87,6 +87,28 @@ def test_sampling_is_seeded_and_follows_the_policy() -> None:
     np.testing.assert_allclose(frequencies, logits[0, 0].softmax(-1).detach().numpy(), atol=0.05)
 
 
+def test_graphs_need_a_gpu() -> None:
+    with pytest.raises(ValueError, match="the agent is on 'cpu', expected a CUDA device"):
+        make_agent().use_graphs()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("core", CORES)
+def test_graphs_change_no_number(core: str) -> None:
+    eager, graphed = (make_agent(core).cuda() for _ in range(2))
+    graphed.use_graphs()
+    states = [None, None]
+    for step, batch in enumerate([5] * 6 + [3] * 6 + [5] * 6):
+        resets = np.random.default_rng(step).random(batch) < 0.2
+        results = [
+            agent.act(observe(batch, step), None if state is None or len(state) != batch else state, resets=resets)
+            for agent, state in zip((eager, graphed), states, strict=True)
+        ]
+        states = [state for _, state in results]
+        assert (results[0][0] == results[1][0]).all()
+        assert torch.equal(*states)
+
+
 def test_a_single_environment_needs_no_batch() -> None:
     agent = make_agent()
     action, state = agent.act({name: entry[0] for name, entry in observe(1).items()})

@@ -76,6 +76,14 @@ def test_a_capture_that_failed_is_not_kept(fake_cuda: list[FakeGraph]) -> None:
     assert calls == WARM_UP + 2, "from there on it is replayed"
 
 
+@pytest.mark.parametrize(("most", "captures"), [(None, 2), (2, 2), (1, 4)])
+def test_only_the_latest_captures_are_kept(fake_cuda: list[FakeGraph], most: int | None, captures: int) -> None:
+    graphed = Graphed(lambda inputs: inputs["x"] + 1, warm_up=1, most_captures=most)
+    for size in (2, 2, 2, 3, 3, 3, 2, 2, 2, 3, 3, 3):
+        assert torch.equal(graphed({"x": torch.ones(size)}), torch.full((size,), 2.0))
+    assert len(fake_cuda) == captures
+
+
 @gpu
 def test_a_capture_that_failed_is_not_replayed() -> None:
     """An exception of the function's own: a call that CUDA forbids in a capture would spoil the whole process."""

@@ -61,14 +61,16 @@ class Play:
         self.actions: npt.NDArray[Any] = np.zeros(0)
         """Of the last step, [N, …]."""
 
-    def step(self, active: npt.NDArray[np.int_] | None = None) -> tuple[npt.NDArray[Any], dict[str, Any]]:
-        """Act once in all environments and step them.
+    def step(self) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+        """Act once in all environments and step them; returns rewards [N] and infos."""
+        self.begin()
+        return self.finish()
+
+    def begin(self, active: npt.NDArray[np.int_] | None = None) -> None:
+        """Act once in all environments and begin their step, which goes on while the caller does other things.
 
         Args:
             active: indices of those that still play, some of the step before's; None: the same.
-
-        Returns:
-            rewards [N] and infos of the environment.
         """
         if active is not None and len(active) < len(self._active):
             self._keep(active)
@@ -84,7 +86,11 @@ class Play:
         else:
             self.actions = self._idle.copy()
             self.actions[self._active] = chosen
-        self.observation, rewards, _, _, infos = self._env.step(self.actions)
+        self._env.step_async(self.actions)
+
+    def finish(self) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+        """Wait for the step that :meth:`begin` began; returns rewards [N] and infos of the environment."""
+        self.observation, rewards, _, _, infos = self._env.step_wait()
         self._resets = infos["episode_ended"]
         return rewards, infos
 

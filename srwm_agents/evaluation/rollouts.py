@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ from srwm_agents.spaces.actions import ActionSpec
 
 COLUMNS = ("split", "game", "episode", "return", "normalised_score", "length", "level", "completed")
 
-__all__ = ["COLUMNS", "NOOP", "Forgetful", "Policy", "RandomPolicy", "play", "play_episodes"]
+__all__ = ["COLUMNS", "NOOP", "Forgetful", "Policy", "RandomPolicy", "play", "play_episodes", "play_in_turn"]
 
 
 class RandomPolicy:
@@ -128,19 +129,11 @@ def play(
     arena: Arena,
     split: Split,
     *,
-    episodes: int,
-    seed: int = 0,
-    deterministic: bool = False,
-    max_envs: int = 32,
-    device: torch.device | str = "cpu",
-    num_threads: int | None = None,
     on_episode: Callable[[int], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    **options: Any,
 ) -> pd.DataFrame:
     """Play exactly ``episodes`` episodes of each task of an arena on the levels of a split.
-
-    Every environment plays a fixed number of episodes and then idles. Taking the first episodes to *finish* instead
-    would be biased to short ones, which have other scores.
 
     Arguments as of :func:`play_episodes`. Returns one row an episode, columns as ``COLUMNS``; ordered by task and
     environment, not by time.
@@ -148,43 +141,122 @@ def play(
     Raises:
         ValueError: ``episodes`` is below 1, or as the arena's vectors.
     """
-    if episodes < 1:
-        raise ValueError(f"episodes is {episodes}, expected at least 1")
-    games = arena.tasks
-    per_game = min(max_envs, episodes)
-    # On a GPU frames go up as the simulator lays them out, from page-locked memory, and are transposed there.
-    gpu = torch.device(device) if torch.device(device).type == "cuda" else None
-    env = arena.make(per_game, split, seed, num_threads=num_threads, device=gpu)
-    # Environment i is the (i // games)-th of its game; the first ones play the remainder, one episode more.
-    quota = np.array([episodes // per_game + (i // len(games) < episodes % per_game) for i in range(env.num_envs)])
-    played = np.zeros(env.num_envs, dtype=int)
-    rows: list[_Row] = []
-    try:
-        running = Play(policy, env, arena.idle(env.num_envs), seed=seed, deterministic=deterministic, device=device)
-        while len(active := np.flatnonzero(played < quota)):
-            if stop is not None and stop():
-                rounds = np.array([played[env.game_index == game].min() for game in range(len(games))])
-                rows = [row for row in rows if row[1] < rounds[env.game_index[row[0]]]]
-                break
-            _, infos = running.step(active)
-            resets = infos["episode_ended"]
-            finished = np.flatnonzero(resets & (played < quota))
-            for i in finished:
-                rows.append(
-                    (
-                        int(i),
-                        int(played[i]),
-                        float(infos["episode_return"][i]),
-                        int(infos["episode_length"][i]),
-                        *arena.level(infos, int(i)),
-                    )
-                )
-            played[finished] += 1
-            if on_episode is not None and len(finished):
-                on_episode(len(finished))
-    finally:
-        env.close()
-    return _frame(rows, env.game_index, arena, split)
+    return play_in_turn(
+        policy, arena, [split], on_episode=on_episode and (lambda _, count: on_episode(count)), stop=stop, **options
+    )[0]
+
+
+def play_in_turn(
+    policy: Policy,
+    arena: Arena,
+    splits: Sequence[Split],
+    *,
+    on_episode: Callable[[int, int], None] | None = None,
+    on_range: Callable[[int, pd.DataFrame], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    **options: Any,
+) -> list[pd.DataFrame]:
+    """Play the episodes of several splits at the same time: while the policy acts in one, the others' simulators step.
+
+    The numbers are those of each split alone. Arguments as of :func:`play_episodes`; ``on_episode`` is called with a
+    split's index and the number of its episodes that have just finished, ``on_range`` with its index and all of its
+    episodes, when it ends.
+
+    Returns:
+        What :func:`play` returns of each split.
+    """
+    frames: dict[int, pd.DataFrame] = {}
+    with contextlib.ExitStack() as vectors:
+        playing: dict[int, _Playing] = {}
+        for index, split in enumerate(splits):
+            playing[index] = _Playing(policy, arena, split, **options)
+            vectors.callback(playing[index].close)
+        for one in playing.values():
+            one.begin_step()
+        while playing:
+            stopping = stop is not None and stop()
+            for index, one in list(playing.items()):
+                count = one.finish_step()
+                if on_episode is not None and count:
+                    on_episode(index, count)
+                if not stopping and not one.done:
+                    one.begin_step()
+                    continue
+                frames[index] = playing.pop(index).frame()
+                if on_range is not None:
+                    on_range(index, frames[index])
+    return [frames[index] for index in range(len(splits))]
+
+
+class _Playing:
+    """The episodes of one split, step by step.
+
+    Every environment plays a fixed number of episodes and then idles. Taking the first episodes to *finish* instead
+    would be biased to short ones, which have other scores.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        arena: Arena,
+        split: Split,
+        *,
+        episodes: int,
+        seed: int = 0,
+        deterministic: bool = False,
+        max_envs: int = 32,
+        device: torch.device | str = "cpu",
+        num_threads: int | None = None,
+    ) -> None:
+        if episodes < 1:
+            raise ValueError(f"episodes is {episodes}, expected at least 1")
+        self._arena, self._split = arena, split
+        per_game = min(max_envs, episodes)
+        # On a GPU frames go up as the simulator lays them out, from page-locked memory, and are transposed there.
+        gpu = torch.device(device) if torch.device(device).type == "cuda" else None
+        self._env = env = arena.make(per_game, split, seed, num_threads=num_threads, device=gpu)
+        # Environment i is the (i // games)-th of its game; the first ones play the remainder, one episode more.
+        order = np.arange(env.num_envs) // len(arena.tasks)
+        self._quota = episodes // per_game + (order < episodes % per_game)
+        self._played = np.zeros(env.num_envs, dtype=int)
+        self._rows: list[_Row] = []
+        try:
+            idle = arena.idle(env.num_envs)
+            self._play = Play(policy, env, idle, seed=seed, deterministic=deterministic, device=device)
+        except BaseException:
+            env.close()
+            raise
+
+    @property
+    def done(self) -> bool:
+        """Whether all environments have played their episodes."""
+        return bool((self._played >= self._quota).all())
+
+    def begin_step(self) -> None:
+        """Act, and have the environments begin their step."""
+        self._play.begin(np.flatnonzero(self._played < self._quota))
+
+    def finish_step(self) -> int:
+        """Wait for the step; returns the number of episodes that it ended."""
+        _, infos = self._play.finish()
+        finished = np.flatnonzero(infos["episode_ended"] & (self._played < self._quota))
+        for i in map(int, finished):
+            score, length = float(infos["episode_return"][i]), int(infos["episode_length"][i])
+            self._rows.append((i, int(self._played[i]), score, length, *self._arena.level(infos, i)))
+        self._played[finished] += 1
+        return len(finished)
+
+    def frame(self) -> pd.DataFrame:
+        """The episodes; before all are played, only the rounds that all environments of a game have finished."""
+        rows, game_index = self._rows, self._env.game_index
+        if not self.done:
+            rounds = [self._played[game_index == game].min() for game in range(len(self._arena.tasks))]
+            rows = [row for row in rows if row[1] < rounds[game_index[row[0]]]]
+        return _frame(rows, game_index, self._arena, self._split)
+
+    def close(self) -> None:
+        """Free the simulator."""
+        self._env.close()
 
 
 _Row = tuple[int, int, float, int, int | None, bool | None]

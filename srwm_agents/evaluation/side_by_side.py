@@ -1,9 +1,8 @@
-"""Level ranges evaluated at the same time, each in a process of its own."""
+"""Level ranges evaluated at the same time: in turn in one process, or each in a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import multiprocessing
 import os
 import signal
@@ -21,7 +20,7 @@ import torch
 
 from srwm_agents.agent import Agent, AgentConfig
 from srwm_agents.evaluation.arenas import Arena
-from srwm_agents.evaluation.rollouts import Forgetful, Policy, RandomPolicy, play
+from srwm_agents.evaluation.rollouts import Forgetful, Policy, RandomPolicy, play, play_in_turn
 from srwm_agents.evaluation.splits import Split
 from srwm_agents.machine import available_cores
 from srwm_agents.signals import STOP_SIGNALS
@@ -60,12 +59,14 @@ class Player:
         return cls(agent.config, weights, device, forget)
 
     def policy(self) -> Policy:
-        """Make the policy; an agent is in evaluation mode."""
+        """Make the policy; an agent is in evaluation mode, and on a CUDA device it replays graphs."""
         policy: Policy = RandomPolicy(self.random_actions)
         if self.config is not None:
             agent = Agent(self.config)
             agent.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in self.weights.items()})
             policy = agent.eval().to(self.device)
+            if agent.device.type == "cuda":
+                agent.use_graphs()
         return Forgetful(policy) if self.forget else policy
 
 
@@ -89,7 +90,8 @@ def play_ranges(
         player: who plays.
         arena: what is played.
         ranges: the ranges of levels.
-        processes: how many ranges are played at the same time; with 1 they are played in this process, in turn.
+        processes: how many ranges are played at the same time, each in a process of its own; with 1 all of them are
+            played in this process, step by step in turn.
         threads: PyTorch's, of each further process.
         on_episode: called with a range's index and the number of its episodes that have just finished.
         on_range: called with a range's index and all of its episodes, when it ends.
@@ -103,16 +105,14 @@ def play_ranges(
         EvaluationError: a process ended without its result.
         Exception: whatever playing raised.
     """
-    results: dict[int, pd.DataFrame] = {}
     if processes == 1 or len(ranges) == 1:
-        policy = player.policy()
-        for index, split in enumerate(ranges):
-            tell = functools.partial(on_episode, index)
-            results[index] = play(policy, arena, split, on_episode=tell, stop=stop, **options)
-            on_range(index, results[index])
-        return list(results.values())
+        # At least one thread each: without one, a simulator steps when it is waited for.
+        options["num_threads"] = max(1, min(4, available_cores() // len(ranges)))
+        tell = {"on_episode": on_episode, "on_range": on_range, "stop": stop}
+        return play_in_turn(player.policy(), arena, ranges, **tell, **options)
+    results: dict[int, pd.DataFrame] = {}
     context = multiprocessing.get_context("spawn")  # CUDA does not work in a forked process
-    simulating = _simulator_threads(processes, player.device)
+    simulating = max(0, min(4, available_cores() // processes - 1))  # beside each process's own thread
     waiting = list(enumerate(ranges))
     playing: dict[Connection, tuple[int, Any]] = {}
     told_to_stop = False
@@ -157,16 +157,6 @@ def play_ranges(
         for _, process in playing.values():
             process.kill()
     return [results[index] for index in range(len(ranges))]
-
-
-def _simulator_threads(processes: int, device: str) -> int:
-    """A simulator's threads beside the one that steps it.
-
-    A process simulates while the agents of others act; on a GPU, where these need hardly a core, twice as many threads
-    as cores leave none idle.
-    """
-    threads = available_cores() * (1 if device == "cpu" else 2) // processes
-    return max(0, min(4, threads - 1))
 
 
 @contextmanager
