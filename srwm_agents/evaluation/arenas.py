@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from srwm_agents.early_imports import FOR_TRAINED_NETWORKS, imported_meanwhile
 from srwm_agents.envs import make_procgen, normalised_score
 from srwm_agents.envs.gymnasium_task import GymnasiumTask, TaskError
 from srwm_agents.envs.gymnasium_vector import make_gymnasium
@@ -98,18 +99,20 @@ class ProcgenArena:
         device: torch.device | None = None,
         render_mode: str | None = None,
     ) -> Any:
-        return make_procgen(
-            self.games,
-            each * len(self.games),
-            self.mode,
-            split.num_levels,
-            split.start_level,
-            seed,
-            num_threads=num_threads,
-            device=device,
-            last_action=self.last_action,
-            render_mode=render_mode,
-        )
+        # With a device, the agent is in this process too. The first simulator takes two seconds to read its images.
+        with imported_meanwhile(*(FOR_TRAINED_NETWORKS if device is not None else ())):
+            return make_procgen(
+                self.games,
+                each * len(self.games),
+                self.mode,
+                split.num_levels,
+                split.start_level,
+                seed,
+                num_threads=num_threads,
+                device=device,
+                last_action=self.last_action,
+                render_mode=render_mode,
+            )
 
     def idle(self, number: int) -> npt.NDArray[Any]:
         return np.full(number, NOOP)

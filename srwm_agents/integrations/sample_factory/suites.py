@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from gymnasium import spaces
 
+from srwm_agents.early_imports import FOR_TRAINED_NETWORKS, imported_meanwhile
 from srwm_agents.envs.games import check_levels, check_mode
 from srwm_agents.envs.mirrors import can_be_mirrored
 from srwm_agents.integrations.sample_factory.per_game import random_starts
@@ -80,22 +81,24 @@ class ProcgenSuite:
     def vector(self, cfg: Any, number: int, device: torch.device | None, **options: Any) -> Any:
         from srwm_agents.envs import make_procgen
 
-        return make_procgen(
-            cfg.games,
-            cfg.vector_size,
-            cfg.distribution_mode,
-            cfg.num_levels,
-            cfg.start_level,
-            # Each vector has a seed of its own; a new run of a resumed experiment may see other levels than before.
-            None if cfg.seed is None else cfg.seed + number,
-            num_threads=cfg.env_threads,
-            device=device,
-            last_action=cfg.last_action,
-            random_starts=random_starts(cfg),
-            spread_starts=cfg.spread_starts,
-            mirror=cfg.mirror and can_be_mirrored(cfg.tasks),
-            **options,
-        )
+        # The first simulator takes two seconds to read its images, in which what the networks need can be imported.
+        with imported_meanwhile(*(FOR_TRAINED_NETWORKS if cfg.in_process else ())):
+            return make_procgen(
+                cfg.games,
+                cfg.vector_size,
+                cfg.distribution_mode,
+                cfg.num_levels,
+                cfg.start_level,
+                # Each vector has a seed of its own; a new run of a resumed experiment may see other levels than before.
+                None if cfg.seed is None else cfg.seed + number,
+                num_threads=cfg.env_threads,
+                device=device,
+                last_action=cfg.last_action,
+                random_starts=random_starts(cfg),
+                spread_starts=cfg.spread_starts,
+                mirror=cfg.mirror and can_be_mirrored(cfg.tasks),
+                **options,
+            )
 
     def actions(self, cfg: Any, space: spaces.Space[Any]) -> ActionSpec:
         if not isinstance(space, spaces.Discrete):
