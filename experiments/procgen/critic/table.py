@@ -27,7 +27,10 @@ ONE_GAME = (
     "rate_eighth_baseline", "every_8_no_advantages", "value_gradient_03", "value_gradient_1", "plain_value_gradient",
     "shared", "plain_feedforward", "rate_eighth_feedforward", "plain_lstm",
 )  # fmt: skip
-FAST = ("every_8_999_fast", "every_8_999_fast_seed2", "eighth_baseline_fast", "plain_25")
+FAST = (
+    "every_8_999_fast", "every_8_999_fast_seed2", "eighth_baseline_fast", "plain_25", "rate_eighth_64",
+    "rate_eighth_64_seed2",
+)  # fmt: skip
 BEFORE = Path("..") / "learnable" / "six_games_rollout_128"
 SIX = (
     BEFORE, Path("six_games_plain"), Path("six_games_value_coeffs"), Path("six_games_rate_eighth"),
@@ -38,9 +41,11 @@ DEFAULTS = {"critic_every": "1", "critic_lr_scale": "1", "advantage_loss_coeff":
 EARLY = (2.0, 4.5)
 """Million frames, in which no run has learned much yet."""
 DRAWN = {
+    "rate_eighth_64": "critic's learning rate 1/8, rollouts of 64, to 25M",
+    "rate_eighth_64_seed2": "the same, seed 2",
     "rate_eighth": "critic's learning rate 1/8",
     "every_8": "critic learns in 1 of 8 iterations",
-    "plain": "critic as fast as the policy",
+    "plain_25": "critic as fast as the policy, to 25M",
     "every_8_no_advantages": "1 of 8, policy predicts no advantages",
 }
 
@@ -137,15 +142,15 @@ def texts() -> pages.Texts:
 
 def draw() -> None:
     """The learning curves of the runs that tell what is needed, on plunder and on the six games."""
-    with drawing(HERE / "plunder.png", 7.0, 3.6) as figure:
+    with drawing(HERE / "plunder.png", 9.5, 3.8) as figure:
         axes = figure.subplots()
         for name, label in DRAWN.items():
             curves = pd.read_csv(HERE / name / CURVES)
             axes.plot(curves["frames"] / MILLION, curves["mean_return"].rolling(3, min_periods=1).mean(), label=label)
         axes.axhline(4.2, color="grey", linestyle=":", linewidth=1)
-        axes.annotate("random policy", (15, 4.2), xytext=(0, -3), textcoords="offset points", va="top", ha="right")
-        axes.set(xlabel="frames, millions", ylabel="return in training", title="Plunder, one seed each")
-        axes.legend()
+        axes.annotate("random policy", (25, 4.2), xytext=(0, -3), textcoords="offset points", va="top", ha="right")
+        axes.set(xlabel="frames, millions", ylabel="return in training", title="Plunder")
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     with drawing(HERE / "six_games.png", 7.0, 4.2) as figure:
         panels = figure.subplots(2, 3, sharex=True, sharey=True)
         for folder, label in DRAWN_OF_SIX.items():
