@@ -100,6 +100,66 @@ def recurrent_table() -> str:
     return "\n".join(lines)
 
 
+DELTA = {
+    "no state": "triton",
+    "state, resets": "triton, state and resets",
+    "flash-linear-attention": "fla",
+    "LSTM": "LSTM (cuDNN)",
+    "GRU": "GRU (cuDNN)",
+}
+"""Columns of the table of the delta rule, all as CUDA graphs."""
+
+
+def delta_table() -> str:
+    """Microseconds of the delta rule forward and backward, beside another package's kernel and cuDNN's layers."""
+    lines = ["| shape | " + " | ".join(f"{name}, µs" for name in DELTA) + " |", "|---|" + "---|" * len(DELTA)]
+    for result in read("op_delta.json")["results"]:
+        batch, steps, heads, dim = result["shape"]
+        cells = [f"{1000 * result['ms'][f'{way}, replayed']['median']:,.0f}" for way in DELTA.values()]
+        lines.append(f"| B{batch} T{steps} H{heads} D{dim} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def kernels_table() -> str:
+    """What the device does for the SRWM forward and backward, each kernel with its share and its resources."""
+    lines = ["| shape | as a graph, µs | kernel | µs | programs | threads | registers |", "|---" * 7 + "|"]
+    for result in read("op_kernels.json")["results"]:
+        batch, steps, heads, dim = result["shape"]
+        whole = f"{1000 * result['ms']['triton, replayed']['median']:,.0f}"
+        shape = f"B{batch} T{steps} H{heads} D{dim}"
+        for kernel in result["kernels"]:
+            name = f"`{kernel['kernel'][:40]}`" + (f" × {kernel['launches']:.0f}" if kernel["launches"] > 1 else "")
+            sizes = ("–", "–") if kernel["grid"] is None else (f"{kernel['grid'][0]:,}", str(kernel["block"][0]))
+            registers = "–" if kernel["registers"] is None else str(kernel["registers"])
+            lines.append(f"| {shape} | {whole} | {name} | {kernel['us']:,.1f} | {' | '.join([*sizes, registers])} |")
+            shape = whole = ""
+    return "\n".join(lines)
+
+
+def ranks_table() -> str:
+    """Frames a second by the number of processes, each on a GPU of its own."""
+    lines = ["| processes | frames/s | measured over | ratio |", "|---|---|---|---|"]
+    runs = read("ranks.json")["runs"]
+    base = next(iter(runs.values()))[0]["frames_per_second"]
+    for ranks, same in runs.items():
+        for run in same:
+            rate = run["frames_per_second"]
+            lines.append(f"| {ranks} | {rate:,.0f} | {run['measured_seconds']:.0f} s | {rate / base:.2f} |")
+    return "\n".join(lines)
+
+
+def rounds_table() -> str:
+    """Frames a second of training with each core, by round, and the ratio of the medians."""
+    runs = read("training_rounds.json")["runs"]
+    rates = {core: [run["frames_per_second"] for run in same] for core, same in runs.items()}
+    base = float(np.median(list(rates.values())[-1]))
+    lines = ["| core | frames/s of each round | median | ratio |", "|---|---|---|---|"]
+    for core, values in rates.items():
+        each = ", ".join(f"{value:,.0f}" for value in values)
+        lines.append(f"| {core} | {each} | {np.median(values):,.0f} | {np.median(values) / base:.2f} |")
+    return "\n".join(lines)
+
+
 def draw_sweep(picture: Path) -> None:
     """Time against T, B and D, each with the other two fixed."""
     results = read("op_sweep.json")["results"]
@@ -296,7 +356,11 @@ def texts() -> pages.Texts:
         "op": op_table("op.json"),
         "op on an H200": op_table("op_h200.json"),
         "rules": rules_table(),
+        "delta rule": delta_table(),
+        "kernels": kernels_table(),
         "recurrent": recurrent_table(),
+        "rounds": rounds_table(),
+        "processes": ranks_table(),
         "wide heads": wide_table(),
         "acting": acting_table(),
         "cpu": cpu_table(),
