@@ -92,8 +92,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--processes",
         type=int,
         help="Processes, each of which plays a range of levels; with 1 the ranges are played in turn, step by step. "
-        "Numbers do not depend on it; default: 1 on a GPU, else one a range, at most one a CPU core. Of a Gymnasium "
-        "environment: processes that step it; default: none",
+        "Numbers do not depend on it; default: one a range, at most one a CPU core. Of a Gymnasium environment: "
+        "processes that step it; default: none",
     )
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where the agent runs: cpu, cuda, …")
     add_threads_flag(acting)
@@ -162,8 +162,7 @@ def _evaluate(args: argparse.Namespace, console: Console) -> int:
         "deterministic": args.policy == "greedy",
         "device": "cpu" if subject.agent is None else args.device,
     }
-    usual = 1 if playing["device"].startswith("cuda") else available_cores()
-    processes = min(len(splits), usual if args.processes is None else args.processes)
+    processes = min(len(splits), available_cores() if args.processes is None else args.processes)
     threads = use_threads(args.threads, images=subject.has_images, device=playing["device"], processes=processes)
     games = arena.tasks
     total = args.episodes * len(games) * len(splits)

@@ -34,7 +34,7 @@ FAST = (
 BEFORE = Path("..") / "learnable" / "six_games_rollout_128"
 SIX = (
     BEFORE, Path("six_games_plain"), Path("six_games_value_coeffs"), Path("six_games_rate_eighth"),
-    Path("six_games_every_2"), Path("six_games_every_8"),
+    Path("six_games_every_2"), Path("six_games_every_8"), Path("six_games_64"), Path("six_games_64_mirror"),
 )  # fmt: skip
 DEFAULTS = {"critic_every": "1", "critic_lr_scale": "1", "advantage_loss_coeff": ".25", "game_gammas": "plunder=.997"}
 """Of the settings in which the runs differ."""
@@ -51,8 +51,9 @@ DRAWN = {
 
 DRAWN_OF_SIX = {
     "six_games_plain": "critic as fast as the policy",
-    "six_games_rate_eighth": "slow critic (1/8)",
     "six_games_value_coeffs": "slow in bigfish, plunder",
+    "six_games_64": "the same, rollouts of 64",
+    "six_games_64_mirror": "and mirror images",
 }
 
 
@@ -111,15 +112,20 @@ def six_table(millions: Sequence[int]) -> Iterator[str]:
     for folder in SIX:
         summary = json.loads((HERE / folder / "summary.json").read_text())
         curves = pd.read_csv(HERE / folder / CURVES)
-        scores = [f"{mean_between(curves, 'normalised_score', million - 2, million):.3f}" for million in millions]
+        scores = [
+            f"{mean_between(curves, 'normalised_score', million - 2, million):.3f}" if reached(curves, million) else "–"
+            for million in millions
+        ]
         yield "| " + " | ".join([folder.name, f"{summary['frames_per_second']:,}", *scores]) + " |"
 
 
 def game_table(low: float, high: float) -> Iterator[str]:
-    """The six games' normalised scores in training, means over some million frames."""
+    """The six games' normalised scores in training, means over some million frames, of the runs that came so far."""
     games: list[str] = []
     for folder in SIX:
         curves = pd.read_csv(HERE / folder / CURVES)
+        if not reached(curves, high):
+            continue
         if not games:
             games = list(curves["game"].unique())
             yield "| run | " + " | ".join([*games, "mean"]) + " |"
@@ -134,8 +140,9 @@ def texts() -> pages.Texts:
     tables = {
         "plunder": table(ONE_GAME, [4, 6, 8, 10, 12, 14], 1),
         "full speed": table(FAST, [8, 12, 16, 20, 22, 24, 26], 2),
-        "six games": six_table([10, 20, 30, 40]),
+        "six games": six_table([10, 20, 30, 40, 50, 60]),
         "games": game_table(35, 40),
+        "later games": game_table(55, 60),
     }
     return {README: pages.fill(README, SCRIPT, tables)}
 
@@ -155,7 +162,7 @@ def draw() -> None:
         panels = figure.subplots(2, 3, sharex=True, sharey=True)
         for folder, label in DRAWN_OF_SIX.items():
             curves = pd.read_csv(HERE / folder / CURVES)
-            curves = curves[curves["frames"] <= 45 * MILLION]
+            curves = curves[curves["frames"] <= 66 * MILLION]
             for axes, (game, rows) in zip(panels.flat, curves.groupby("game"), strict=True):
                 smooth = rows["normalised_score"].rolling(3, min_periods=1).mean()
                 axes.plot(rows["frames"] / MILLION, smooth, label=label)
