@@ -1,4 +1,5 @@
-"""The table of README.md in this folder: the runs' scores from their raw numbers, and the published ones beside them.
+"""The table and the picture of README.md in this folder: the runs' scores from their raw numbers, beside those
+that are published.
 
     python -m experiments.popgym.table
     python -m experiments.popgym.table --check
@@ -20,8 +21,10 @@ from experiments.popgym.tasks import GROUPS
 from experiments.popgym.train import STUDY
 from experiments.recipes import read_yaml
 from experiments.runs import CURVES
+from srwm_agents import plotting
 
 README = Path(__file__).parent / "README.md"
+PICTURE = README.with_name("curves.png")
 SCRIPT = "experiments.popgym.table"
 WINDOW = 1000
 """Episodes of each point of a curve, ``stats_avg`` of the recipes."""
@@ -70,5 +73,30 @@ def texts() -> pages.Texts:
     return {README: pages.fill(README, SCRIPT, {"runs": lines(scores())})}
 
 
+def draw(runs: Path = STUDY.runs) -> None:
+    """A panel a task: each run's mean return over its steps, and what is published."""
+    curves: dict[str, list[tuple[str, pd.DataFrame]]] = {}
+    for folder in sorted(config.parent for config in runs.glob("*/config.yaml")):
+        recipe = read_yaml(folder / "config.yaml")["recipe"]
+        for task, curve in pd.read_csv(folder / CURVES).groupby("game", sort=False):
+            curves.setdefault(str(task), []).append((recipe, curve[curve["episodes"] >= WINDOW]))
+    tasks = [task for task in GROUPS["all"] if task in curves]
+    with plotting.drawing(PICTURE, plotting.PAGE_INCHES, 2.9) as figure:
+        panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+        for axes, task in zip(panels, tasks, strict=True):
+            for recipe, curve in curves[task]:
+                label = memories.label(recipe)
+                axes.plot(curve["frames"] / 1e6, curve["mean_return"], color=memories.colour(recipe), label=label)
+            gru, best = PUBLISHED[task]
+            axes.axhline(gru, color=memories.colour("gru"), linestyle=":", linewidth=1, label="GRU, published")
+            axes.axhline(best, color="grey", linestyle=":", linewidth=1, label="best of 13, published")
+            axes.set(title=task, xlabel="million steps")
+        panels[0].set_ylabel("mean return")
+        handles = {
+            label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+
+
 if __name__ == "__main__":
-    raise SystemExit(pages.run(__doc__, texts, lambda: None))
+    raise SystemExit(pages.run(__doc__, texts, draw))
