@@ -84,6 +84,7 @@ def test_resumed_training_is_the_same_as_uninterrupted(train, tmp_path) -> None:
     assert pd.read_csv(tmp_path / "parts" / "curves.csv")["step"].tolist() == [4, 8, 9]
 
 
+@pytest.mark.slow
 def test_time_ends_training_and_its_schedule(train, tmp_path) -> None:
     arguments = ("--experiment=x", "--train_steps=1000000", "--lr_schedule=cosine", "--validate_every=1000000")
     assert train(*arguments, "--train_seconds=0.5") == 0

@@ -197,6 +197,7 @@ def test_loading_names_what_is_missing(tmp_path: Path) -> None:
         load_net(tmp_path, seed=7)
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_stops(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "srwm_agents", "introspective", "train", "--task=recall", "--updates=100000"]
     process = subprocess.Popen(

@@ -136,6 +136,7 @@ def test_what_is_outside_the_batch_is_not_read() -> None:
     assert torch.equal(residual_block(around[1:4], *parameters, backend="triton"), expected)
 
 
+@pytest.mark.slow
 def test_gradients_are_deterministic() -> None:
     operands = [operand.requires_grad_() for operand in block_operands(7, 16, 8, 8)]
     dy = normal(7, 16, 8, 8, seed=5)

@@ -52,7 +52,7 @@ def agent_step(agent: Agent, observation, state, reset):
 
 @pytest.mark.parametrize(
     "core",
-    ["srwm", "lstm"]
+    ["srwm", pytest.param("lstm", marks=pytest.mark.slow)]
     + [
         pytest.param(name, marks=pytest.mark.slow)
         for name in ("srwm_no_carry", "gru", "feedforward", "min_gru", "gated_delta", "shm", "ffm", "mlstm")
