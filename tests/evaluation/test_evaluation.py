@@ -22,7 +22,7 @@ from srwm_agents.evaluation import (
     plot_curves,
 )
 from srwm_agents.evaluation.arenas import ProcgenArena
-from srwm_agents.evaluation.rollouts import play
+from srwm_agents.evaluation.rollouts import play, play_in_turn
 
 SPLIT = Split("train", 0, 20)
 
@@ -55,6 +55,16 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     frames = [play_episodes(RandomPolicy(), ["starpilot"], "easy", SPLIT, episodes=4, seed=s) for s in (1, 1, 2)]
     pd.testing.assert_frame_equal(frames[0], frames[1])
     assert not frames[0]["length"].equals(frames[2]["length"])
+
+
+def test_splits_in_turn_give_the_numbers_of_each_alone() -> None:
+    arena, splits = ProcgenArena(["starpilot"], "easy"), [SPLIT, Split("other", 50, 20)]
+    settings: dict[str, Any] = {"episodes": 3, "seed": 1, "max_envs": 2}
+    ended = []
+    together = play_in_turn(RandomPolicy(), arena, splits, on_range=lambda index, _: ended.append(index), **settings)
+    assert sorted(ended) == [0, 1]
+    for frame, split in zip(together, splits, strict=True):
+        pd.testing.assert_frame_equal(frame, play(RandomPolicy(), arena, split, **settings))
 
 
 def test_stopped_playing_keeps_the_rounds_that_all_environments_have_finished() -> None:
