@@ -14,12 +14,17 @@ from sample_factory.algo.utils.torch_utils import init_torch_runtime
 
 from srwm_agents.integrations.sample_factory.in_process.acting import InProcessSampler
 from srwm_agents.integrations.sample_factory.in_process.streams import LoopThread, wait_for_stream
+from srwm_agents.integrations.sample_factory.in_process.trajectories import only_first_states
 from srwm_agents.integrations.sample_factory.in_process.vector_runner import POLICY
 from srwm_agents.integrations.sample_factory.in_process.weights import WeightsHandover
 
 
 class InProcessBatcher(Batcher):
     """Batcher that releases trajectory buffers when their copies are done, not when they are only launched."""
+
+    def init(self) -> None:
+        with only_first_states(self.cfg):
+            super().init()
 
     def _release_traj_tensors(self, batch_idx: int) -> None:
         wait_for_stream(policy_device(self.cfg, self.policy_id))
@@ -47,7 +52,8 @@ class ThreadedRunner(Runner):
 
     def init(self) -> Any:
         init_torch_runtime(self.cfg, max_num_threads=None)
-        status = super().init()
+        with only_first_states(self.cfg):
+            status = super().init()
         if status != ExperimentStatus.SUCCESS:
             return status
         device = policy_device(self.cfg, POLICY)

@@ -106,7 +106,7 @@ class VectorRunner:
             self._version.fill_(version)
             self._acting_version = version
         if self._step % self._cfg.recurrence == 0:  # the learner does not use the other states, and they are large
-            self._rollout["rnn_states"][:, self._step] = self._state
+            self._keep_state()
         self._launch_choose({})
         self._fetch_actions()
 
@@ -169,9 +169,15 @@ class VectorRunner:
         self._state.masked_fill_(dones[:, None], 0)
         self._index.add_(1)
 
+    def _keep_state(self) -> None:
+        """Write the state before the next step into the rollout, if it has room for it (``trajectories.py``)."""
+        states = self._rollout["rnn_states"]
+        if self._step < states.shape[1]:
+            states[:, self._step] = self._state
+
     def _finished(self) -> slice | None:
         """Add the state after the last step, and release the buffer."""
-        self._rollout["rnn_states"][:, self._step] = self._state
+        self._keep_state()
         finished = self._slice
         self._rollout = self._slice = None
         self._step = 0
