@@ -220,6 +220,7 @@ class _Playing:
         self._quota = episodes // per_game + (order < episodes % per_game)
         self._played = np.zeros(env.num_envs, dtype=int)
         self._rows: list[_Row] = []
+        self._stepping = False
         try:
             idle = arena.idle(env.num_envs)
             self._play = Play(policy, env, idle, seed=seed, deterministic=deterministic, device=device)
@@ -235,9 +236,11 @@ class _Playing:
     def begin_step(self) -> None:
         """Act, and have the environments begin their step."""
         self._play.begin(np.flatnonzero(self._played < self._quota))
+        self._stepping = True
 
     def finish_step(self) -> int:
         """Wait for the step; returns the number of episodes that it ended."""
+        self._stepping = False
         _, infos = self._play.finish()
         finished = np.flatnonzero(infos["episode_ended"] & (self._played < self._quota))
         for i in map(int, finished):
@@ -255,7 +258,10 @@ class _Playing:
         return _frame(rows, game_index, self._arena, self._split)
 
     def close(self) -> None:
-        """Free the simulator."""
+        """Free the simulator, when a step that is under way is done: after a failure of another split's."""
+        if self._stepping:
+            with contextlib.suppress(Exception):
+                self._play.finish()
         self._env.close()
 
 

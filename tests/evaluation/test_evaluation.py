@@ -67,6 +67,21 @@ def test_splits_in_turn_give_the_numbers_of_each_alone() -> None:
         pd.testing.assert_frame_equal(frame, play(RandomPolicy(), arena, split, **settings))
 
 
+def test_a_policy_that_fails_leaves_no_simulator_stepping() -> None:
+    class Broken(RandomPolicy):
+        calls = 0
+
+        def act(self, *arguments, **options):
+            self.calls += 1
+            if self.calls == 5:  # while the first split's simulator steps
+                raise ValueError("broken")
+            return super().act(*arguments, **options)
+
+    splits = [SPLIT, Split("other", 50, 20)]
+    with pytest.raises(ValueError, match="broken"):
+        play_in_turn(Broken(), ProcgenArena(["starpilot"], "easy"), splits, episodes=3, num_threads=1)
+
+
 def test_stopped_playing_keeps_the_rounds_that_all_environments_have_finished() -> None:
     games: list[str] = ["starpilot", "leaper"]
     settings: dict[str, Any] = {"episodes": 9, "seed": 1, "max_envs": 3}
