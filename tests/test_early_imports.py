@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import pytest
 
@@ -20,9 +19,7 @@ def slow_module(tmp_path, monkeypatch):
 
 def test_the_block_runs_while_a_module_is_imported(slow_module) -> None:
     with imported_meanwhile(slow_module, "no_such_module"):
-        began = time.monotonic()
         assert not getattr(sys.modules.get(slow_module), "READY", False)
-    assert time.monotonic() - began < 10
     assert sys.modules[slow_module].READY
 
 

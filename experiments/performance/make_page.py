@@ -70,12 +70,12 @@ RULES = {
 """Columns of the table of rules, and the ways that they are measured by; all as CUDA graphs."""
 
 
-def rules_table() -> str:
-    """Microseconds of the SRWM forward and backward by rule, beside cuDNN's layers of the same width."""
-    lines = ["| shape | " + " | ".join(f"{name}, µs" for name in RULES) + " |", "|---|" + "---|" * len(RULES)]
-    for result in read("op_rules.json")["results"]:
+def replayed_table(name: str, columns: dict[str, str]) -> str:
+    """Microseconds of an op forward and backward as CUDA graphs, a row a shape and a column a way."""
+    lines = ["| shape | " + " | ".join(f"{title}, µs" for title in columns) + " |", "|---|" + "---|" * len(columns)]
+    for result in read(name)["results"]:
         batch, steps, heads, dim = result["shape"]
-        cells = [f"{1000 * result['ms'][f'{way}, replayed']['median']:,.0f}" for way in RULES.values()]
+        cells = [f"{1000 * result['ms'][f'{way}, replayed']['median']:,.0f}" for way in columns.values()]
         lines.append(f"| B{batch} T{steps} H{heads} D{dim} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -108,16 +108,6 @@ DELTA = {
     "GRU": "GRU (cuDNN)",
 }
 """Columns of the table of the delta rule, all as CUDA graphs."""
-
-
-def delta_table() -> str:
-    """Microseconds of the delta rule forward and backward, beside another package's kernel and cuDNN's layers."""
-    lines = ["| shape | " + " | ".join(f"{name}, µs" for name in DELTA) + " |", "|---|" + "---|" * len(DELTA)]
-    for result in read("op_delta.json")["results"]:
-        batch, steps, heads, dim = result["shape"]
-        cells = [f"{1000 * result['ms'][f'{way}, replayed']['median']:,.0f}" for way in DELTA.values()]
-        lines.append(f"| B{batch} T{steps} H{heads} D{dim} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 def kernels_table() -> str:
@@ -355,8 +345,8 @@ def texts() -> pages.Texts:
     tables = {
         "op": op_table("op.json"),
         "op on an H200": op_table("op_h200.json"),
-        "rules": rules_table(),
-        "delta rule": delta_table(),
+        "rules": replayed_table("op_rules.json", RULES),
+        "delta rule": replayed_table("op_delta.json", DELTA),
         "kernels": kernels_table(),
         "recurrent": recurrent_table(),
         "rounds": rounds_table(),
