@@ -58,14 +58,14 @@ class Player:
         weights = {name: tensor.detach().cpu().numpy().copy() for name, tensor in agent.state_dict().items()}
         return cls(agent.config, weights, device, forget)
 
-    def policy(self, *, graphs: bool = False) -> Policy:
-        """Make the policy; an agent is in evaluation mode. With ``graphs`` it replays CUDA graphs, if on a GPU."""
+    def policy(self) -> Policy:
+        """Make the policy; an agent is in evaluation mode, and on a GPU replays CUDA graphs."""
         policy: Policy = RandomPolicy(self.random_actions)
         if self.config is not None:
             agent = Agent(self.config)
             agent.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in self.weights.items()})
             policy = agent.eval().to(self.device)
-            if graphs and agent.device.type == "cuda":
+            if agent.device.type == "cuda":
                 agent.use_graphs()
         return Forgetful(policy) if self.forget else policy
 
@@ -109,7 +109,7 @@ def play_ranges(
         # At least one thread each: without one, a simulator steps when it is waited for.
         options["num_threads"] = max(1, min(4, available_cores() // len(ranges)))
         tell = {"on_episode": on_episode, "on_range": on_range, "stop": stop}
-        return play_in_turn(player.policy(graphs=len(ranges) > 1), arena, ranges, **tell, **options)
+        return play_in_turn(player.policy(), arena, ranges, **tell, **options)
     results: dict[int, pd.DataFrame] = {}
     context = multiprocessing.get_context("spawn")  # CUDA does not work in a forked process
     simulating = max(0, min(4, available_cores() // processes - 1))  # beside each process's own thread
