@@ -4,7 +4,8 @@ A run is ``train_rl.py`` with the preset and the settings of a recipe (``recipes
 in TRAIN_DIR/RECIPE_sSEED/TASK. It goes on from its checkpoint if there is one, so that the same command finishes what
 was stopped. Seeds come first, then tasks: every recipe has the first task before any has the second. Each place on a
 GPU takes the next run when it has finished one. After ``--seconds`` none is begun, and those under way are stopped,
-saved. ``--collect`` copies settings, curves and the study's own tables into ``runs/RECIPE_sSEED/``.
+saved. ``--collect`` copies settings, curves and the study's own tables into ``runs/RECIPE_sSEED/``, or with ``--runs``
+into another folder: of runs with further flags, say, which must not be mixed with the others.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -191,11 +192,12 @@ def main(study: Study, about: str | None, folder: str, arguments: Sequence[str] 
     parser.add_argument("--per_gpu", type=int, default=1, help="runs at a time on each GPU (default: %(default)s)")
     parser.add_argument("--train_dir", type=Path, default=Path("train_dir") / folder, help="default: %(default)s")
     parser.add_argument("--collect", action="store_true", help="only copy the results")
+    parser.add_argument("--runs", type=Path, default=study.runs, help="where --collect puts them (default: runs/)")
     parser.add_argument("flags", nargs="*", metavar="-- --FLAG=VALUE", help="more flags of train_rl.py, after --")
     args = parser.parse_args(arguments)
     args.train_dir = args.train_dir.absolute()
     if args.collect:
-        collect(study, args.train_dir)
+        collect(replace(study, runs=args.runs), args.train_dir)
         return 0
     if args.per_gpu < 1:
         parser.error(f"--per_gpu is {args.per_gpu}, expected at least 1")

@@ -30,7 +30,7 @@ class Task:
         if self.steps < 50:
             return flags
         rollout = min(self.steps, LONGEST_ROLLOUT)
-        return {**flags, "rollout": rollout, "batch_size": 128 * rollout}
+        return {**flags, "rollout": rollout, "batch_size": 64 * rollout}
 
     @property
     def is_bandit(self) -> bool:

@@ -5,7 +5,8 @@ that are published.
     python -m experiments.popgym.table --check
 
 A run's score is the best mean return of its curve (POPGym's MMER: the maximum over training of the mean episodic
-return), over windows of 1,000 episodes; points before the first window is full do not count.
+return), over windows of 1,000 episodes; points before the first window is full do not count. Runs with other settings
+than the recipes' are in ``settings/NAME/``.
 """
 
 from __future__ import annotations
@@ -28,10 +29,26 @@ PICTURE = README.with_name("curves.png")
 SCRIPT = "experiments.popgym.table"
 WINDOW = 1000
 """Episodes of each point of a curve, ``stats_avg`` of the recipes."""
+COLUMNS = 3
+"""Panels side by side in the picture."""
+SETTINGS = {
+    "steps_64_epochs_4": "rollouts of 64, 4 epochs",
+    "steps_64_epochs_4_rate_half": "rollouts of 64, 4 epochs, half the learning rate",
+    "steps_64_epochs_4_rate_double": "rollouts of 64, 4 epochs, twice the learning rate",
+    "steps_64_epochs_4_cpu": "rollouts of 64, 4 epochs, on a CPU",
+    "steps_128_epochs_4": "rollouts of 128, 4 epochs",
+    "steps_128_epochs_4_entropy": "rollouts of 128, 4 epochs, a tenth of the entropy bonus",
+    "steps_128_epochs_4_lambda": "rollouts of 128, 4 epochs, λ .8 in place of .95",
+    "steps_128_epochs_30": "rollouts of 128, 30 epochs, two fifths of the learning rate",
+}
+"""What was tried before the settings were fixed, by the folder in ``settings/``."""
+TUNED_ON = ("CountRecallEasy", "RepeatPreviousMedium")
+"""The tasks on which the settings were chosen."""
 PUBLISHED = {
     "AutoencodeEasy": (-0.283, -0.283), "AutoencodeMedium": (-0.425, -0.420), "AutoencodeHard": (-0.456, -0.448),
     "RepeatPreviousEasy": (1.0, 1.0), "RepeatPreviousMedium": (-0.315, 0.789), "RepeatPreviousHard": (-0.428, 0.191),
     "CountRecallEasy": (0.177, 0.509), "CountRecallMedium": (-0.528, -0.519), "CountRecallHard": (-0.475, -0.470),
+    "ConcentrationHard": (-0.829, -0.829),
     "RepeatFirstEasy": (1.0, 1.0), "RepeatFirstMedium": (1.0, 1.0), "RepeatFirstHard": (0.940, 0.969),
     "MultiarmedBanditEasy": (0.619, 0.631), "MultiarmedBanditMedium": (0.538, 0.598),
     "MultiarmedBanditHard": (0.516, 0.574),
@@ -59,18 +76,45 @@ def lines(found: pd.DataFrame) -> Iterator[str]:
     """Markdown: a row a run, with the published scores."""
     yield "| task | memory | seed | million steps | score | GRU, published | best of 13, published |"
     yield "|---" * 7 + "|"
-    order = {name: number for number, name in enumerate(GROUPS["all"])}
-    rows: list[dict[str, Any]] = found.to_dict("records")  # type: ignore[assignment]
-    for run in sorted(rows, key=lambda run: (order[run["task"]], run["recipe"], run["seed"])):
+    for run in _in_order(found):
         published = [f"{value:.3f}" for value in PUBLISHED.get(run["task"], ())] or ["–", "–"]
         score = "–" if pd.isna(run["score"]) else f"{run['score']:.3f}"
         cells = [run["task"], memories.label(run["recipe"]), str(run["seed"]), f"{run['frames'] / 1e6:.1f}", score]
         yield f"| {' | '.join([*cells, *published])} |"
 
 
+def _in_order(found: pd.DataFrame) -> list[dict[str, Any]]:
+    """Runs by task, in the tasks' order, memory and seed."""
+    order = {name: number for number, name in enumerate(GROUPS["all"])}
+    rows: list[dict[str, Any]] = found.to_dict("records")  # type: ignore[assignment]
+    return sorted(rows, key=lambda run: (order[run["task"]], run["recipe"], run["seed"]))
+
+
+def settings_lines() -> Iterator[str]:
+    """Markdown: the runs with each of :data:`SETTINGS`, and with those that were fixed, on :data:`TUNED_ON`."""
+    folder = STUDY.runs.with_name("settings")
+    tried = {text: scores(folder / name) for name, text in SETTINGS.items() if (folder / name).is_dir()}
+    tried["**rollouts of 128, 12 epochs**"] = scores()
+    columns = [(task, recipe) for task in TUNED_ON for recipe in ("srwm", "gru")]
+    yield f"| settings | {' | '.join(f'{task}, {memories.label(recipe)}' for task, recipe in columns)} |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for text, found in tried.items():
+        cells = []
+        for task, recipe in columns:
+            runs = found[(found["task"] == task) & (found["recipe"] == recipe) & (found["seed"] == 1)]
+            cells.append(_cell(runs.iloc[0]) if len(runs) else "–")
+        yield f"| {text} | {' | '.join(cells)} |"
+
+
+def _cell(run: pd.Series[Any]) -> str:
+    """A score, with the steps after which it ended where those are not the study's."""
+    early = "" if run["frames"] >= 0.99 * STUDY.frames else f" ({run['frames'] / 1e6:.1f}M)"
+    return f"{run['score']:.3f}{early}"
+
+
 def texts() -> pages.Texts:
-    """README.md with its table made anew."""
-    return {README: pages.fill(README, SCRIPT, {"runs": lines(scores())})}
+    """README.md with its tables made anew."""
+    return {README: pages.fill(README, SCRIPT, {"runs": lines(scores()), "settings": settings_lines()})}
 
 
 def draw(runs: Path = STUDY.runs) -> None:
@@ -81,19 +125,27 @@ def draw(runs: Path = STUDY.runs) -> None:
         for task, curve in pd.read_csv(folder / CURVES).groupby("game", sort=False):
             curves.setdefault(str(task), []).append((recipe, curve[curve["episodes"] >= WINDOW]))
     tasks = [task for task in GROUPS["all"] if task in curves]
-    with plotting.drawing(PICTURE, plotting.PAGE_INCHES, 2.9) as figure:
-        panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
-        for axes, task in zip(panels, tasks, strict=True):
+    columns = min(len(tasks), COLUMNS)
+    rows = -(-len(tasks) // columns)
+    with plotting.drawing(PICTURE, plotting.PAGE_INCHES, 0.9 + 2 * rows) as figure:
+        panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for axes in panels.flat[len(tasks) :]:
+            axes.set_axis_off()
+        for axes, task in zip(panels.flat, tasks, strict=False):
             for recipe, curve in curves[task]:
                 label = memories.label(recipe)
                 axes.plot(curve["frames"] / 1e6, curve["mean_return"], color=memories.colour(recipe), label=label)
-            gru, best = PUBLISHED[task]
-            axes.axhline(gru, color=memories.colour("gru"), linestyle=":", linewidth=1, label="GRU, published")
-            axes.axhline(best, color="grey", linestyle=":", linewidth=1, label="best of 13, published")
-            axes.set(title=task, xlabel="million steps")
-        panels[0].set_ylabel("mean return")
+            if task in PUBLISHED:
+                gru, best = PUBLISHED[task]
+                axes.axhline(gru, color=memories.colour("gru"), linestyle=":", linewidth=1, label="GRU, published")
+                axes.axhline(best, color="grey", linestyle=":", linewidth=1, label="best of 13, published")
+            axes.set_title(task)
+        for axes in panels[:, 0]:
+            axes.set_ylabel("mean return")
+        for axes in panels[-1]:
+            axes.set_xlabel("million steps")
         handles = {
-            label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
+            label: line for axes in panels.flat for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
         }
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
 

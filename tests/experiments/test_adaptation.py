@@ -271,7 +271,7 @@ def test_jobs_have_the_tasks_flags() -> None:
     job, *_ = train.STUDY.jobs("srwm", "bandit_10_100,mdps", "3")
     assert job.group == "srwm_s3"
     flags = set(job.flags(1000))
-    assert {'--env_kwargs={"arms": 10, "pulls": 100}', "--rollout=100", "--batch_size=12800", "--seed=3"} <= flags
+    assert {'--env_kwargs={"arms": 10, "pulls": 100}', "--rollout=100", "--batch_size=6400", "--seed=3"} <= flags
     assert f"--env={environments.__name__}:Bandit-v0" in flags
     (small,) = train.STUDY.jobs("small_gru", "bandit_5_10", "1")
     assert "--rollout=20" in small.flags(1000)
@@ -316,7 +316,8 @@ def test_every_run_can_be_configured(recipe: str, task: str, tmp_path: Path) -> 
     """Sizes go together, and no flag is without effect."""
     (job,) = train.STUDY.jobs(recipe, task, "1")
     cfg = finish_config(parse_train_args([*job.flags(1000), f"--train_dir={tmp_path}", "--device=cpu"]))
-    assert cfg.rollout == (20 if recipe == "small_srwm" else {"bandit_5_10": 64}.get(task, min(125, TASKS[task].steps)))
+    longest = {"bandit_5_10": 128}.get(task, min(125, TASKS[task].steps))
+    assert cfg.rollout == (20 if recipe == "small_srwm" else longest)
     assert (cfg.last_action, cfg.last_reward) == (False, False)
 
 
