@@ -1,9 +1,10 @@
 """Time of one learner update by CUDA kernel.
 
 The learner trains on a synthetic batch repeatedly, with nothing else on the device. Flags are those of ``train_rl.py``;
-the preset is ``fast`` unless another is named. The committed numbers were made with:
+the preset is ``fast`` unless another is named:
 
-    python benchmarks/update.py --json experiments/performance/update.json
+    python benchmarks/update.py --preset six_games
+    python benchmarks/update.py --preset popgym --core gru
 """
 
 from __future__ import annotations
@@ -16,9 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from gymnasium import spaces
 from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from srwm_agents.integrations.sample_factory import register
 from srwm_agents.integrations.sample_factory.arguments import parse_train_args
 from srwm_agents.integrations.sample_factory.config import experiment_folder, finish_config
+from srwm_agents.integrations.sample_factory.environment import GAME_ENTRY, make_environment
 
 # Sample Factory prints a line for each of these at import; ours is imported first to keep gym quiet.
 from sample_factory.algo.utils.env_info import EnvInfo  # isort: skip
@@ -37,18 +37,16 @@ from srwm_agents.integrations.sample_factory.learner import SRWMLearner
 
 
 def make_learner(flags: list[str], folder: str) -> SRWMLearner:
-    """Make an initialised learner without processes, environments or a runner."""
+    """Make an initialised learner without processes or a runner."""
     register()
     preset = [] if any(flag.startswith("--preset") for flag in flags) else ["--preset=fast"]
     cfg = finish_config(parse_train_args([*preset, f"--train_dir={folder}", "--experiment=e", "--seed=1", *flags]))
     experiment_folder(cfg).mkdir(parents=True, exist_ok=True)
     (experiment_folder(cfg) / "config.json").write_text(json.dumps(cfg))
-    observations: dict[str, spaces.Space] = {
-        "obs": spaces.Box(0, 255, (3, 64, 64), np.uint8),
-        "last_reward": spaces.Box(-1, 1, (1,), np.float32),
-        "game_index": spaces.Box(0, len(cfg.games.split(",")) - 1, (1,), np.float32),
-    }
-    info = EnvInfo(spaces.Dict(observations), spaces.Discrete(15), cfg.vector_size, False, True, [], True, 1)
+    environment = make_environment(cfg.env, cfg)
+    observations, actions = environment.observation_space, environment.action_space
+    environment.close()
+    info = EnvInfo(observations, actions, cfg.vector_size, False, True, [], True, 1)
     versions = torch.zeros(1, dtype=torch.int32)
     learner = SRWMLearner(cfg, info, versions, 0, ParameterServer(0, versions, True))
     learner.init()
@@ -62,10 +60,13 @@ def make_batch(learner: SRWMLearner) -> Any:
     batch: Any = alloc_trajectory_tensors(
         learner.env_info, number, cfg.rollout, get_rnn_size(cfg), learner.device, False
     )
-    batch["obs"]["obs"].random_(0, 256)
-    batch["obs"]["last_reward"].zero_()
-    games = torch.arange(number, device=learner.device) % len(cfg.games.split(","))
-    batch["obs"]["game_index"][:] = games[:, None, None]
+    for entry in batch["obs"].values():
+        if entry.dtype == torch.uint8:
+            entry.random_(0, 256)
+        else:
+            entry.zero_()
+    games = int(learner.env_info.obs_space[GAME_ENTRY].high[0]) + 1
+    batch["obs"][GAME_ENTRY][:] = (torch.arange(number, device=learner.device) % games)[:, None, None]
     batch["rewards"].normal_()
     batch["dones"][:] = torch.rand(batch["dones"].shape, device=learner.device) < 0.01
     for name, value in (("policy_id", 0), ("policy_version", 0), ("rnn_states", 0.0), ("actions", 0.0),
