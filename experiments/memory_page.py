@@ -32,6 +32,7 @@ from experiments.runs import CURVES
 from srwm_agents import plotting
 
 SCRIPT = "experiments.memory_page"
+_PUBLISHED = ("GRU, published", "best of 13, published")
 PAGE = f"""# Which memory
 
 Raw numbers: [`experiments/popgym/`](../../experiments/popgym) and
@@ -136,7 +137,7 @@ def matrix(scores: pd.DataFrame, recipe: str, tasks: Sequence[str]) -> npt.NDArr
 def popgym_lines(found: Found) -> Iterator[str]:
     """Tasks by memories, with the published scores; last, means over the tasks that all memories have."""
     recipes = memories.ordered(list(found.scores["recipe"]))
-    yield f"| task | {' | '.join([*map(memories.label, recipes), 'GRU, published', 'best of 13, published'])} |"
+    yield f"| task | {' | '.join([*map(memories.label, recipes), *_PUBLISHED])} |"
     yield "|---" * (len(recipes) + 3) + "|"
     for task in [name for name in GROUPS["all"] if name in set(found.scores["task"])]:
         cells = []
@@ -225,32 +226,39 @@ def draw(places: Places) -> None:
     found = read(places)
     tasks = [task for task in ("bandit_10_100", *TASKS) if task in set(found.agents["game"])]
     recipes = memories.ordered(list(found.scores["recipe"]))
-    common = shared(found.scores, recipes)
-    number = bool(common) + bool(tasks)
+    number = bool(recipes) + bool(tasks)
     if not number:
         return
-    with plotting.drawing(places.picture, 1 + 4.6 * number, 4) as figure:
+    height = max(4.0, 1 + 0.4 * found.scores["task"].nunique())
+    with plotting.drawing(places.picture, 1 + 4.6 * number, height) as figure:
         panels = list(figure.subplots(1, number, squeeze=False).flatten())
-        if common:
-            _draw_scores(panels.pop(0), found.scores, recipes, common)
+        if recipes:
+            _draw_scores(panels.pop(0), found.scores, recipes)
         if tasks:
             own = memories.ordered(list(found.agents["recipe"]))
             picture.draw_task(panels[0], tasks[0], found.agents, found.players, own)
             panels[0].set_ylabel("regret so far, expected reward")
 
 
-def _draw_scores(axes: Any, scores: pd.DataFrame, recipes: Sequence[str], tasks: Sequence[str]) -> None:
-    """A dot and its interval for each memory, the best at the top."""
-    found = {recipe: memories.estimate(matrix(scores, recipe, tasks)) for recipe in recipes}
-    order = sorted(found, key=lambda recipe: found[recipe].value)
-    for height, recipe in enumerate(order):
-        of, colour = found[recipe], memories.colour(recipe)
-        if not np.isnan(of.low):
-            axes.plot([of.low, of.high], [height, height], color=colour)
-        axes.plot([of.value], [height], "o", color=colour)
-    axes.set_yticks(range(len(order)), [memories.label(recipe) for recipe in order])
-    axes.set(title=f"POPGym, mean score of {len(tasks)} tasks", xlabel="mean return of the best 1,000 episodes")
-    axes.set_ylim(-0.6, len(order) - 0.4)
+def _draw_scores(axes: Any, scores: pd.DataFrame, recipes: Sequence[str]) -> None:
+    """A row a task, a dot and its interval for each memory that has run it, and what is published."""
+    tasks = [task for task in GROUPS["all"] if task in set(scores["task"])]
+    for row, task in enumerate(reversed(tasks)):
+        for published, marker, name in zip(popgym.PUBLISHED.get(task, ()), "|x", _PUBLISHED, strict=False):
+            axes.plot(published, row, marker, color=plotting.INK, alpha=0.6, label=name)
+        for place, recipe in enumerate(recipes):
+            own = scores[(scores["task"] == task) & (scores["recipe"] == recipe)]["score"].to_numpy(float)
+            if not len(own):
+                continue
+            of, height = memories.estimate(own[:, None]), row + 0.5 * (0.5 - (place + 0.5) / len(recipes))
+            if not np.isnan(of.low):
+                axes.plot([of.low, of.high], [height, height], color=memories.colour(recipe))
+            axes.plot(of.value, height, "o", color=memories.colour(recipe), label=memories.label(recipe))
+    axes.set_yticks(range(len(tasks)), tasks[::-1])
+    axes.set(title="POPGym", xlabel="mean return of the best 1,000 episodes", xlim=(-1.05, 1.05))
+    axes.set_ylim(-0.6, len(tasks) - 0.4)
+    handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    axes.legend(handles.values(), handles.keys(), loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
 
 
 if __name__ == "__main__":
