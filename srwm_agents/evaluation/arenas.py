@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -147,7 +149,12 @@ class GymnasiumArena:
 
     @property
     def about(self) -> str:
-        return self.env
+        return " ".join([self.env, *([json.dumps(dict(self.env_kwargs))] if self.env_kwargs else [])])
+
+    @property
+    def folder_name(self) -> str:
+        """:attr:`about` as the name of a folder."""
+        return re.sub(r"[^\w.-]+", "_", self.about).strip("_")
 
     @property
     def record(self) -> dict[str, Any]:

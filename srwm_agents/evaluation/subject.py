@@ -71,6 +71,8 @@ def subject_of(args: argparse.Namespace, *, default_splits: str = DEFAULT_SPLITS
             raise AgentError(f"{path} does not fit {env}: {error}") from error
         finally:
             probe.close()
+        if arena.record != {"env": record.get("env"), "env_kwargs": record.get("env_kwargs", {})}:
+            folder /= arena.folder_name  # beside the reports of the environment that it was trained in
         return Subject(name, agent, Player.of(agent, args.device, forget=args.forget), arena, [EPISODES], folder)
     _check_procgen(agent, path)
     _refuse_env_kwargs(args)
@@ -88,7 +90,7 @@ def _random(args: argparse.Namespace) -> Subject:
     if args.env is not None:
         arena = _gymnasium(args, args.env, None)
         player = Player(None, forget=args.forget, random_actions=arena.task.described()[1])
-        return Subject("random", None, player, arena, [EPISODES], folder)
+        return Subject("random", None, player, arena, [EPISODES], folder / arena.folder_name)
     _refuse_env_kwargs(args)
     if args.games is None:
         raise ValueError("--agent random needs --games, or --env")
