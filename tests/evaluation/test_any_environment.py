@@ -101,8 +101,8 @@ def test_the_random_policy_draws_what_the_environment_takes(actions: str, tmp_pa
     monkeypatch.chdir(tmp_path)
     kwargs = json.dumps({"actions": actions})
     assert eval_rl.main(["--agent=random", f"--env={SMALL}", f"--env_kwargs={kwargs}", "--episodes=4"]) == 0
-    episodes = pd.read_csv(tmp_path / "evaluation/random/eval_sampled_episodes.csv")
-    assert len(episodes) == 4
+    (file,) = (tmp_path / "evaluation/random").glob(f"*_actions_{actions}/eval_sampled_episodes.csv")
+    assert len(pd.read_csv(file)) == 4
     drawn, _ = RandomPolicy(actions_of(ACTIONS[actions])).act({"obs": np.zeros((500, 3))})
     assert len(np.unique(drawn, axis=0)) > 2
 
@@ -111,6 +111,9 @@ def test_another_environment_of_the_same_spaces(tmp_path, capsys) -> None:
     make_agent(tmp_path / "a", "vector", "discrete", environment={})
     assert evaluate(tmp_path, f"--env={SMALL}") == 0
     assert SMALL in capsys.readouterr().out
+    # Not among the reports of the environment that the agent was trained in.
+    assert len(list((tmp_path / "evaluation/a").glob("*/eval_sampled.csv"))) == 1
+    assert not (tmp_path / "evaluation/a/eval_sampled.csv").exists()
 
 
 def test_a_video(tmp_path) -> None:
