@@ -65,7 +65,8 @@ def make_batch(learner: SRWMLearner) -> Any:
             entry.random_(0, 256)
         else:
             entry.zero_()
-    games = int(learner.env_info.obs_space[GAME_ENTRY].high[0]) + 1
+    spaces: Any = learner.env_info.obs_space
+    games = int(spaces[GAME_ENTRY].high[0]) + 1
     batch["obs"][GAME_ENTRY][:] = (torch.arange(number, device=learner.device) % games)[:, None, None]
     batch["rewards"].normal_()
     batch["dones"][:] = torch.rand(batch["dones"].shape, device=learner.device) < 0.01
