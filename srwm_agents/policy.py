@@ -100,7 +100,8 @@ def check_fits(agent: Agent, env: Any) -> None:
     for name, entry in config.entries.items():
         if name not in given:
             have = ", ".join(given) if given else f"a {type(space).__name__}"
-            raise AgentError(f"the agent needs the observation {name!r}, the environment gives: {have}")
+            flat = "; srwm_agents.envs.flat.FlatObservations(env, ...) gives these" if "/" in name else ""
+            raise AgentError(f"the agent needs the observation {name!r}, the environment gives: {have}{flat}")
         found = (1,) if isinstance(given[name], spaces.Discrete) else tuple(given[name].shape or ())
         if found != entry.shape:
             raise AgentError(

@@ -68,7 +68,27 @@ class WithoutPictures(Small):
     metadata = {"render_modes": []}  # noqa: RUF012
 
 
-kinds: dict[str, Any] = {"Small": Small, "WithoutPictures": WithoutPictures}
+class FourValues(Small):
+    """Steps as in the days of gym."""
+
+    def step(self, action: Any) -> Any:
+        observation, reward, ends, late, info = super().step(action)
+        return observation, reward, ends or late, info
+
+
+class OtherShape(Small):
+    """Observations are shorter than their space says."""
+
+    def _observation(self) -> Any:
+        return super()._observation()[:1]
+
+
+kinds: dict[str, Any] = {
+    "Small": Small,
+    "WithoutPictures": WithoutPictures,
+    "FourValues": FourValues,
+    "OtherShape": OtherShape,
+}
 for name, kind in kinds.items():
     if f"test/{name}-v0" not in gymnasium.registry:
         gymnasium.register(f"test/{name}-v0", kind)

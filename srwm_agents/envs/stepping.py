@@ -128,7 +128,10 @@ class Environments:
         # Environments index with them and compare them: whole numbers are Python's own.
         actions: Any = results.actions.tolist() if self._single else results.actions
         for environment, action in zip(self._environments, actions, strict=True):
-            observation, reward, ends, runs_out, _ = environment.step(action)
+            outcome = environment.step(action)
+            if len(outcome) != 5:
+                raise EnvironmentFailedError(f"{self._task.id}: step() returned {len(outcome)} values, expected 5")
+            observation, reward, ends, runs_out, _ = outcome
             if ends or runs_out:
                 observation, _ = environment.reset()
             observations.append(observation)
@@ -142,8 +145,14 @@ class Environments:
 
     def _write(self, observations: list[Any]) -> None:
         for leaf in self._leaves:
-            values = np.asarray([leaf.value(observation) for observation in observations])
-            self._results.observations[leaf.name][:] = leaf.convert(values)
+            values = leaf.convert(np.asarray([leaf.value(observation) for observation in observations]))
+            target = self._results.observations[leaf.name]
+            if values.shape != target.shape:
+                found, expected = list(values.shape[1:]), list(target.shape[1:])
+                raise EnvironmentFailedError(
+                    f"{self._task.id}: observation {leaf.name!r} has shape {found}, its space says {expected}"
+                )
+            target[:] = values
 
     def render(self) -> list[Array]:
         try:
@@ -161,6 +170,8 @@ class Environments:
     def _told(self, function: Any, *arguments: Any) -> None:
         try:
             function(*arguments)
+        except EnvironmentFailedError:
+            raise  # it says all
         except Exception as error:
             raise failure(self._task, error) from error
 

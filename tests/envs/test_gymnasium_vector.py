@@ -237,6 +237,25 @@ def test_what_an_environment_raises_is_told_in_one_line(processes: int, make) ->
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("processes", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("FourValues", r"FourValues-v0: step\(\) returned 4 values, expected 5"),
+        ("OtherShape", r"OtherShape-v0: observation 'obs' has shape \[1\], its space says \[\d\]"),
+    ],
+)
+def test_what_is_wrong_with_an_environment_is_named(name: str, said: str, processes: int, make) -> None:
+    vector = make(f"small_environments:test/{name}-v0", 2, 0, processes=processes)
+
+    def play() -> None:
+        vector.reset()
+        vector.step([5, 5])
+
+    with pytest.raises(EnvironmentFailedError, match=said):
+        play()
+
+
 def test_a_process_that_ends_is_told(make) -> None:
     vector = make(SMALL, 2, 0, kwargs={"fails_at": -11}, processes=1)
     vector.reset()
