@@ -32,7 +32,6 @@ from experiments.runs import CURVES
 from srwm_agents import plotting
 
 SCRIPT = "experiments.memory_page"
-_PUBLISHED = ("GRU, published", "best of 13, published")
 PAGE = f"""# Which memory
 
 Raw numbers: [`experiments/popgym/`](../../experiments/popgym) and
@@ -137,7 +136,7 @@ def matrix(scores: pd.DataFrame, recipe: str, tasks: Sequence[str]) -> npt.NDArr
 def popgym_lines(found: Found) -> Iterator[str]:
     """Tasks by memories, with the published scores; last, means over the tasks that all memories have."""
     recipes = memories.ordered(list(found.scores["recipe"]))
-    yield f"| task | {' | '.join([*map(memories.label, recipes), *_PUBLISHED])} |"
+    yield f"| task | {' | '.join([*map(memories.label, recipes), *popgym.PUBLISHED_NAMES])} |"
     yield "|---" * (len(recipes) + 3) + "|"
     for task in [name for name in GROUPS["all"] if name in set(found.scores["task"])]:
         cells = []
@@ -244,7 +243,7 @@ def _draw_scores(axes: Any, scores: pd.DataFrame, recipes: Sequence[str]) -> Non
     """A row a task, a dot and its interval for each memory that has run it, and what is published."""
     tasks = [task for task in GROUPS["all"] if task in set(scores["task"])]
     for row, task in enumerate(reversed(tasks)):
-        for published, marker, name in zip(popgym.PUBLISHED.get(task, ()), "|x", _PUBLISHED, strict=False):
+        for published, marker, name in zip(popgym.PUBLISHED.get(task, ()), "|x", popgym.PUBLISHED_NAMES, strict=False):
             axes.plot(published, row, marker, color=plotting.INK, alpha=0.6, label=name)
         for place, recipe in enumerate(recipes):
             own = scores[(scores["task"] == task) & (scores["recipe"] == recipe)]["score"].to_numpy(float)

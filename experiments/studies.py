@@ -192,13 +192,15 @@ def main(study: Study, about: str | None, folder: str, arguments: Sequence[str] 
     parser.add_argument("--per_gpu", type=int, default=1, help="runs at a time on each GPU (default: %(default)s)")
     parser.add_argument("--train_dir", type=Path, default=Path("train_dir") / folder, help="default: %(default)s")
     parser.add_argument("--collect", action="store_true", help="only copy the results")
-    parser.add_argument("--runs", type=Path, default=study.runs, help="where --collect puts them (default: runs/)")
+    parser.add_argument("--runs", type=Path, help="where --collect puts them (default: runs/)")
     parser.add_argument("flags", nargs="*", metavar="-- --FLAG=VALUE", help="more flags of train_rl.py, after --")
     args = parser.parse_args(arguments)
     args.train_dir = args.train_dir.absolute()
     if args.collect:
-        collect(replace(study, runs=args.runs), args.train_dir)
+        collect(study if args.runs is None else replace(study, runs=args.runs), args.train_dir)
         return 0
+    if args.runs is not None:
+        parser.error("--runs has no effect without --collect")
     if args.per_gpu < 1:
         parser.error(f"--per_gpu is {args.per_gpu}, expected at least 1")
     try:

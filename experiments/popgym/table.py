@@ -54,6 +54,8 @@ PUBLISHED = {
     "MultiarmedBanditHard": (0.516, 0.574),
 }  # fmt: skip
 """GRU, and the best of 13 models, after 15M steps: Morad et al., ICLR 2023 (second-hand transcription)."""
+PUBLISHED_NAMES = ("GRU, published", "best of 13, published")
+"""What tables and pictures call the two."""
 
 
 def score(curve: pd.DataFrame) -> float:
@@ -74,7 +76,7 @@ def scores(runs: Path = STUDY.runs) -> pd.DataFrame:
 
 def lines(found: pd.DataFrame) -> Iterator[str]:
     """Markdown: a row a run, with the published scores."""
-    yield "| task | memory | seed | million steps | score | GRU, published | best of 13, published |"
+    yield f"| task | memory | seed | million steps | score | {' | '.join(PUBLISHED_NAMES)} |"
     yield "|---" * 7 + "|"
     for run in _in_order(found):
         published = [f"{value:.3f}" for value in PUBLISHED.get(run["task"], ())] or ["–", "–"]
@@ -136,9 +138,10 @@ def draw(runs: Path = STUDY.runs) -> None:
                 label = memories.label(recipe)
                 axes.plot(curve["frames"] / 1e6, curve["mean_return"], color=memories.colour(recipe), label=label)
             if task in PUBLISHED:
-                gru, best = PUBLISHED[task]
-                axes.axhline(gru, color=memories.colour("gru"), linestyle=":", linewidth=1, label="GRU, published")
-                axes.axhline(best, color="grey", linestyle=":", linewidth=1, label="best of 13, published")
+                for height, name, tone in zip(
+                    PUBLISHED[task], PUBLISHED_NAMES, (memories.colour("gru"), "grey"), strict=True
+                ):
+                    axes.axhline(height, color=tone, linestyle=":", linewidth=1, label=name)
             axes.set_title(task)
         for axes in panels[:, 0]:
             axes.set_ylabel("mean return")

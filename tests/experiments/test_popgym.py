@@ -47,6 +47,7 @@ def test_recipes_are_of_cores(recipe: str) -> None:
         (["--tasks="], "no task named"),
         (["--seeds=one"], "--seeds is 'one', expected numbers, comma-separated"),
         (["--per_gpu=0"], "--per_gpu is 0"),
+        (["--runs=elsewhere"], "--runs has no effect without --collect"),
     ],
 )
 def test_wrong_arguments_end_with_one_line(arguments: list[str], said: str, capsys) -> None:
