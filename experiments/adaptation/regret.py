@@ -35,7 +35,8 @@ from experiments.adaptation.tasks import TASKS
 from experiments.runs import write_compressed
 from srwm_agents import Agent, AgentPolicy, load_agent
 from srwm_agents.agent import AgentError
-from srwm_agents.envs.gymnasium_vector import LAST_ACTION, LAST_REWARD, make_gymnasium
+from srwm_agents.envs.added_entries import LAST_ACTION, LAST_REWARD
+from srwm_agents.envs.gymnasium_vector import make_gymnasium
 from srwm_agents.policy import check_fits
 
 Array = npt.NDArray[Any]

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from srwm_agents.envs.gymnasium_vector import LAST_ACTION, LAST_REWARD
+from srwm_agents.envs.added_entries import AddedEntries
 from srwm_agents.spaces.gymnasium_spaces import actions_of, leaves_of
 
 
@@ -23,36 +23,43 @@ class FlatObservations(gymnasium.Wrapper[dict[str, Any], Any, Any, Any]):
         action = policy(observation, True)
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], *, last_action: bool = False, last_reward: bool = False) -> None:
+    def __init__(
+        self,
+        env: gymnasium.Env[Any, Any],
+        *,
+        last_action: bool = False,
+        last_reward: bool = False,
+        episode_step: bool = False,
+    ) -> None:
         """Wrap ``env``.
 
         Args:
             env: any environment with spaces that an agent can have.
-            last_action, last_reward: entries to add, as the agent was trained with.
+            last_action, last_reward, episode_step: entries to add (:class:`.added_entries.AddedEntries`), as the agent
+                was trained with.
 
         Raises:
             SpaceError: the environment has other spaces.
         """
         super().__init__(env)
         self._leaves, self._actions = leaves_of(env.observation_space), actions_of(env.action_space)
-        self._last_action, self._last_reward = last_action, last_reward
+        self._added = AddedEntries(self._actions, last_action, last_reward, episode_step)
+        self._steps = 0
         entries: dict[str, spaces.Space[Any]] = {leaf.name: leaf.space for leaf in self._leaves}
-        if last_reward:
-            entries[LAST_REWARD] = spaces.Box(-1, 1, (1,), np.float32)
-        if last_action:
-            entries[LAST_ACTION] = spaces.Box(-np.inf, np.inf, (self._actions.width,), np.float32)
-        self.observation_space = spaces.Dict(entries)
+        self.observation_space = spaces.Dict({**entries, **self._added.spaces})
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Begin an episode."""
         observation, info = self.env.reset(seed=seed, options=options)
-        return self._flat(observation, 0.0, None), info
+        self._steps = 0
+        return self._flat(observation, 0.0, 0), info
 
     def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
         """Take one step."""
         observation, reward, terminated, truncated, info = self.env.step(action)
+        self._steps += 1
         return self._flat(observation, float(reward), action), reward, terminated, truncated, info
 
     def _flat(self, observation: Any, reward: float, action: Any) -> dict[str, Any]:
@@ -60,9 +67,5 @@ class FlatObservations(gymnasium.Wrapper[dict[str, Any], Any, Any, Any]):
         for leaf in self._leaves:
             values = np.asarray(leaf.value(observation))[None]
             entries[leaf.name] = leaf.convert(values).astype(leaf.dtype, copy=False)[0]
-        if self._last_reward:
-            entries[LAST_REWARD] = np.clip([reward], -1, 1).astype(np.float32)
-        if self._last_action:
-            none = np.zeros(self._actions.width, np.float32)
-            entries[LAST_ACTION] = none if action is None else self._actions.encoded(np.asarray(action)[None])[0]
-        return entries
+        added = self._added.arrays(np.array([reward]), np.asarray(action)[None], np.array([self._steps]))
+        return {**entries, **{name: array[0] for name, array in added.items()}}

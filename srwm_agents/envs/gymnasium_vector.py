@@ -12,6 +12,7 @@ from gymnasium import spaces
 from gymnasium.error import ClosedEnvironmentError
 from torch import Tensor
 
+from srwm_agents.envs.added_entries import AddedEntries
 from srwm_agents.envs.compatibility import AUTORESET, VectorEnv, with_masks
 from srwm_agents.envs.episodes import EpisodeTracker
 from srwm_agents.envs.gymnasium_task import GymnasiumTask
@@ -23,8 +24,6 @@ from srwm_agents.spaces.actions import check_choice
 Array = npt.NDArray[Any]
 Observation = dict[str, Any]
 
-LAST_REWARD, LAST_ACTION = "last_reward", "last_action"
-"""Entries that are added to the environment's own."""
 MAX_SEED = 2**31 - 1
 
 
@@ -33,9 +32,8 @@ class GymnasiumVectorEnv(VectorEnv):
 
     Observations are a dict of arrays. An environment's Box, Discrete, MultiDiscrete or MultiBinary is the entry
     ``obs``, those within Dict and Tuple spaces ``obs/KEY`` and ``obs/INDEX``: images channels first (uint8, or float32)
-    [N, C, H, W], vectors float32 [N, width], categories int64 [N, K] from 0. With ``last_reward`` also that, float32
-    [N, 1], clipped to ±1, and with ``last_action`` float32 [N, width], one-hot or from -1 to 1; both are zeros at an
-    episode's first step.
+    [N, C, H, W], vectors float32 [N, width], categories int64 [N, K] from 0. On request they have entries that are
+    added to them: :class:`.added_entries.AddedEntries`.
 
     Actions are those of the environment, [N, …]. Autoreset is same-step: where an episode ended, the observation is
     the next one's first. Its last observation is not kept.
@@ -58,6 +56,7 @@ class GymnasiumVectorEnv(VectorEnv):
         device: torch.device | None,
         last_action: bool,
         last_reward: bool,
+        episode_step: bool,
         reuse_tensors: bool,
         render_mode: str | None,
     ) -> None:
@@ -73,15 +72,11 @@ class GymnasiumVectorEnv(VectorEnv):
         self.metadata = {**metadata, **AUTORESET}
         self.device = device
         self.render_mode = render_mode
-        self._extras = (last_reward, last_action)
+        self._added = AddedEntries(self.actions, last_action, last_reward, episode_step)
         self._processes = processes
         self._seed: int | None = seed
         single: dict[str, spaces.Space[Any]] = {leaf.name: leaf.space for leaf in self.leaves}
-        if last_reward:
-            single[LAST_REWARD] = spaces.Box(-1, 1, (1,), np.float32)
-        if last_action:
-            single[LAST_ACTION] = spaces.Box(-np.inf, np.inf, (self.actions.width,), np.float32)
-        super().__init__(num_envs, spaces.Dict(single), action_space)
+        super().__init__(num_envs, spaces.Dict({**single, **self._added.spaces}), action_space)
         self._upload: PackedUpload | None = None
         if device is not None and device.type == "cuda":
             self._upload = PackedUpload(device, reuse=reuse_tensors)
@@ -118,8 +113,7 @@ class GymnasiumVectorEnv(VectorEnv):
         seeds = None if first is None else [(first + i) % (MAX_SEED + 1) for i in range(self.num_envs)]
         self._stepper.reset(seeds)
         self._tracker.restart()
-        nothing, everywhere = np.zeros(self.num_envs, np.float32), np.ones(self.num_envs, bool)
-        return self._observation(nothing, everywhere, {}), {}
+        return self._observation(np.zeros(self.num_envs, np.float32), np.zeros(self.num_envs, np.int64), {}), {}
 
     def step_async(self, actions: Array | Tensor | Sequence[Any]) -> None:
         """Begin one step of all environments, and return at once.
@@ -150,7 +144,7 @@ class GymnasiumVectorEnv(VectorEnv):
         returns, lengths = self._tracker.step(rewards, ended)
         info = {"episode_return": returns, "episode_length": lengths, "episode_ended": ended}
         flags: dict[str, Any] = {"rewards": rewards, "terminated": terminated, "truncated": truncated}
-        observation = self._observation(rewards, ended, flags)
+        observation = self._observation(rewards, np.where(ended, 0, lengths), flags)
         infos = with_masks(info, np.ones(self.num_envs, bool))
         return observation, flags["rewards"], flags["terminated"], flags["truncated"], infos
 
@@ -170,18 +164,10 @@ class GymnasiumVectorEnv(VectorEnv):
         if self.closed:
             raise ClosedEnvironmentError("the environment is closed, make a new one")
 
-    def _observation(self, rewards: Array, first: Array, flags: dict[str, Any]) -> Observation:
+    def _observation(self, rewards: Array, steps: Array, flags: dict[str, Any]) -> Observation:
         """The observation as :attr:`device` wants it; ``flags`` are replaced by what they are there."""
         assert self._results is not None
-        entries = dict(self._results.observations)
-        last_reward, last_action = self._extras
-        if last_reward:
-            entries[LAST_REWARD] = np.where(first, 0, np.clip(rewards, -1, 1)).astype(np.float32)[:, None]
-        if last_action:
-            code = np.zeros((self.num_envs, self.actions.width), np.float32)
-            if not first.all():
-                code[~first] = self.actions.encoded(self._results.actions[~first])
-            entries[LAST_ACTION] = code
+        entries = {**self._results.observations, **self._added.arrays(rewards, self._results.actions, steps)}
         if self.device is None:  # the next step overwrites the results
             return {name: array.copy() for name, array in entries.items()}
         tensors = self._tensors({**entries, **flags})
@@ -208,6 +194,7 @@ def make_gymnasium(
     device: torch.device | str | None = None,
     last_action: bool = False,
     last_reward: bool = False,
+    episode_step: bool = False,
     reuse_tensors: bool = False,
     render_mode: str | None = None,
 ) -> GymnasiumVectorEnv:
@@ -223,7 +210,7 @@ def make_gymnasium(
         kwargs: of ``gymnasium.make``.
         processes: that step the environments, each its part of them; 0: this one.
         device: None for NumPy; a torch device for tensors there.
-        last_action, last_reward: entries to add to the observation.
+        last_action, last_reward, episode_step: entries to add to the observation (:class:`.AddedEntries`).
         reuse_tensors: give the same tensors at every step, each overwritten by the next; needs a CUDA ``device``.
         render_mode: "rgb_array" allows ``render()``, with environments in this process; None.
 
@@ -252,6 +239,7 @@ def make_gymnasium(
         device=where,
         last_action=last_action,
         last_reward=last_reward,
+        episode_step=episode_step,
         reuse_tensors=reuse_tensors,
         render_mode=render_mode,
     )

@@ -134,6 +134,7 @@ class GymnasiumArena:
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     last_action: bool = False
     last_reward: bool = False
+    episode_step: bool = False
     """Whether the policy needs these in the observation."""
     processes: int = 0
     """That step the environments; the numbers do not depend on it."""
@@ -179,6 +180,7 @@ class GymnasiumArena:
             device=device,
             last_action=self.last_action,
             last_reward=self.last_reward,
+            episode_step=self.episode_step,
             render_mode=render_mode,
         )
 

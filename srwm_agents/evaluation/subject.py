@@ -128,6 +128,7 @@ def _gymnasium(args: argparse.Namespace, env: str, agent: Agent | None) -> Gymna
         kwargs if args.env_kwargs is None else args.env_kwargs,
         last_action="last_action" in extras,
         last_reward="last_reward" in extras,
+        episode_step="episode_step" in extras,
         processes=args.processes or 0,
     )
 

@@ -25,6 +25,7 @@ from srwm_agents.envs.gymnasium_vector import GymnasiumVectorEnv, make_gymnasium
 
 SMALL = "small_environments:test/Small-v0"
 STEPS = 12
+ADDED: dict[str, Any] = {"last_action": True, "last_reward": True, "episode_step": True}
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def played(vector: GymnasiumVectorEnv) -> list[Any]:
 def one_by_one(kwargs: dict[str, Any], number: int, actions: list[np.ndarray]) -> Iterator[Any]:
     """The same with single environments, resets by hand: what a vector has to be equal to."""
     environments = [
-        FlatObservations(gymnasium.make(SMALL, disable_env_checker=True, **kwargs), last_action=True, last_reward=True)
+        FlatObservations(gymnasium.make(SMALL, disable_env_checker=True, **kwargs), **ADDED)
         for _ in range(number)
     ]
     yield [environment.reset(seed=7 + i)[0] for i, environment in enumerate(environments)]
@@ -80,7 +81,7 @@ def one_by_one(kwargs: dict[str, Any], number: int, actions: list[np.ndarray]) -
 )
 def test_a_vector_is_its_environments(observations: str, actions: str, processes: int, make) -> None:
     kwargs = {"observations": observations, "actions": actions}
-    vector = make(SMALL, 5, 7, kwargs=kwargs, processes=processes, last_action=True, last_reward=True)
+    vector = make(SMALL, 5, 7, kwargs=kwargs, processes=processes, **ADDED)
     steps = played(vector)
     reference = one_by_one(kwargs, 5, choices(vector))
     first = next(reference)
@@ -117,6 +118,18 @@ def test_the_last_action_and_reward_are_of_the_step_before(make) -> None:
     assert terminated.all()
     assert not observation["last_action"].any()
     assert not observation["last_reward"].any()
+
+
+def test_the_step_of_the_episode_is_given_as_sines_and_cosines_from_its_beginning_on(make) -> None:
+    vector = make(SMALL, 2, 0, episode_step=True)
+    seen = [vector.reset()[0]["episode_step"]]
+    for actions in choices(vector):
+        seen.append(vector.step(actions)[0]["episode_step"])
+    steps = np.array([0, 1, 2, 0, 1, 2, 3, 4, 0, 1, 2, 0, 1])  # episodes of 3, 5, 3 steps
+    angles = 2 * np.pi * steps[:, None] / [4, 8, 16, 32, 64, 128, 256, 512]
+    for i in range(2):
+        expected = np.concatenate([np.sin(angles), np.cos(angles)], 1)
+        np.testing.assert_allclose(np.stack(seen)[:, i], expected, atol=1e-6)
 
 
 def test_a_step_overwrites_nothing_that_was_given(make) -> None:

@@ -119,6 +119,9 @@ def _subjects(preset: Callable[[str], str]) -> dict[str, tuple[_Entry, ...]]:
             _ours("last_action", False, "Give the core the last action too. One-hot, or (of a Box) from -1 to 1"),
             _ours("last_reward", True, "Give the core the last reward, clipped to ±1; for --env=procgen always",
                   few_need=True),
+            _ours("episode_step", False, "Give the core the step of the episode too, as sines and cosines: a memory "
+                  "that is addressed by keys finds by it what was seen k steps ago. Not for --env=procgen",
+                  few_need=True),
             _theirs("encoder_conv_architecture", "Encoder of images", ENCODERS),
             _theirs("encoder_conv_mlp_layers", "Widths of the layers after the encoder of images", few_need=True),
             _theirs("encoder_mlp_layers", "Widths of the layers for numbers and categories that --env observes",

@@ -26,7 +26,8 @@ NOT_OF_THE_NETWORK = ("rollout_length", "backend")
 
 ARCHITECTURE = (
     *("env", "env_kwargs"),
-    *("core", *core_setting_names(exclude=NOT_OF_THE_NETWORK, fixed=True), "games", "last_action", "last_reward"),
+    *("core", *core_setting_names(exclude=NOT_OF_THE_NETWORK, fixed=True), "games"),
+    *("last_action", "last_reward", "episode_step"),
     *(
         "encoder_conv_architecture",
         "encoder_conv_mlp_layers",

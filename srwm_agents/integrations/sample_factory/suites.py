@@ -61,6 +61,7 @@ class ProcgenSuite:
     ignored: Mapping[str, str] = {
         "encoder_mlp_layers": "observations are images (--encoder_conv_mlp_layers)",
         "last_reward": "agents for Procgen always see the last reward",
+        "episode_step": "it is for --env=ID",
         "env_kwargs": "it is for --env=ID; Procgen has flags of its own",
     }
 
@@ -163,6 +164,7 @@ class GymnasiumSuite:
             device=device,
             last_action=cfg.last_action,
             last_reward=cfg.last_reward,
+            episode_step=cfg.episode_step,
             **options,
         )
 

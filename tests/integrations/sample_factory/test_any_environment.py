@@ -168,7 +168,7 @@ def test_the_exported_agent_computes_what_the_learner_does(finish, observations,
 @pytest.mark.parametrize(
     ("observations", "actions", "flags"),
     [
-        ("tuple", "multi", ["--in_process=True", "--env_threads=2", "--last_action=True"]),
+        ("tuple", "multi", ["--in_process=True", "--env_threads=2", "--last_action=True", "--episode_step=True"]),
         ("dict", "box", ["--serial_mode=True", "--normalize_input=True", "--value_bootstrap=True"]),
         ("image", "discrete", ["--serial_mode=True", "--augment_shift=2"]),
         ("vector", "discrete", ["--serial_mode=False", "--last_reward=False"]),
@@ -186,8 +186,12 @@ def test_training_leaves_an_agent_that_plays(
     assert curves["mean_length"].between(3, 5).all()
     assert (tmp_path / "e/learning_curves.png").is_file()
     agent = load_agent(tmp_path / "e/agent")
-    extras = {f"last_{what}": f"last_{what}" in agent.config.extras for what in ("action", "reward")}
-    assert extras == {"last_action": "--last_action=True" in flags, "last_reward": "--last_reward=False" not in flags}
+    extras = {name: name in agent.config.extras for name in ("last_action", "last_reward", "episode_step")}
+    assert extras == {
+        "last_action": "--last_action=True" in flags,
+        "last_reward": "--last_reward=False" not in flags,
+        "episode_step": "--episode_step=True" in flags,
+    }
     kwargs: Any = {"observations": observations, "actions": actions}
     env = FlatObservations(gymnasium.make(SMALL, disable_env_checker=True, **kwargs), **extras)
     policy = AgentPolicy(agent, env, deterministic=False, seed=0)

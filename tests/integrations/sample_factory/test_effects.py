@@ -57,6 +57,7 @@ def test_every_flag_of_sample_factory_acts_or_is_refused() -> None:
         (["--use_record_episode_statistics=True"], "--use_record_episode_statistics is True, allowed: False"),
         (["--encoder_mlp_layers", "64"], "--encoder_mlp_layers has no effect: observations are images"),
         (["--initial_stddev=2"], "--initial_stddev has no effect: it is half of an action's range"),
+        (["--episode_step=True"], "--episode_step has no effect: it is for --env=ID; leave it out"),
         (["--last_reward=False"], "--last_reward has no effect: agents for Procgen always see the last reward"),
         (['--env_kwargs={"size": 1}'], "--env_kwargs has no effect: it is for --env=ID"),
         (["--games=plunder", "--mirror=True"], "--mirror has no effect without one of --games=bigfish,fruitbot,"),
