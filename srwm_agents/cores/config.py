@@ -58,6 +58,13 @@ class CoreConfig:
     beta_mean: float = _used_by(
         _SRWM, 0.0, "Mean of the initial weights that make an SRWM's learning rates", shown=_FEW_NEED
     )
+    beta_bias: float = _used_by(
+        _SRWM,
+        0.0,
+        "Initial bias of the learning rates by which an SRWM rewrites what makes its queries, keys and learning rates; "
+        "0, as published: no biases",
+        shown=_FEW_NEED,
+    )
     query_scale: float = _used_by(
         _SRWM, 1.0, "Factor on the initial weights that make an SRWM's queries", shown=_FEW_NEED
     )

@@ -29,6 +29,7 @@ class SRWMLayer(HeadsLayer):
         input_softmax: bool = True,
         input_norm: bool = False,
         beta_mean: float = 0.0,
+        beta_bias: float = 0.0,
         query_scale: float = 1.0,
         state_decay: float = 1.0,
         state_limit: float = 0.0,
@@ -46,6 +47,10 @@ class SRWMLayer(HeadsLayer):
             input_softmax: softmax over each head's D inputs.
             input_norm: layer norm before the heads.
             beta_mean: mean of W_beta's initial entries.
+            beta_bias: initial bias of three of the four learning rates, those of the blocks that make queries, keys and
+                learning rates; the first of each head's inputs is 1 then, so that all blocks have biases, the others
+                of 0 at first. 0 for none, as published. Below 0 a head begins as a memory of values with addresses
+                that hardly change, and learns how much of itself to rewrite.
             query_scale: the initial W_q is multiplied by this.
             state_decay: factor on the state at each step; 1 is the published rule.
             state_limit: largest size of a head's shift after a step, in units of its slow weights; 0, as published, for
@@ -60,6 +65,7 @@ class SRWMLayer(HeadsLayer):
         heads, dim = num_heads, self.head_size
         out = dim if head_output_size is None else head_output_size
         self.input_softmax = input_softmax
+        self.biased = beta_bias != 0
         self.state_decay = state_decay
         self.state_limit = state_limit
         self.unit_keys = unit_keys
@@ -70,6 +76,11 @@ class SRWMLayer(HeadsLayer):
         self.w_q = nn.Parameter(torch.randn(heads, dim, dim) * std * query_scale)
         self.w_k = nn.Parameter(torch.randn(heads, dim, dim) * std)
         self.w_beta = nn.Parameter(torch.randn(heads, dim, 4) * std + beta_mean)
+        if self.biased:
+            with torch.no_grad():
+                for block in self.weights:
+                    block[:, 0] = 0
+                self.w_beta[:, 0, 1:] = beta_bias
         self.state_shapes = tuple(tuple(block.shape) for block in self.weights)
 
     @property
@@ -97,7 +108,8 @@ class SRWMLayer(HeadsLayer):
     def _inputs(self, h: Tensor) -> Tensor:
         """The heads' inputs [B, T, H, D]."""
         x = self.heads(h)
-        return x.softmax(-1) if self.input_softmax else x
+        x = x.softmax(-1) if self.input_softmax else x
+        return torch.cat([torch.ones_like(x[..., :1]), x[..., 1:]], dim=-1) if self.biased else x
 
     def _sequence(self, h: Tensor, state: LayerState, resets: Tensor | None) -> tuple[Tensor, LayerState]:
         return srwm(

@@ -248,6 +248,7 @@ def test_settings_and_presets_have_the_values_that_they_had_when_they_were_writt
     before = json.loads(Path(__file__).with_name("settings_before.json").read_text())
     now = {f.name: f.default for f in dataclasses.fields(Settings)}
     new = {
+        "beta_bias": 0.0,
         "state_limit": 0.0,
         "detach_state_every_step": False,
         "rollout_length": 50,

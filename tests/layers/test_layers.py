@@ -27,6 +27,7 @@ B, T, HIDDEN, HEADS = 3, 6, 16, 2
 LAYERS: dict[str, Callable[[], ResidualLayer]] = {
     "srwm": lambda: SRWMLayer(HIDDEN, HEADS),
     "srwm, raw inputs": lambda: SRWMLayer(HIDDEN, HEADS, input_softmax=False, input_norm=True, unit_keys=True),
+    "srwm, biased": lambda: SRWMLayer(HIDDEN, HEADS, input_softmax=False, beta_bias=-3.0),
     "srwm, decay": lambda: SRWMLayer(HIDDEN, HEADS, input_softmax=False, state_decay=0.9),
     "srwm, limit": lambda: SRWMLayer(HIDDEN, HEADS, input_softmax=False, state_limit=0.1),
     "srwm, detached": lambda: SRWMLayer(
@@ -78,6 +79,24 @@ def test_step_by_step_equals_the_whole_sequence(layer: ResidualLayer) -> None:
         outputs.append(out_t)
     torch.testing.assert_close(torch.cat(outputs, dim=1), out)
     torch.testing.assert_close(state, final)
+
+
+def test_biased_rates_begin_alike_for_every_input() -> None:
+    """Those of queries, keys and rates are sigmoid(-3) at first, those of outputs differ from step to step."""
+    layer = SRWMLayer(HIDDEN, HEADS, input_norm=True, input_softmax=False, beta_bias=-3.0)
+    with torch.no_grad():
+        layer.w_beta[:, 1:, 1:] = 0  # what differs from input to input
+    h, _ = inputs(layer, steps=1)
+    rates = layer.choices(h, layer.initial_state(B))["b"]
+    expected = torch.sigmoid(torch.tensor(-3.0)).expand(B, HEADS, 3)
+    torch.testing.assert_close(rates[..., 1:], expected)
+    assert rates[..., 0].std() > 0.05
+
+
+def test_without_a_bias_all_inputs_are_the_hidden_vectors() -> None:
+    layer = SRWMLayer(HIDDEN, HEADS, input_softmax=False)
+    h, _ = inputs(layer)
+    torch.testing.assert_close(layer._inputs(h).flatten(-2), h)
 
 
 @pytest.mark.parametrize("name", ["srwm, limit", "srwm, detached", "sr_delta, limit"])
