@@ -72,6 +72,12 @@ def test_an_agent_plays_as_many_episodes_as_asked(observations: str, actions: st
     assert "nan" not in shown
 
 
+def test_an_agent_gets_the_entries_that_it_was_trained_with(tmp_path) -> None:
+    """One that is added to the observation alone would be an input that the environment does not give."""
+    make_agent(tmp_path / "a", "discrete", "discrete", extras={"last_reward": 1, "last_action": 3, "episode_step": 16})
+    assert evaluate(tmp_path) == 0
+
+
 def test_numbers_do_not_depend_on_processes(tmp_path) -> None:
     agent = make_agent(tmp_path / "a", "tuple", "multi")
     kwargs = {"observations": "tuple", "actions": "multi"}
