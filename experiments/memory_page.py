@@ -32,6 +32,8 @@ from experiments.runs import CURVES
 from srwm_agents import plotting
 
 SCRIPT = "experiments.memory_page"
+EARLY = " *"
+"""Marks scores of runs that ended early."""
 PAGE = f"""# Which memory
 
 Raw numbers: [`experiments/popgym/`](../../experiments/popgym) and
@@ -86,7 +88,9 @@ class Places:
     page: Path = pages.DOCS / "results" / "memory.md"
     picture: Path = pages.PICTURES / "memory" / "memories.png"
     steps: float = POPGYM.frames
-    """Of a whole run on POPGym; runs that ended long before are left out."""
+    """Of a whole run on POPGym."""
+    enough: float = 0.75
+    """Runs that ended before this part of the steps are left out; those that ended later, but early, are marked."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,11 @@ class Found:
 
 
 def read(places: Places) -> Found:
-    """Read all runs but the small ones, and those on POPGym that ended early."""
+    """Read all runs but the small ones, and those on POPGym that ended long before their last step."""
     scores, agents = popgym.scores(places.popgym), regrets.agents(places.adaptation)
     scores, agents = _without_small(scores), _without_small(agents)
-    whole = scores[scores["frames"] >= 0.99 * places.steps]
-    return Found(whole.dropna(subset=["score"]), agents, regrets.baselines(places.baselines))
+    long = scores[scores["frames"] >= places.enough * places.steps]
+    return Found(long.dropna(subset=["score"]), agents, regrets.baselines(places.baselines))
 
 
 def _without_small(table: pd.DataFrame) -> pd.DataFrame:
@@ -133,8 +137,10 @@ def matrix(scores: pd.DataFrame, recipe: str, tasks: Sequence[str]) -> npt.NDArr
     return np.array([[wide[task].dropna().iloc[0] for task in tasks]])
 
 
-def popgym_lines(found: Found) -> Iterator[str]:
-    """Tasks by memories, with the published scores; last, means over the tasks that all memories have."""
+def popgym_lines(found: Found, steps: float) -> Iterator[str]:
+    """Tasks by memories, with the published scores; last, means over the tasks that all memories have, and those over
+    the twelve tasks of the study of memories that have all of these. Runs of fewer than ``steps`` are marked.
+    """
     recipes = memories.ordered(list(found.scores["recipe"]))
     yield f"| task | {' | '.join([*map(memories.label, recipes), *popgym.PUBLISHED_NAMES])} |"
     yield "|---" * (len(recipes) + 3) + "|"
@@ -143,10 +149,12 @@ def popgym_lines(found: Found) -> Iterator[str]:
         for recipe in recipes:
             rows = found.scores[(found.scores["task"] == task) & (found.scores["recipe"] == recipe)]
             sample = rows["score"].to_numpy(float)[:, None]
-            cells.append(memories.cell(memories.estimate(sample)) if len(sample) else "–")
+            early = EARLY if (rows["frames"] < 0.99 * steps).any() else ""
+            cells.append(memories.cell(memories.estimate(sample)) + early if len(sample) else "–")
         published = [f"{value:.3f}" for value in popgym.PUBLISHED.get(task, ())] or ["–", "–"]
         yield f"| {' | '.join([task, *cells, *published])} |"
-    if tasks := shared(found.scores, recipes):
+    tasks, twelve = shared(found.scores, recipes), GROUPS["twelve"]
+    if len(tasks) > 1:
         means = [memories.cell(memories.estimate(matrix(found.scores, recipe, tasks))) for recipe in recipes]
         published = [
             f"{np.mean([popgym.PUBLISHED[task][i] for task in tasks]):.3f}"
@@ -155,6 +163,11 @@ def popgym_lines(found: Found) -> Iterator[str]:
             for i in range(2)
         ]
         yield f"| **mean of {len(tasks)}** | {' | '.join([*means, *published])} |"
+    have = {recipe: set(twelve) <= set(found.scores[found.scores["recipe"] == recipe]["task"]) for recipe in recipes}
+    if any(have.values()) and len(tasks) != len(twelve):
+        whole = [memories.estimate(matrix(found.scores, recipe, twelve)) if have[recipe] else None for recipe in recipes]
+        cells = ["–" if mean is None else memories.cell(mean) for mean in whole]
+        yield f"| **mean of the twelve** | {' | '.join(cells)} | {popgym.GRU_TWELVE:.3f} | – |"
 
 
 def difference_lines(found: Found, of: str = "srwm") -> Iterator[str]:
@@ -210,7 +223,7 @@ def texts(places: Places) -> pages.Texts:
         return {}
     recipes = memories.ordered(list(found.agents["recipe"]))
     tables = {
-        "popgym": popgym_lines(found) if len(found.scores) else ["No runs yet."],
+        "popgym": popgym_lines(found, places.steps) if len(found.scores) else ["No runs yet."],
         "differences": difference_lines(found),
         "rewards": regrets.lines(found.agents, found.players, "total", recipes) if recipes else ["No runs yet."],
         "regrets": regrets.lines(found.agents, found.players, "cumulative", recipes) if recipes else [],

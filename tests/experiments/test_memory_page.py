@@ -12,6 +12,7 @@ import pytest
 from experiments import memory_page, pages
 from experiments.adaptation import picture, table
 from experiments.adaptation.regret import COLUMNS
+from experiments.popgym.tasks import GROUPS
 from experiments.runs import write_compressed, write_config
 
 POPGYM = {"srwm": 0.3, "gru": 0.1, "feedforward": -0.2}
@@ -92,6 +93,14 @@ def test_the_page_of_made_up_runs(places: memory_page.Places) -> None:
     assert memory_page.texts(places)[places.page] == text + "\nA remark.\n"
 
 
+def test_means_of_the_twelve_are_of_memories_that_have_them_all() -> None:
+    rows = [("srwm", task, 1, 2000, 0.5) for task in GROUPS["twelve"]] + [("gru", GROUPS["twelve"][0], 1, 2000, 0.1)]
+    scores = pd.DataFrame(rows, columns=["recipe", "task", "seed", "frames", "score"])
+    found = memory_page.Found(scores, pd.DataFrame({"recipe": []}), pd.DataFrame())
+    *_, last = memory_page.popgym_lines(found, 2000)
+    assert last == "| **mean of the twelve** | 0.500 | – | -0.284 | – |"
+
+
 def test_pictures_of_made_up_runs(places: memory_page.Places, tmp_path: Path) -> None:
     memory_page.draw(places)
     assert places.picture.stat().st_size > 5000
@@ -100,8 +109,10 @@ def test_pictures_of_made_up_runs(places: memory_page.Places, tmp_path: Path) ->
     assert (tmp_path / "regret.png").stat().st_size > 5000
 
 
-def test_runs_that_ended_early_are_left_out(places: memory_page.Places) -> None:
-    found = memory_page.read(replace(places, steps=2100))
+def test_runs_that_ended_early_are_marked_or_left_out(places: memory_page.Places) -> None:
+    assert "| RepeatFirstEasy | 0.450 (0.400 to 0.500) * |" in memory_page.texts(replace(places, steps=2100))[places.page]
+    assert " * |" not in memory_page.texts(places)[places.page]
+    found = memory_page.read(replace(places, steps=2700))
     assert found.scores.empty
     assert len(found.agents) == len(memory_page.read(places).agents) > 0
 
