@@ -165,7 +165,9 @@ def popgym_lines(found: Found, steps: float) -> Iterator[str]:
         yield f"| **mean of {len(tasks)}** | {' | '.join([*means, *published])} |"
     have = {recipe: set(twelve) <= set(found.scores[found.scores["recipe"] == recipe]["task"]) for recipe in recipes}
     if any(have.values()) and len(tasks) != len(twelve):
-        whole = [memories.estimate(matrix(found.scores, recipe, twelve)) if have[recipe] else None for recipe in recipes]
+        whole = [
+            memories.estimate(matrix(found.scores, recipe, twelve)) if have[recipe] else None for recipe in recipes
+        ]
         cells = ["–" if mean is None else memories.cell(mean) for mean in whole]
         yield f"| **mean of the twelve** | {' | '.join(cells)} | {popgym.GRU_TWELVE:.3f} | – |"
 

@@ -94,8 +94,8 @@ def lines(found: pd.DataFrame) -> Iterator[str]:
         yield f"| {' | '.join([*cells, *published])} |"
     for (recipe, seed), runs in found[found["task"].isin(GROUPS["twelve"])].groupby(["recipe", "seed"]):
         if len(runs) == len(GROUPS["twelve"]):
-            mean = f"**{runs['score'].mean():.3f}**"
-            yield f"| **mean of the twelve** | {memories.label(recipe)} | {seed} | – | {mean} | {GRU_TWELVE:.3f} | – |"
+            name, mean = memories.label(str(recipe)), runs["score"].mean()
+            yield f"| **mean of the twelve** | {name} | {seed} | – | **{mean:.3f}** | {GRU_TWELVE:.3f} | – |"
 
 
 def _in_order(found: pd.DataFrame) -> list[dict[str, Any]]:
@@ -150,7 +150,11 @@ def _cell(runs: pd.DataFrame) -> str:
 
 def texts() -> pages.Texts:
     """README.md with its tables made anew."""
-    return {README: pages.fill(README, SCRIPT, {"runs": lines(scores()), "steps": step_lines(), "settings": settings_lines()})}
+    return {
+        README: pages.fill(
+            README, SCRIPT, {"runs": lines(scores()), "steps": step_lines(), "settings": settings_lines()}
+        )
+    }
 
 
 def draw(runs: Path = STUDY.runs) -> None:

@@ -17,7 +17,7 @@ KINDS = 4
 """Of symbols."""
 
 
-class Reversal(gymnasium.Env[tuple[int, int], int]):
+class Reversal(gymnasium.Env[tuple[int, int], Any]):
     """``length`` steps that show a symbol each, then as many that ask for them in reverse.
 
     Observations: whether it asks (0, 1), and the symbol (0 while it asks). Actions: a symbol. Rewards: ±1 / length for
@@ -45,7 +45,7 @@ class Reversal(gymnasium.Env[tuple[int, int], int]):
         self._step = 0
         return (0, int(self._symbols[0])), {}
 
-    def step(self, action: int) -> tuple[tuple[int, int], float, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[tuple[int, int], float, bool, bool, dict[str, Any]]:
         """Answer, if it asks."""
         reward, asked = 0.0, self._step - self.length
         if asked >= 0:
@@ -56,4 +56,4 @@ class Reversal(gymnasium.Env[tuple[int, int], int]):
         return observation, reward, self._step == 2 * self.length, False, {}
 
 
-gymnasium.register("Reversal-v0", Reversal)
+gymnasium.register("Reversal-v0", entry_point=f"{__name__}:Reversal")

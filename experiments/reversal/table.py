@@ -1,7 +1,7 @@
 """The table and the picture of README.md in this folder, from the runs' raw numbers.
 
-    python -m experiments.reversal.table
-    python -m experiments.reversal.table --check
+python -m experiments.reversal.table
+python -m experiments.reversal.table --check
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def lines(found: dict[str, pd.DataFrame]) -> Iterator[str]:
     yield f"| given | {' | '.join(map(memories.label, cores))} |"
     yield "|---" * (len(cores) + 1) + "|"
     for ending, text in GIVEN.items():
-        cells = [f"{found[core + ending]['mean_return'].iloc[-1]:.2f}" if core + ending in found else "–" for core in cores]
+        cells = [
+            f"{found[core + ending]['mean_return'].iloc[-1]:.2f}" if core + ending in found else "–" for core in cores
+        ]
         yield f"| {text} | {' | '.join(cells)} |"
 
 
@@ -63,7 +65,9 @@ def draw() -> None:
         for recipe, curve in curves().items():
             core, ending = parts(recipe)
             label = memories.label(core) + (f", {GIVEN[ending]}" if ending else "")
-            axes.plot(curve["frames"] / 1000, curve["mean_return"], STYLES[ending], color=memories.colour(core), label=label)
+            axes.plot(
+                curve["frames"] / 1000, curve["mean_return"], STYLES[ending], color=memories.colour(core), label=label
+            )
         axes.set(xlabel="thousand steps", ylabel="mean return of 1,000 episodes", ylim=(-0.6, 1))
         figure.legend(loc="outside right center")
 

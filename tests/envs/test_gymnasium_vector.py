@@ -61,8 +61,7 @@ def played(vector: GymnasiumVectorEnv) -> list[Any]:
 def one_by_one(kwargs: dict[str, Any], number: int, actions: list[np.ndarray]) -> Iterator[Any]:
     """The same with single environments, resets by hand: what a vector has to be equal to."""
     environments = [
-        FlatObservations(gymnasium.make(SMALL, disable_env_checker=True, **kwargs), **ADDED)
-        for _ in range(number)
+        FlatObservations(gymnasium.make(SMALL, disable_env_checker=True, **kwargs), **ADDED) for _ in range(number)
     ]
     yield [environment.reset(seed=7 + i)[0] for i, environment in enumerate(environments)]
     for row in actions:

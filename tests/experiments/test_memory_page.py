@@ -110,7 +110,9 @@ def test_pictures_of_made_up_runs(places: memory_page.Places, tmp_path: Path) ->
 
 
 def test_runs_that_ended_early_are_marked_or_left_out(places: memory_page.Places) -> None:
-    assert "| RepeatFirstEasy | 0.450 (0.400 to 0.500) * |" in memory_page.texts(replace(places, steps=2100))[places.page]
+    assert (
+        "| RepeatFirstEasy | 0.450 (0.400 to 0.500) * |" in memory_page.texts(replace(places, steps=2100))[places.page]
+    )
     assert " * |" not in memory_page.texts(places)[places.page]
     found = memory_page.read(replace(places, steps=2700))
     assert found.scores.empty

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from experiments import places, studies
-from experiments.popgym import table, train
+from experiments.popgym import addresses, table, train
 from experiments.popgym.tasks import GROUPS
 from experiments.recipes import read_yaml, recipe_names
+from srwm_agents import Agent, AgentConfig
+from srwm_agents.layers import SRWMLayer
+from srwm_agents.spaces.actions import ActionSpec
 
 
 def test_groups() -> None:
@@ -89,6 +94,36 @@ def test_runs_are_collected_and_scored(monkeypatch, tmp_path) -> None:
     shown = list(table.lines(table.scores(tmp_path / "runs")))
     assert "| RepeatPreviousEasy | GRU | 1 | 0.0 | 0.500 | 1.000 | 1.000 |" in shown
     assert any(line.startswith("| RepeatFirstEasy | GRU | 1 | ") and "| – | 1.000 | 1.000 |" in line for line in shown)
+
+
+def test_what_is_read_is_recorded_and_drawn(monkeypatch, tmp_path) -> None:
+    """Of an agent with fresh weights, whose rates of all blocks but outputs are those that it began with."""
+    monkeypatch.setattr(addresses, "FOLDER", tmp_path)
+    monkeypatch.setattr(addresses, "PICTURE", tmp_path / "addresses.png")
+    sizes = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "ff_size": 16, "input_softmax": False}
+    config: dict[str, Any] = {
+        "core": "srwm",
+        "core_settings": {**sizes, "input_norm": True, "unit_keys": True, "beta_bias": -3.0},
+        "num_actions": 4,
+        "image_shape": (),
+        "extras": {"episode_step": 16, "last_reward": 1},
+        "categories": {"obs/0": (2,), "obs/1": (4,)},
+        "actions": ActionSpec.discrete(4).to_json(),
+        "environment": {"env": "experiments.reversal.environment:Reversal-v0", "env_kwargs": {"length": 3}},
+    }
+    agent = Agent(AgentConfig(**config)).eval()
+    for layer in agent.core.memory_layers:
+        assert isinstance(layer, SRWMLayer)
+        layer.w_beta.data[:, 1:] = 0
+    addresses.record(agent, episodes=4)
+    addresses.draw(layer=1, head=1)
+    rates = pd.read_csv(tmp_path / "rates.csv")
+    assert len(rates) == 4
+    np.testing.assert_allclose(rates[["outputs", "queries"]], [[0.5, 0.047]] * 4, atol=0.05)
+    matches = pd.read_csv(tmp_path / "matches.csv.xz")
+    assert (matches["written"] < matches["read"]).all()
+    assert len(matches) == 4 * 15  # of 6 steps
+    assert (tmp_path / "addresses.png").stat().st_size > 5000
 
 
 def test_places_share_the_cores() -> None:
