@@ -83,7 +83,24 @@ class OtherShape(Small):
         return super()._observation()[:1]
 
 
+class WrongNumbers(Small):
+    """From the first step on, an observation or a reward that is none: ``what`` says which."""
+
+    def __init__(self, what: str = "reward") -> None:
+        super().__init__("discrete" if what == "category" else "vector")
+        self.what = what
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, ends, late, info = super().step(action)
+        if self.what == "category":
+            return 99, reward, ends, late, info
+        if self.what == "observation":
+            observation = observation * np.float32(np.nan)
+        return observation, np.inf if self.what == "reward" else reward, ends, late, info
+
+
 kinds: dict[str, Any] = {
+    "WrongNumbers": WrongNumbers,
     "Small": Small,
     "WithoutPictures": WithoutPictures,
     "FourValues": FourValues,

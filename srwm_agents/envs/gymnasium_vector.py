@@ -15,7 +15,7 @@ from torch import Tensor
 from srwm_agents.envs.added_entries import AddedEntries
 from srwm_agents.envs.compatibility import AUTORESET, VectorEnv, with_masks
 from srwm_agents.envs.episodes import EpisodeTracker
-from srwm_agents.envs.gymnasium_task import GymnasiumTask
+from srwm_agents.envs.gymnasium_task import EnvironmentFailedError, GymnasiumTask
 from srwm_agents.envs.stepping import Environments, Layout, OwnVector, Results, Stepper
 from srwm_agents.envs.upload import PackedUpload
 from srwm_agents.envs.worker_processes import WorkerProcesses
@@ -133,7 +133,8 @@ class GymnasiumVectorEnv(VectorEnv):
         """Wait for the step that ``step_async`` began, and return what ``step`` does.
 
         Raises:
-            EnvironmentFailedError: an environment raised an exception, or its process ended.
+            EnvironmentFailedError: an environment raised an exception, or its process ended; or a number is not finite,
+                or a category not in its space.
         """
         assert self._stepper is not None
         assert self._results is not None
@@ -167,12 +168,21 @@ class GymnasiumVectorEnv(VectorEnv):
     def _observation(self, rewards: Array, steps: Array, flags: dict[str, Any]) -> Observation:
         """The observation as :attr:`device` wants it; ``flags`` are replaced by what they are there."""
         assert self._results is not None
+        self._check(self._results.observations, rewards)
         entries = {**self._results.observations, **self._added.arrays(rewards, self._results.actions, steps)}
         if self.device is None:  # the next step overwrites the results
             return {name: array.copy() for name, array in entries.items()}
         tensors = self._tensors({**entries, **flags})
         flags.update((name, tensors.pop(name)) for name in flags)
         return dict(tensors)
+
+    def _check(self, observations: Mapping[str, Array], rewards: Array) -> None:
+        """Name what would end training some steps later, where nothing tells any more where it came from."""
+        wrong = next(filter(None, (leaf.wrong(observations[leaf.name]) for leaf in self.leaves)), None)
+        if wrong is None and not np.isfinite(rewards).all():
+            wrong = f"a reward is {rewards[~np.isfinite(rewards)][0]}, expected a finite number"
+        if wrong is not None:
+            raise EnvironmentFailedError(f"{self.task.id}: {wrong}")
 
     def _tensors(self, arrays: Mapping[str, Array]) -> dict[str, Tensor]:
         assert self.device is not None

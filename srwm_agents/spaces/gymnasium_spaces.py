@@ -48,6 +48,18 @@ class Leaf:
         """A batch of observations (as gymnasium's vectors give them) -> an array [N, *entry.shape]."""
         return self.convert(np.asarray(self.value(batch))).astype(self.dtype, copy=False)
 
+    def wrong(self, arrays: Array) -> str | None:
+        """What no network can take in [N, *entry.shape], in words; None if there is nothing."""
+        if self.entry.kind == "categories":
+            outside = (arrays < 0) | (arrays >= np.asarray(self.entry.sizes))
+            if outside.any():
+                row, column = (int(index) for index in np.argwhere(outside)[0])
+                allowed = f"0 to {self.entry.sizes[column] - 1}, counted from the space's start"
+                return f"observation {self.name!r} is {arrays[row, column]}, allowed: {allowed}"
+        elif arrays.dtype.kind == "f" and not np.isfinite(arrays).all():
+            return f"observation {self.name!r} has {arrays[~np.isfinite(arrays)][0]}, expected finite numbers"
+        return None
+
     @property
     def space(self) -> spaces.Box:
         """The entry as a Box."""

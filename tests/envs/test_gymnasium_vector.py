@@ -212,6 +212,21 @@ def test_environments_that_cannot_be_made_are_named(id: str, kwargs: dict, messa
 
 
 @pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("observation", "observation 'obs' has nan, expected finite numbers"),
+        ("category", r"observation 'obs' is \d+, allowed: 0 to \d+, counted from the space's start"),
+        ("reward", "a reward is inf, expected a finite number"),
+    ],
+)
+def test_numbers_that_no_network_can_take_are_named(what: str, said: str, make) -> None:
+    vector = make("small_environments:test/WrongNumbers-v0", 2, 0, kwargs={"what": what})
+    vector.reset()
+    with pytest.raises(EnvironmentFailedError, match=f"WrongNumbers-v0: {said}"):
+        vector.step([5, 5])
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"num_envs": 0}, "num_envs is 0, expected at least 1"),

@@ -214,6 +214,9 @@ def _run(
         folder.check()
     if status == ExperimentStatus.FAILURE:
         result = _run_failed(runner, path)
+        if folder is not None and _newest_checkpoint(folder.path) is None:
+            # Nothing can go on from here: the corrected command may be of another environment or network.
+            (folder.path / "config.json").unlink(missing_ok=True)
     elif folder is not None:
         result = _ended(status, runner, cfg, folder, saved_before, console)
     else:

@@ -232,6 +232,9 @@ def test_an_environment_that_fails_ends_the_run_with_one_line(engine: str, tmp_p
     error = capsys.readouterr().err
     assert "Small-v0 raised RuntimeError: out of order" in error
     assert "Traceback" not in error
+    assert not (tmp_path / "e/config.json").exists()  # nothing was learned: the name is free
+    corrected = [*FLAGS, f"--env={SMALL}", "--core=gru", f"--train_dir={tmp_path}", "--experiment=e"]
+    assert train_rl.main([*corrected, engine, "--train_for_env_steps=100"]) == 0
 
 
 def test_an_environment_with_other_spaces_is_refused_with_one_line(tmp_path, capsys, monkeypatch) -> None:
