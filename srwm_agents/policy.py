@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from srwm_agents.agent import Agent, AgentError
+from srwm_agents.agent import Agent, AgentConfig, AgentError
 from srwm_agents.encoders import IMAGE_KEY
 
 
@@ -74,6 +74,16 @@ class AgentPolicy:
         self._state = None
 
 
+def _flat(config: AgentConfig) -> str:
+    """How an environment gives what an agent needs that was not trained on Procgen, as the end of an error."""
+    if "env" not in config.environment:
+        return ""
+    from srwm_agents.envs.added_entries import ADDED  # which needs gymnasium
+
+    wanted = "".join(f", {name}=True" for name in ADDED if name in config.extras)
+    return f"; srwm_agents.envs.flat.FlatObservations(env{wanted}) gives it"
+
+
 def check_fits(agent: Agent, env: Any) -> None:
     """Check that an agent can play in an environment.
 
@@ -100,8 +110,7 @@ def check_fits(agent: Agent, env: Any) -> None:
     for name, entry in config.entries.items():
         if name not in given:
             have = ", ".join(given) if given else f"a {type(space).__name__}"
-            flat = "; srwm_agents.envs.flat.FlatObservations(env, ...) gives these" if "/" in name else ""
-            raise AgentError(f"the agent needs the observation {name!r}, the environment gives: {have}{flat}")
+            raise AgentError(f"the agent needs the observation {name!r}, the environment gives: {have}{_flat(config)}")
         found = (1,) if isinstance(given[name], spaces.Discrete) else tuple(given[name].shape or ())
         if found != entry.shape:
             raise AgentError(

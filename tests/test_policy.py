@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import gymnasium
@@ -136,6 +137,14 @@ def test_other_games_are_refused() -> None:
     with pytest.raises(AgentError, match="the agent was not trained on 'bigfish'"):
         check_fits(agent, env)
     env.close()
+
+
+def test_who_misses_added_entries_is_told_how_to_get_them() -> None:
+    """Agents for Procgen, whose environments give them, are not."""
+    env = SimpleNamespace(observation_space=spaces.Dict({"obs": IMAGE}), action_space=spaces.Discrete(15))
+    agent = make_agent(environment={"env": "Mine-v0", "env_kwargs": {}})
+    with pytest.raises(AgentError, match=r"gives: obs; .*FlatObservations\(env, last_reward=True\) gives it$"):
+        check_fits(agent, env)
 
 
 def test_states_that_do_not_fit_are_named() -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from experiments import pages
 from experiments.runs import write_compressed
 from srwm_agents import Agent, load_agent, plotting
+from srwm_agents.envs.added_entries import ADDED
 from srwm_agents.envs.gymnasium_vector import make_gymnasium
 from srwm_agents.layers import SRWMLayer
 
@@ -60,9 +61,7 @@ def record(agent: Agent, episodes: int = EPISODES, seed: int = 1) -> None:
     layers = [layer for layer in agent.core.memory_layers if isinstance(layer, SRWMLayer)]
     heard = [Heard(layer) for layer in layers]
     about = agent.config.environment
-    added: dict[str, Any] = {
-        name: name in agent.config.extras for name in ("last_action", "last_reward", "episode_step")
-    }
+    added: dict[str, Any] = {name: name in agent.config.extras for name in ADDED}
     env = make_gymnasium(about["env"], episodes, seed, kwargs=about["env_kwargs"], **added)
     observation, _ = env.reset()
     state, starts, ended = agent.initial_state(episodes), np.ones(episodes, bool), np.zeros(episodes, bool)

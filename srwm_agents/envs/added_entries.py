@@ -14,6 +14,7 @@ from srwm_agents.spaces.actions import ActionSpec
 Array = npt.NDArray[Any]
 
 LAST_REWARD, LAST_ACTION, EPISODE_STEP = "last_reward", "last_action", "episode_step"
+ADDED = (LAST_ACTION, LAST_REWARD, EPISODE_STEP)
 """Names of the entries."""
 
 PERIODS = 4 * 2 ** np.arange(8)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from srwm_agents.display import progress_bar
 from srwm_agents.encoders import IMAGE_KEY
+from srwm_agents.envs.added_entries import ADDED
 from srwm_agents.envs.games import ACTION_NAMES
 from srwm_agents.evaluation.arenas import Arena, GymnasiumArena, ProcgenArena
 from srwm_agents.evaluation.playing import Play
@@ -118,7 +119,7 @@ def _numbers(observation: Mapping[str, Any]) -> npt.NDArray[np.float32] | None:
     entries = [
         np.asarray(entry, np.float32).reshape(len(entry), -1)
         for name, entry in observation.items()
-        if entry.ndim <= 2 and name not in ("last_action", "last_reward")
+        if entry.ndim <= 2 and name not in ADDED
     ]
     return np.concatenate(entries, axis=1) if entries else None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from srwm_agents.agent import Agent, AgentError, load_agent
 from srwm_agents.envs import IMAGE_SHAPE, NUM_ACTIONS, parse_games
+from srwm_agents.envs.added_entries import ADDED
 from srwm_agents.envs.games import check_levels, check_mode
 from srwm_agents.evaluation.arenas import EPISODES, Arena, GymnasiumArena, ProcgenArena
 from srwm_agents.evaluation.side_by_side import Player
@@ -126,9 +127,7 @@ def _gymnasium(args: argparse.Namespace, env: str, agent: Agent | None) -> Gymna
     return GymnasiumArena(
         env,
         kwargs if args.env_kwargs is None else args.env_kwargs,
-        last_action="last_action" in extras,
-        last_reward="last_reward" in extras,
-        episode_step="episode_step" in extras,
+        **{name: name in extras for name in ADDED},
         processes=args.processes or 0,
     )
 
