@@ -19,6 +19,7 @@ SCRIPTS = (
     "procgen.critic.table",
     "adaptation.table",
     "popgym.table",
+    "reversal.table",
     "memory_page",
 )
 
