@@ -56,13 +56,13 @@ class Heard:
 
 
 @torch.no_grad()
-def record(agent: Agent, episodes: int = EPISODES, seed: int = 1) -> None:
-    """Play episodes of one length side by side, and write ``matches.csv.xz`` and ``rates.csv``."""
+def record(agent: Agent, layer: int = 0, head: int = 0, episodes: int = EPISODES, seed: int = 1) -> None:
+    """Play episodes of one length side by side; write one head's ``matches.csv.xz``, and all heads' ``rates.csv``."""
     layers = [layer for layer in agent.core.memory_layers if isinstance(layer, SRWMLayer)]
     heard = [Heard(layer) for layer in layers]
-    about = agent.config.environment
+    played = agent.config.environment
     added: dict[str, Any] = {name: name in agent.config.extras for name in ADDED}
-    env = make_gymnasium(about["env"], episodes, seed, kwargs=about["env_kwargs"], **added)
+    env = make_gymnasium(played["env"], episodes, seed, kwargs=played["env_kwargs"], **added)
     observation, _ = env.reset()
     state, starts, ended = agent.initial_state(episodes), np.ones(episodes, bool), np.zeros(episodes, bool)
     returns = np.zeros(episodes)
@@ -77,20 +77,17 @@ def record(agent: Agent, episodes: int = EPISODES, seed: int = 1) -> None:
     ]
     FOLDER.mkdir(exist_ok=True)
     pd.DataFrame(rows, columns=["layer", "head", *BLOCKS]).round(3).to_csv(FOLDER / "rates.csv", index=False)
-    frames = []
-    for layer, parts in enumerate(heard):
-        for head, matrix in enumerate(parts.matches().numpy()):
-            read, written = np.tril_indices(len(matrix), -1)
-            values = {"read": read, "written": written, "match": matrix[read, written].round(3)}
-            frames.append(pd.DataFrame({"layer": layer, "head": head, **values}))
-    write_compressed(FOLDER / "matches.csv.xz", pd.concat(frames).to_csv(index=False))
+    matrix = heard[layer].matches()[head].numpy()
+    read, written = np.tril_indices(len(matrix), -1)
+    about = {"layer": layer, "head": head, "read": read, "written": written, "match": matrix[read, written].round(2)}
+    write_compressed(FOLDER / "matches.csv.xz", pd.DataFrame(about).to_csv(index=False))
     print(f"{episodes} episodes of {len(heard[0].inputs)} steps, mean return {returns.mean():.3f}")
 
 
-def draw(layer: int = 0, head: int = 0) -> None:
-    """One head's matches on the left, all heads' mean rates on the right."""
-    matches, rates = pd.read_csv(FOLDER / "matches.csv.xz"), pd.read_csv(FOLDER / "rates.csv")
-    one = matches[(matches["layer"] == layer) & (matches["head"] == head)]
+def draw() -> None:
+    """The recorded head's matches on the left, all heads' mean rates on the right."""
+    one, rates = pd.read_csv(FOLDER / "matches.csv.xz"), pd.read_csv(FOLDER / "rates.csv")
+    layer, head = int(one["layer"].iloc[0]), int(one["head"].iloc[0])
     steps = int(one["read"].max()) + 1
     matrix = np.full((steps, steps), np.nan)
     matrix[one["read"], one["written"]] = one["match"]

@@ -133,9 +133,9 @@ def test_the_checkout_without_agents_stays_small() -> None:
     if listed.returncode:
         pytest.skip("this is no git checkout")
     files = [ROOT / name for name in listed.stdout.splitlines() if not name.startswith("agents/")]
-    # Code, tests and pictures grow with each study (a run is 4 KB); a large file of raw numbers shows here. 6.5 MB were
-    # reached with 141 runs and 501 Python files.
-    assert sum(file.stat().st_size for file in files if file.is_file()) < 7e6
+    # Code, tests and pictures grow with each study (a run is 4 KB); a large file of raw numbers shows here. 7.2 MB were
+    # reached with 213 runs and 522 Python files.
+    assert sum(file.stat().st_size for file in files if file.is_file()) < 7.5e6
 
 
 def test_numbers_in_yaml_are_read_as_the_package_reads_them(tmp_path) -> None:
