@@ -282,11 +282,12 @@ def test_a_broken_worker_ends_the_run_with_its_traceback(small_flags, tmp_path, 
     assert f"worker {process} ended with exit status 1" in run.text.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "target"),
     [
         ("srwm_agents.envs.procgen", "module.ProcgenVectorEnv.step_wait"),
-        pytest.param("srwm_agents.learning.update", "module.actor_critic_losses", marks=pytest.mark.slow),
+        ("srwm_agents.learning.update", "module.actor_critic_losses"),
     ],
 )
 def test_a_broken_thread_ends_the_run_with_its_traceback(small_flags, tmp_path, module, target) -> None:
