@@ -68,7 +68,7 @@ The regret at the end of a trial, in expected reward; lower is better.
 
 ## What a memory costs
 
-State and parameters of one layer of width 128, and its time on one CPU thread by the GRU's
+State and parameters of one layer of width 128 with 8 heads, and its time on one CPU thread by the GRU's
 ([cores](../cores.md#what-they-cost)); steps/s of whole training runs, the median of those above and their range (runs
 may have shared a GPU).
 
