@@ -74,13 +74,18 @@ class AgentPolicy:
         self._state = None
 
 
-def _flat(config: AgentConfig) -> str:
-    """How an environment gives what an agent needs that was not trained on Procgen, as the end of an error."""
-    if "env" not in config.environment:
-        return ""
+def _flat(config: AgentConfig, space: Any, name: str) -> str:
+    """That a wrapper gives the observation ``name`` of an environment with ``space``, as the end of an error; or ""."""
     from srwm_agents.envs.added_entries import ADDED  # which needs gymnasium
+    from srwm_agents.spaces.gymnasium_spaces import leaves_of
 
-    wanted = "".join(f", {name}=True" for name in ADDED if name in config.extras)
+    if name not in ADDED:
+        try:
+            if name not in [leaf.name for leaf in leaves_of(space)]:
+                return ""
+        except ValueError:  # a space that no agent can have
+            return ""
+    wanted = "".join(f", {added}=True" for added in ADDED if added in config.extras)
     return f"; srwm_agents.envs.flat.FlatObservations(env{wanted}) gives it"
 
 
@@ -110,7 +115,8 @@ def check_fits(agent: Agent, env: Any) -> None:
     for name, entry in config.entries.items():
         if name not in given:
             have = ", ".join(given) if given else f"a {type(space).__name__}"
-            raise AgentError(f"the agent needs the observation {name!r}, the environment gives: {have}{_flat(config)}")
+            flat = "" if vector or "env" not in config.environment else _flat(config, space, name)
+            raise AgentError(f"the agent needs the observation {name!r}, the environment gives: {have}{flat}")
         found = (1,) if isinstance(given[name], spaces.Discrete) else tuple(given[name].shape or ())
         if found != entry.shape:
             raise AgentError(

@@ -145,6 +145,9 @@ def test_who_misses_added_entries_is_told_how_to_get_them() -> None:
     agent = make_agent(environment={"env": "Mine-v0", "env_kwargs": {}})
     with pytest.raises(AgentError, match=r"gives: obs; .*FlatObservations\(env, last_reward=True\) gives it$"):
         check_fits(agent, env)
+    other = make_agent(environment={"env": "Mine-v0", "env_kwargs": {}}, extras={"obs/goal": 2})
+    with pytest.raises(AgentError, match=r"'obs/goal', the environment gives: obs$"):  # nor would the wrapper give it
+        check_fits(other, env)
 
 
 def test_states_that_do_not_fit_are_named() -> None:

@@ -27,9 +27,9 @@ from srwm_agents import plotting
 README = Path(__file__).parent / "README.md"
 PICTURE = README.with_name("curves.png")
 SCRIPT = "experiments.popgym.table"
-WITHOUT_STEP = STUDY.runs.with_name("settings") / "without_step"
-"""Runs of memories that did not see the step of the episode, otherwise as the study's but for the heads."""
-UNSEEN = ", step not seen"
+BEFORE = STUDY.runs.with_name("settings") / "without_step"
+"""Runs before memories saw the step of the episode: 8 heads, no ``beta_bias``, else as the study's."""
+EARLIER = ", before"
 WINDOW = 1000
 """Episodes of each point of a curve, ``stats_avg`` of the recipes."""
 COLUMNS = 3
@@ -39,7 +39,7 @@ SETTINGS = {
     "steps_64_epochs_4_rate_half": "rollouts of 64, 4 epochs, half the learning rate",
     "steps_64_epochs_4_rate_double": "rollouts of 64, 4 epochs, twice the learning rate",
     "steps_64_epochs_4_cpu": "rollouts of 64, 4 epochs, on a CPU",
-    "steps_128_epochs_4": "rollouts of 128, 4 epochs",
+    "steps_128_epochs_4": "rollouts of 128, 4 epochs (GRU, LSTM: twice the learning rate)",
     "steps_128_epochs_4_entropy": "rollouts of 128, 4 epochs, a tenth of the entropy bonus",
     "steps_128_epochs_4_lambda": "rollouts of 128, 4 epochs, λ .8 in place of .95",
     "steps_128_epochs_30": "rollouts of 128, 30 epochs, two fifths of the learning rate",
@@ -110,23 +110,20 @@ def settings_lines() -> Iterator[str]:
     folder = STUDY.runs.with_name("settings")
     tried = {text: scores(folder / name) for name, text in SETTINGS.items() if (folder / name).is_dir()}
     tried[CHOSEN] = scores()
-    columns = [(task, recipe) for task in TUNED_ON for recipe in ("srwm", "delta", "gru")]
+    columns = [(task, recipe) for task in TUNED_ON for recipe in ("srwm", "delta", "gru", "lstm")]
     columns = [column for column in columns if any(len(_of(found, *column)) for found in tried.values())]
     yield f"| settings | {' | '.join(f'{task}, {memories.label(recipe)}' for task, recipe in columns)} |"
     yield "|---" * (len(columns) + 1) + "|"
     for text, found in tried.items():
-        cells = []
-        for task, recipe in columns:
-            cells.append(_cell(_of(found, task, recipe)))
-        yield f"| {text} | {' | '.join(cells)} |"
+        yield f"| {text} | {' | '.join(_cell(_of(found, *column)) for column in columns)} |"
 
 
 def step_lines() -> Iterator[str]:
-    """Markdown: tasks by memories, with the final settings and before the memories saw the step of the episode."""
-    final, before = scores(), scores(WITHOUT_STEP)
+    """Markdown: tasks by memories, with the final settings, and :data:`BEFORE`."""
+    final, before = scores(), scores(BEFORE)
     columns = [(found, recipe) for recipe in ("srwm", "gru") for found in (final, before)]
     columns = [(found, recipe) for found, recipe in columns if (found["recipe"] == recipe).any()]
-    heads = [memories.label(recipe) + (UNSEEN if found is before else "") for found, recipe in columns]
+    heads = [memories.label(recipe) + (EARLIER if found is before else "") for found, recipe in columns]
     yield f"| task | {' | '.join(heads)} |"
     yield "|---" * (len(heads) + 1) + "|"
     for task in GROUPS["all"]:
@@ -160,8 +157,8 @@ def texts() -> pages.Texts:
 def draw(runs: Path = STUDY.runs) -> None:
     """A panel a task: each run's mean return over its steps, and what is published."""
     curves: dict[str, list[tuple[str, str, pd.DataFrame]]] = {}
-    for folder in sorted(config.parent for runs in (runs, WITHOUT_STEP) for config in runs.glob("*/config.yaml")):
-        recipe, style = read_yaml(folder / "config.yaml")["recipe"], "--" if WITHOUT_STEP in folder.parents else "-"
+    for folder in sorted(config.parent for place in (runs, BEFORE) for config in place.glob("*/config.yaml")):
+        recipe, style = read_yaml(folder / "config.yaml")["recipe"], "--" if BEFORE in folder.parents else "-"
         for task, curve in pd.read_csv(folder / CURVES).groupby("game", sort=False):
             curves.setdefault(str(task), []).append((recipe, style, curve[curve["episodes"] >= WINDOW]))
     tasks = [task for task in GROUPS["all"] if task in curves]
@@ -173,7 +170,7 @@ def draw(runs: Path = STUDY.runs) -> None:
             axes.set_axis_off()
         for axes, task in zip(panels.flat, tasks, strict=False):
             for recipe, style, curve in curves[task]:
-                label = memories.label(recipe) + (UNSEEN if style == "--" else "")
+                label = memories.label(recipe) + (EARLIER if style == "--" else "")
                 colour = memories.colour(recipe)
                 axes.plot(curve["frames"] / 1e6, curve["mean_return"], style, color=colour, label=label)
             if task in PUBLISHED:

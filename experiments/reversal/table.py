@@ -20,6 +20,8 @@ from srwm_agents import plotting
 README = Path(__file__).parent / "README.md"
 PICTURE = README.with_name("curves.png")
 SCRIPT = "experiments.reversal.table"
+FALLING = STUDY.runs.with_name("falling_rate")
+"""Runs with a learning rate that falls to 0."""
 GIVEN = {"": "nothing", "_bias": "bias", "_step": "step", "_step_bias": "step and bias"}
 """What a memory was given, by the end of its recipe's name."""
 STYLES = {"": ":", "_bias": "-.", "_step": "--", "_step_bias": "-"}
@@ -54,8 +56,8 @@ def lines(found: dict[str, pd.DataFrame]) -> Iterator[str]:
 
 
 def texts() -> pages.Texts:
-    """README.md with its table made anew."""
-    return {README: pages.fill(README, SCRIPT, {"returns": lines(curves())})}
+    """README.md with its tables made anew."""
+    return {README: pages.fill(README, SCRIPT, {"returns": lines(curves()), "falling": lines(curves(FALLING))})}
 
 
 def draw() -> None:

@@ -38,7 +38,7 @@ class AddedEntries:
 
     @property
     def spaces(self) -> dict[str, spaces.Box]:
-        """The spaces of the entries of one environment, in the order in which agents take them."""
+        """The spaces of the entries of one environment."""
         entries: dict[str, spaces.Box] = {}
         if self.last_reward:
             entries[LAST_REWARD] = spaces.Box(-1, 1, (1,), np.float32)

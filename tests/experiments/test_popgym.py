@@ -119,6 +119,7 @@ def test_what_is_read_is_recorded_and_drawn(monkeypatch, tmp_path) -> None:
     addresses.draw()
     rates = pd.read_csv(tmp_path / "rates.csv")
     assert len(rates) == 4
+    # The matrix is rewritten, and with it the rates: by little in 6 steps.
     np.testing.assert_allclose(rates[["outputs", "queries"]], [[0.5, 0.047]] * 4, atol=0.05)
     matches = pd.read_csv(tmp_path / "matches.csv.xz")
     assert (matches["written"] < matches["read"]).all()

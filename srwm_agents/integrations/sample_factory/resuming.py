@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from srwm_agents.cores.config import core_setting_names
+from srwm_agents.envs.added_entries import ADDED
 from srwm_agents.integrations.sample_factory.earlier import request_of_flat
 from srwm_agents.integrations.sample_factory.request import (
     COMMAND_LINE_ONLY,
@@ -27,7 +28,7 @@ NOT_OF_THE_NETWORK = ("rollout_length", "backend")
 ARCHITECTURE = (
     *("env", "env_kwargs"),
     *("core", *core_setting_names(exclude=NOT_OF_THE_NETWORK, fixed=True), "games"),
-    *("last_action", "last_reward", "episode_step"),
+    *ADDED,
     *(
         "encoder_conv_architecture",
         "encoder_conv_mlp_layers",
