@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from srwm_agents.agent import Agent, AgentConfig, AgentError, load_agent, save_agent
+from srwm_agents.cores import CoreConfig
 from srwm_agents.portable import find_portable, nonfinite
 
 MEAN_AGE = 1 / 7
@@ -132,8 +133,12 @@ def _moved(average: Agent, agent: Agent, share: float) -> Agent:
 
 
 def _built_as(agent: Agent) -> AgentConfig:
-    """The configuration without the record of the training."""
-    return replace(agent.config, training={})
+    """The configuration without the record of the training.
+
+    Settings of the core that are not in it have their defaults: an agent saved before a setting existed lacks it.
+    """
+    core = vars(CoreConfig(input_size=1, **agent.config.core_settings))
+    return replace(agent.config, core_settings=core, training={})
 
 
 def _frames(config: AgentConfig) -> int:

@@ -42,6 +42,17 @@ def test_the_mean_of_agents_has_the_mean_of_their_weights_and_is_the_last_one_ot
     assert [value_of(one) for one in agents] == [1.0, 3.0]
 
 
+def test_an_agent_saved_before_a_setting_existed_is_averaged_with_one_that_has_its_default() -> None:
+    older, newer = agent(1.0, 10), agent(3.0, 20)
+    newer.config = replace(newer.config, core_settings={**newer.config.core_settings, "beta_bias": 0.0})
+    mean = average_agents([older, newer])
+    assert value_of(mean) == pytest.approx(2.0)
+    assert mean.config == newer.config
+    newer.config = replace(newer.config, core_settings={**newer.config.core_settings, "unit_keys": True})
+    with pytest.raises(ValueError, match="different configurations"):
+        average_agents([older, newer])
+
+
 def test_what_cannot_be_averaged_is_refused() -> None:
     with pytest.raises(ValueError, match="no agents"):
         average_agents([])
